@@ -1,0 +1,192 @@
+import { ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, cpSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { AddressInfo, createServer, Server, Socket } from 'node:net';
+import { join } from 'node:path';
+
+const repo = join(__dirname, '../..');
+const tools = join(repo, '.cache/tools');
+const work = join(repo, '.cache/kernel');
+const root = join(work, 'root');
+const guest = join(__dirname, 'guest');
+
+/** How a command in the guest ended: its exit status, and stdout and stderr together. */
+export interface Result {
+  status: number;
+  output: string;
+}
+
+/**
+ * A virtual machine with Debian's kernel and an initramfs of busybox, curl, the agent and the
+ * programs in `guest/`. It runs without hardware acceleration unless `KERNEL_TEST_ACCEL=kvm`.
+ */
+export class Vm {
+  /** Builds the initramfs and boots; resolves once the guest takes commands. */
+  static async boot(): Promise<Vm> {
+    requireTools();
+    buildInitramfs();
+    const server = createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const vm = new Vm(server);
+    try {
+      vm.guest = await vm.orFail(90_000, 'boot', once(server, 'connection') as Promise<[Socket]>);
+    } catch (error) {
+      await vm.stop();
+      throw error;
+    }
+    return vm;
+  }
+
+  private readonly qemu: ChildProcess;
+  private readonly kill = () => this.qemu.kill('SIGKILL');
+  private guest: [Socket] | undefined;
+  private serial = '';
+
+  private constructor(private readonly server: Server) {
+    const { port } = server.address() as AddressInfo;
+    const accel = process.env.KERNEL_TEST_ACCEL ?? 'tcg,thread=multi';
+    const options = `-accel ${accel} -smp 2 -m 1024 -nographic -no-reboot -nodefaults -serial stdio`;
+    this.qemu = spawn(
+      'qemu-system-x86_64',
+      [
+        ...options.split(' '),
+        ...['-kernel', join(tools, 'vmlinuz'), '-initrd', join(work, 'initramfs')],
+        ...['-append', `console=ttyS0 rdinit=/init panic=-1 quiet commands=${port}`],
+        ...['-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net,romfile='],
+      ],
+      { stdio: ['ignore', 'pipe', 'pipe'] },
+    );
+    const collect = (data: Buffer) => (this.serial = (this.serial + data.toString()).slice(-8192));
+    this.qemu.stdout?.on('data', collect);
+    this.qemu.stderr?.on('data', collect);
+    process.on('exit', this.kill);
+  }
+
+  /** The last lines on the guest's console. */
+  get console(): string {
+    return this.serial.split('\n').slice(-30).join('\n');
+  }
+
+  /** Runs a shell script in the guest (`sh -eu`), one at a time. */
+  async run(script: string, timeoutMs = 60_000): Promise<Result> {
+    if (!this.guest) {
+      throw new Error('the guest is not up');
+    }
+    const [socket] = this.guest;
+    socket.write(`${Buffer.from(script).toString('base64')}\n`);
+    let answer = '';
+    while (!answer.endsWith('\n')) {
+      const [chunk] = await this.orFail(
+        timeoutMs,
+        script,
+        once(socket, 'data') as Promise<[Buffer]>,
+      );
+      answer += chunk.toString();
+    }
+    const [status, output = ''] = answer.trim().split(' ');
+    return { status: Number(status), output: Buffer.from(output, 'base64').toString() };
+  }
+
+  /** Like `run`, for scripts that must succeed: the output, without the final newline. */
+  async sh(script: string, timeoutMs?: number): Promise<string> {
+    const { status, output } = await this.run(script, timeoutMs);
+    if (status !== 0) {
+      throw new Error(`exit status ${status} in the guest:\n${script}\n${output}`);
+    }
+    return output.trimEnd();
+  }
+
+  /** Resolves once the shell condition holds in the guest; false if it does not in time. */
+  async until(condition: string, timeoutMs: number): Promise<boolean> {
+    const deadline = Date.now() + timeoutMs;
+    while ((await this.run(condition)).status !== 0) {
+      if (Date.now() > deadline) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** Ends the virtual machine, whatever it does. */
+  async stop(): Promise<void> {
+    process.off('exit', this.kill);
+    this.server.close();
+    this.guest?.[0].destroy();
+    if (this.qemu.exitCode === null && this.qemu.signalCode === null) {
+      this.kill();
+      await once(this.qemu, 'exit');
+    }
+  }
+
+  private async orFail<T>(timeoutMs: number, what: string, result: Promise<T>): Promise<T> {
+    const failed = new AbortController();
+    const { signal } = failed;
+    const ended = async (reason: string, event: Promise<unknown>): Promise<never> => {
+      await event;
+      throw new Error(`${reason}: ${what}\nThe guest's console ends:\n${this.console}`);
+    };
+    const timeout = new Promise((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      signal.addEventListener('abort', () => {
+        clearTimeout(timer);
+      });
+    });
+    try {
+      return await Promise.race([
+        result,
+        ended('the virtual machine ended', once(this.qemu, 'exit', { signal })),
+        ended(`no answer in ${timeoutMs} ms`, timeout),
+      ]);
+    } finally {
+      failed.abort();
+    }
+  }
+}
+
+function requireTools(): void {
+  const { status, stdout } = spawnSync(join(repo, 'test/tools.sh'), ['--check'], {
+    encoding: 'utf8',
+  });
+  if (status !== 0) {
+    throw new Error(`tools of the kernel test are missing; run test/tools.sh\n${stdout}`);
+  }
+}
+
+function buildInitramfs(): void {
+  rmSync(work, { recursive: true, force: true });
+  for (const directory of [
+    ...['dev', 'proc', 'sys', 'tmp', 'agent-root', 'host/cgroup', 'host/containers'],
+    ...['run/oom-kill-mode', 'var/log/containers', 'var/run/secrets'],
+  ]) {
+    mkdirSync(join(root, directory), { recursive: true });
+  }
+  const copy = (from: string, to: string) => {
+    cpSync(from, join(root, to), { recursive: true, verbatimSymlinks: true });
+  };
+  copy(join(tools, 'busybox'), 'busybox');
+  copy(join(tools, 'bin'), 'bin');
+  copy(join(tools, 'curl'), '.');
+  copy(join(tools, 'modules'), 'modules');
+  copy(join(repo, 'lib/agent'), 'agent');
+  for (const [from, to] of [
+    ['init.sh', 'init'],
+    ['commands.sh', 'commands.sh'],
+    ['agent-container.sh', 'agent-container.sh'],
+  ] as const) {
+    copy(join(guest, from), to);
+    chmodSync(join(root, to), 0o755);
+  }
+  const compile = (name: string, ...options: string[]) => {
+    const files = [join(guest, `${name}.c`), '-o', join(root, 'bin', name)];
+    execFileSync('gcc', ['-static', '-Os', '-Wall', '-Wextra', '-Werror', ...options, ...files]);
+  };
+  for (const name of ['runc-standin', 'confine', 'hog', 'witness']) {
+    compile(name);
+  }
+  compile('print-mode', '-nostdlib', '-fno-stack-protector');
+  execFileSync('sh', ['-c', 'find . | cpio --quiet -o -H newc -R 0:0'], {
+    cwd: root,
+    stdio: ['ignore', openSync(join(work, 'initramfs'), 'w'), 'inherit'],
+  });
+}

@@ -1,0 +1,254 @@
+import { ChildProcess, spawn } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+
+import { FakeApiServer } from './api-server';
+
+const ROOT = resolve(__dirname, '../..');
+const TOOLS = join(ROOT, '.cache/tools');
+const SCRIPT = join(ROOT, 'lib/agent/agent.sh');
+const OWN_UID = '0a0a0a0a-1111-4222-8333-444444444444';
+
+/** The shells that the script is written for, as the command lines that run it. */
+export const SHELLS: Record<string, string[]> = {
+  dash: ['dash'],
+  'busybox ash': [join(TOOLS, 'busybox'), 'ash'],
+};
+
+/** How a kubelet names its cgroups: one entry for each layout that is in use. */
+export interface Layout {
+  /** The directory of a pod of the given QoS class, below the cgroup root. */
+  pod(uid: string, qos: Qos): string;
+  /** The directory of a container, below the pod's. */
+  container(id: string): string;
+}
+
+export type Qos = 'guaranteed' | 'burstable' | 'besteffort';
+
+export const LAYOUTS: Record<string, Layout> = {
+  'systemd driver, containerd': systemd('kubepods', (id) => `cri-containerd-${id}.scope`),
+  'systemd driver, CRI-O': systemd('kubepods', (id) => `crio-${id}.scope`),
+  'systemd driver, cri-dockerd': systemd('kubepods', (id) => `docker-${id}.scope`),
+  'systemd driver, kind': systemd(
+    'kubelet-kubepods',
+    (id) => `cri-containerd-${id}.scope`,
+    'kubelet.slice/kubelet-kubepods.slice',
+  ),
+  'cgroupfs driver, containerd': cgroupfs('kubepods', (id) => id),
+  'cgroupfs driver, CRI-O': cgroupfs('kubepods', (id) => `crio-${id}`),
+  'cgroupfs driver, own cgroup root': cgroupfs('my/own/root/kubepods', (id) => id),
+};
+
+function systemd(slice: string, container: (id: string) => string, root?: string): Layout {
+  const top = root ?? `${slice}.slice`;
+  return {
+    container,
+    pod: (uid, qos) => {
+      const name = `pod${uid.replaceAll('-', '_')}.slice`;
+      return qos === 'guaranteed'
+        ? `${top}/${slice}-${name}`
+        : `${top}/${slice}-${qos}.slice/${slice}-${qos}-${name}`;
+    },
+  };
+}
+
+function cgroupfs(top: string, container: (id: string) => string): Layout {
+  return {
+    container,
+    pod: (uid, qos) => (qos === 'guaranteed' ? `${top}/pod${uid}` : `${top}/${qos}/pod${uid}`),
+  };
+}
+
+let ids = 0;
+
+/** A container id: 64 hex digits, another one each time. */
+export function containerId(): string {
+  ids += 1;
+  return ids.toString(16).padStart(8, '0').padEnd(64, '5');
+}
+
+/** A pod UID, another one each time. */
+export function podUid(): string {
+  ids += 1;
+  return `${ids.toString(16).padStart(8, 'e')}-1111-4222-8333-444444444444`;
+}
+
+/** A node made of a temporary directory: cgroups, container logs, and the agent's own pod. */
+export class FakeNode {
+  public readonly directory = mkdtempSync(join(tmpdir(), 'agent-'));
+  public readonly cgroupRoot = join(this.directory, 'cgroup');
+  public readonly logs = join(this.directory, 'containers');
+  public readonly run = join(this.directory, 'run');
+  public readonly serviceAccount = join(this.directory, 'serviceaccount');
+  /** The directory of the agent's own container, below the cgroup root. */
+  public readonly own: string;
+
+  public constructor(
+    public readonly layout: Layout,
+    options: { nodeValue?: string; ownQos?: Qos; version?: 1 | 2 } = {},
+  ) {
+    for (const directory of [this.cgroupRoot, this.logs, this.run, this.serviceAccount]) {
+      mkdirSync(directory);
+    }
+    if (options.version !== 1) {
+      writeFileSync(join(this.cgroupRoot, 'cgroup.controllers'), 'cpu memory pids\n');
+    }
+    for (const qos of ['burstable', 'besteffort'] as const) {
+      mkdirSync(dirname(join(this.cgroupRoot, layout.pod('x', qos))), { recursive: true });
+    }
+    const pod = layout.pod(OWN_UID, options.ownQos ?? 'burstable');
+    this.createContainer(pod, containerId(), '0');
+    this.own = this.createContainer(pod, containerId(), options.nodeValue ?? '1');
+  }
+
+  public createPod(uid: string, qos: Qos = 'burstable'): string {
+    const pod = this.layout.pod(uid, qos);
+    mkdirSync(join(this.cgroupRoot, pod), { recursive: true });
+    return pod;
+  }
+
+  /** Creates a container's cgroup with a value, as the kernel (0) or runc (1) leaves it. */
+  public createContainer(pod: string, id: string, value = '0'): string {
+    return this.createCgroup(join(pod, this.layout.container(id)), value);
+  }
+
+  public createCgroup(path: string, value = '0'): string {
+    mkdirSync(join(this.cgroupRoot, path), { recursive: true });
+    this.write(path, value);
+    return path;
+  }
+
+  public write(cgroup: string, value: string): void {
+    writeFileSync(join(this.cgroupRoot, cgroup, 'memory.oom.group'), `${value}\n`);
+  }
+
+  public read(cgroup: string): string {
+    return readFileSync(join(this.cgroupRoot, cgroup, 'memory.oom.group'), 'utf8').trim();
+  }
+
+  public removeCgroup(cgroup: string): void {
+    rmSync(join(this.cgroupRoot, cgroup), { recursive: true });
+  }
+
+  /** What the kubelet leaves in /var/log/containers once a container runs. */
+  public createLog(pod: { name: string; namespace: string }, container: string, id: string): void {
+    const name = `${pod.name}_${pod.namespace}_${container}-${id}`.slice(0, 251);
+    symlinkSync(`/var/log/pods/somewhere/${container}/0.log`, join(this.logs, `${name}.log`));
+  }
+
+  public remove(): void {
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** One JSON line of the agent's log. */
+export type LogLine = Record<string, string>;
+
+/** A running agent. */
+export class Agent {
+  private output = '';
+  private readonly child: ChildProcess;
+  private readonly exit: Promise<number | null>;
+
+  public constructor(
+    private readonly node: FakeNode,
+    api: FakeApiServer,
+    shell: string[],
+    environment: Record<string, string> = {},
+  ) {
+    writeFileSync(join(node.serviceAccount, 'ca.crt'), api.caPem);
+    writeFileSync(join(node.serviceAccount, 'token'), api.token);
+    this.environment = {
+      PATH: `${join(TOOLS, 'bin')}:${process.env.PATH ?? ''}`,
+      NODE_NAME: 'node-1',
+      POD_UID: OWN_UID,
+      KUBERNETES_SERVICE_HOST: '127.0.0.1',
+      KUBERNETES_SERVICE_PORT: String(api.port),
+      LOG_LEVEL: 'debug',
+      CGROUP_ROOT: node.cgroupRoot,
+      CONTAINER_LOGS: node.logs,
+      RUN_DIR: node.run,
+      SERVICE_ACCOUNT: node.serviceAccount,
+      ...environment,
+    };
+    const [command = '', ...args] = shell;
+    this.probe = (word) => spawn(command, [...args, SCRIPT, word], { env: this.environment });
+    // A group of its own, so that whatever is left of it can be found and ended.
+    this.child = spawn(command, [...args, SCRIPT], { env: this.environment, detached: true });
+    this.child.stdout?.on('data', (data: Buffer) => (this.output += data.toString()));
+    this.child.stderr?.on('data', (data: Buffer) => (this.errors += data.toString()));
+    this.exit = new Promise((done) => this.child.on('exit', done));
+  }
+
+  public errors = '';
+  private readonly environment: Record<string, string>;
+  private readonly probe: (word: string) => ChildProcess;
+
+  public get pid(): number {
+    return this.child.pid ?? -1;
+  }
+
+  /** Every line that the agent logged so far; a line that is not JSON throws. */
+  public get log(): LogLine[] {
+    return this.output
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as LogLine);
+  }
+
+  public logged(message: string): LogLine[] {
+    return this.log.filter((line) => line.msg?.includes(message));
+  }
+
+  public async ready(): Promise<void> {
+    await eventually('ready', () => existsSync(join(this.node.run, 'ready')), this);
+  }
+
+  /** The exit code of a probe: "ready" or "live". */
+  public async check(word: string): Promise<number | null> {
+    return new Promise((done) => this.probe(word).on('exit', done));
+  }
+
+  /** Sends a signal to the agent's first process and waits for its end. */
+  public async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    this.child.kill(signal);
+    const code = await this.exit;
+    try {
+      process.kill(-this.pid, 'SIGKILL');
+    } catch {
+      // Nothing of it was left.
+    }
+    return code;
+  }
+}
+
+/** Waits until something is so; says what it waited for, and the agent's log, if it never is. */
+export async function eventually(
+  what: string,
+  condition: () => boolean,
+  agent?: { readonly log: LogLine[]; readonly errors: string },
+  seconds = 10,
+): Promise<void> {
+  const end = Date.now() + seconds * 1000;
+  while (!condition()) {
+    if (Date.now() > end) {
+      const log = agent ? `\n${JSON.stringify(agent.log, null, 1)}\n${agent.errors}` : '';
+      throw new Error(`not within ${seconds} s: ${what}${log}`);
+    }
+    await new Promise((done) => setTimeout(done, 5));
+  }
+}
+
+/** Time for an agent to do what it must not do. */
+export async function aWhile(milliseconds = 300): Promise<void> {
+  await new Promise((done) => setTimeout(done, milliseconds));
+}

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { chmodSync, cpSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { AddressInfo, createServer, Server, Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const repo = join(__dirname, '../..');
 const tools = join(repo, '.cache/tools');
@@ -38,6 +39,8 @@ export class Vm {
     return vm;
   }
 
+  /** How many times faster than under emulation the guest is, roughly. */
+  readonly speed = process.env.KERNEL_TEST_ACCEL === 'kvm' ? 10 : 1;
   private readonly qemu: ChildProcess;
   private readonly kill = () => this.qemu.kill('SIGKILL');
   private guest: [Socket] | undefined;
@@ -104,6 +107,7 @@ export class Vm {
       if (Date.now() > deadline) {
         return false;
       }
+      await sleep(100);
     }
     return true;
   }

@@ -5,12 +5,12 @@
  *
  * creates the directory CGROUP and, this many milliseconds later (-t), writes 0 and again 0
  * to its memory.oom.group as systemd does, then memory.max (-m) and 1 as runc does, and
- * finally executes PROGRAM, which is in CGROUP all the time and process 1 of new pid and
- * mount namespaces. The default times are those of Kubernetes 1.36 with the systemd driver
+ * finally executes PROGRAM, which is in CGROUP all the time and process 1 of new pid,
+ * mount and cgroup namespaces. The default times are those of Kubernetes 1.36 with the systemd driver
  * under emulation. Like runc, it opens existing files only and closes each after the write.
  *
- * It stays outside the cgroup, removes it when the container has ended, and then prints
- * "exited STATUS" or "killed SIGNAL".
+ * It stays outside the cgroup, removes it when the container has ended, and prints one line
+ * at each end: "started PID", "exited STATUS" or "killed SIGNAL".
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -60,6 +60,8 @@ static int container(int start, char **argv)
 {
 	char byte;
 	write_file("cgroup.procs", "0");
+	if (unshare(CLONE_NEWCGROUP))
+		err(1, "cgroup namespace");
 	setsid();
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		err(1, "private mounts");
@@ -107,6 +109,7 @@ int main(int argc, char **argv)
 	write_file("memory.max", max);
 	write_file("memory.oom.group", "1");
 	wait_until(exec);
+	dprintf(STDOUT_FILENO, "started %d\n", pid);
 	if (write(start[1], "", 1) != 1)
 		err(1, "start");
 
@@ -115,8 +118,8 @@ int main(int argc, char **argv)
 	while (rmdir(cgroup) && errno == EBUSY)
 		usleep(1000);
 	if (WIFSIGNALED(status))
-		printf("killed %d\n", WTERMSIG(status));
+		dprintf(STDOUT_FILENO, "killed %d\n", WTERMSIG(status));
 	else
-		printf("exited %d\n", WEXITSTATUS(status));
+		dprintf(STDOUT_FILENO, "exited %d\n", WEXITSTATUS(status));
 	return 0;
 }

@@ -1,0 +1,315 @@
+import { FakeApiServer } from '../support/api-server';
+import { Container, Driver, Node, Pod, Qos } from './node';
+import { Vm } from './vm';
+
+// One virtual machine and one node for all tests, which run in order: what the agent did to the
+// pods of one test it may not undo in the next.
+
+const MODE = 'cdk8s-oom-kill-mode/mode';
+const CONTAINERS = 'cdk8s-oom-kill-mode/containers';
+const HOG = { command: 'hog 2', memory: '32M' };
+const PRINT_MODE = { command: 'print-mode CGROUP/memory.oom.group' };
+const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
+
+let api: FakeApiServer;
+let vm: Vm;
+let node: Node;
+let agent: Container | undefined;
+const optedIn: Pod[] = [];
+
+beforeAll(async () => {
+  api = await FakeApiServer.start();
+  vm = await Vm.boot();
+  await vm.sh(`
+    mkdir -p ${SERVICE_ACCOUNT}
+    echo '${api.token}' >${SERVICE_ACCOUNT}/token
+    echo '${api.caPem}' >${SERVICE_ACCOUNT}/ca.crt
+    witness /sys/fs/cgroup >/run/witness 2>&1 &`);
+  expect(await vm.until('grep watching /run/witness', 5_000)).toBe(true);
+  node = new Node(vm, 'systemd');
+  await node.prepare();
+}, 120_000);
+
+afterAll(async () => {
+  await vm.stop();
+  await api.stop();
+});
+
+/** A test that shows the guest's side of a failure. */
+function test_(name: string, run: () => Promise<void>): void {
+  test(name, async () => {
+    try {
+      await run();
+    } catch (error) {
+      const log = agent ? (await vm.run(`tail -n 40 ${agent.log}`)).output : 'not started';
+      console.error(`The agent's log:\n${log}\nThe guest's console:\n${vm.console}`);
+      throw error;
+    }
+  });
+}
+
+async function makePod(name: string, mode?: string, qos?: Qos, memory?: string): Promise<Pod> {
+  const pod = await node.makePod(name, qos, memory);
+  if (mode !== undefined) {
+    label(pod, mode);
+  }
+  return pod;
+}
+
+function label(pod: Pod, mode: string, annotations?: Record<string, string>): void {
+  const { uid, name, namespace } = pod;
+  optedIn.push(pod);
+  api.setPod({ uid, name, namespace, labels: { [MODE]: mode }, annotations });
+}
+
+async function start(pod: Pod, options: Parameters<Node['start']>[1]): Promise<Container> {
+  const [container] = await node.start([pod], options);
+  if (!container || !(await vm.until(`grep started ${container.log}`, 10_000))) {
+    throw new Error(`the container of ${pod.name} did not start`);
+  }
+  return container;
+}
+
+const value = (container: Container) => vm.sh(`cat ${container.file}`);
+
+const becomes = (container: Container, mode: string, timeoutMs = 5_000) =>
+  vm.until(`[ "$(cat ${container.file})" = ${mode} ]`, timeoutMs);
+
+const processOne = (container: Container) => vm.sh(`sed -n 's/^started //p' ${container.log}`);
+
+const oomKills = async ({ cgroup }: Container) =>
+  Number(await vm.sh(`awk '$1 == "oom_kill" { print $2 }' ${cgroup}/memory.events`));
+
+const isKilled = ({ cgroup, log }: Container, timeoutMs: number) =>
+  vm.until(`grep '^killed 9$' ${log} && ! [ -e ${cgroup} ]`, timeoutMs);
+
+/** The first instructions of this many containers, each in a pod of its own, started at once. */
+async function firstModes(count: number, mode?: string): Promise<string[]> {
+  const classes: Qos[] = ['burstable', 'besteffort', 'guaranteed'];
+  const pods: Pod[] = [];
+  for (let i = 0; i < count; i++) {
+    pods.push(await makePod(`first-${i}`, mode, classes[i % 3]));
+  }
+  const containers = await node.start(pods, PRINT_MODE);
+  const logs = containers.map(({ log }) => log).join(' ');
+  const ended = await vm.until(`[ $(grep -l '^exited 0$' ${logs} | wc -l) = ${count} ]`, 20_000);
+  expect(ended).toBe(true);
+  pods.forEach(({ uid }) => {
+    api.deletePod(uid);
+  });
+  await node.write(`rmdir ${pods.map(({ cgroup }) => cgroup).join(' ')}`);
+  return (await vm.sh(`grep -h '^[01]$' ${logs}`)).split('\n');
+}
+
+/** Starts the agent as its DaemonSet does: requests 100m, limit 250m, no privileges. */
+async function startAgent(): Promise<Container> {
+  const pod = await node.makePod('agent');
+  await node.write(`
+    echo 4 >${pod.cgroup}/cpu.weight
+    echo 25000 100000 >${pod.cgroup}/cpu.max`);
+  const environment = [
+    'NODE_NAME=node-1',
+    `POD_UID=${pod.uid}`,
+    'KUBERNETES_SERVICE_HOST=10.0.2.2',
+    `KUBERNETES_SERVICE_PORT=${api.port}`,
+    'LOG_LEVEL=debug',
+  ];
+  agent = await start(pod, { command: `env ${environment.join(' ')} sh /agent-container.sh` });
+  const pid = await processOne(agent);
+  const ready = `nsenter -t ${pid} -m -p -r sh /agent/agent.sh ready`;
+  expect(await vm.until(ready, 20_000)).toBe(true);
+  return agent;
+}
+
+interface Access {
+  readonly pid: string;
+  readonly actions: string[];
+  readonly path: string;
+}
+
+/** Who opened and closed which file of the cgroups whose path has this in it. */
+async function witnessed(part: string): Promise<Access[]> {
+  const { output } = await vm.run(`grep -F ${part} /run/witness`);
+  return output
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [, pid = '', ...rest] = line.split(' ');
+      return { pid, actions: rest.slice(0, -1), path: rest.at(-1) ?? '' };
+    });
+}
+
+const ordinary: Container[] = [];
+
+describe('without an agent', () => {
+  test_('the first instruction of a container sees Group, whatever the label says', async () => {
+    expect(await firstModes(5, 'Single')).toEqual(Array(5).fill('1'));
+  });
+
+  test_('an OOM kill takes the whole container, whatever the label says', async () => {
+    const container = await start(await makePod('unprotected', 'Single'), HOG);
+    expect(await isKilled(container, 30_000)).toBe(true);
+    api.deletePod(container.pod.uid);
+  });
+});
+
+describe('with the agent', () => {
+  let hog: Container;
+  let single: Container;
+  let group: Container;
+
+  beforeAll(async () => {
+    await startAgent();
+  }, 60_000);
+
+  test_('an opted-in container survives ten OOM kills with the same process 1', async () => {
+    hog = await start(await makePod('hog', 'Single', 'burstable', '32M'), HOG);
+    const pid = await processOne(hog);
+    expect(await vm.until(`grep 'child died 10$' ${hog.log}`, 60_000)).toBe(true);
+    expect(await oomKills(hog)).toBeGreaterThanOrEqual(10);
+    expect(await vm.sh(`cat ${hog.cgroup}/cgroup.procs`)).toMatch(new RegExp(`^${pid}$`, 'm'));
+    expect(await vm.sh(`cat ${hog.log}`)).not.toMatch(/killed|exited/);
+  });
+
+  test_('an ordinary container is killed as a group, process 1 and all', async () => {
+    const container = await start(
+      await makePod('ordinary-hog', undefined, 'burstable', '32M'),
+      HOG,
+    );
+    ordinary.push(container);
+    expect(await isKilled(container, 30_000)).toBe(true);
+    expect(await vm.sh(`cat ${container.log}`)).not.toMatch(/child died/);
+  });
+
+  test_('the first instruction of an opted-in container sees Single, 100 of 100', async () => {
+    const modes: string[] = [];
+    for (let batch = 0; batch < 10; batch++) {
+      modes.push(...(await firstModes(10, 'Single')));
+    }
+    expect(modes).toEqual(Array(100).fill('0'));
+  });
+
+  test_('a value that systemd or someone else rewrites is repaired, both ways', async () => {
+    single = await start(await makePod('single', 'Single'), { command: 'sleep 1000' });
+    group = await start(await makePod('group', 'Group', 'guaranteed'), { command: 'sleep 1000' });
+    for (const [container, wanted, other] of [
+      [single, '0', '1'],
+      [group, '1', '0'],
+    ] as const) {
+      expect(await becomes(container, wanted)).toBe(true);
+      for (let reload = 0; reload < 5; reload++) {
+        await node.write(`echo ${other} >${container.file}`);
+        expect(await becomes(container, wanted)).toBe(true);
+      }
+    }
+  });
+
+  test_('the values of an in-place resize are repaired', async () => {
+    await node.write(`echo 0 >${single.file}; sleep 0.01; echo 1 >${single.file}`);
+    expect(await becomes(single, '0')).toBe(true);
+    await node.write(`echo 0 >${group.file}; sleep 0.01; echo 1 >${group.file}`);
+    expect(await becomes(group, '1')).toBe(true);
+  });
+
+  test_('a container that the annotation names gets its own mode', async () => {
+    const pod = await makePod('web');
+    label(pod, 'Single', { [CONTAINERS]: 'proxy=Group' });
+    const worker = await start(pod, { name: 'worker', command: 'sleep 1000' });
+    const proxy = await start(pod, { name: 'proxy', command: 'sleep 1000' });
+    expect(await becomes(proxy, '1')).toBe(true);
+    expect(await becomes(worker, '0')).toBe(true);
+    await node.write(`echo 0 >${proxy.file}; echo 1 >${worker.file}`);
+    expect(await becomes(proxy, '1')).toBe(true);
+    expect(await becomes(worker, '0')).toBe(true);
+  });
+
+  test_('without its label a container goes back to the value of the node', async () => {
+    const container = await start(await makePod('leaver', 'Single'), { command: 'sleep 1000' });
+    expect(await becomes(container, '0')).toBe(true);
+    api.removeLabel(container.pod.uid);
+    expect(await becomes(container, '1')).toBe(true);
+    expect(await value(single)).toBe('0');
+  });
+
+  test_('nobody but the runtime ever opened the file of an ordinary container', async () => {
+    ordinary.push(await start(await makePod('ordinary'), { command: 'sleep 1000' }));
+    // Enough for the agent to do it: it has new pods to attend to meanwhile.
+    expect(await firstModes(5, 'Single')).toEqual(Array(5).fill('0'));
+    for (const { cgroup, file } of ordinary) {
+      const accesses = await witnessed(cgroup);
+      const opened = accesses.filter(({ path }) => path === file);
+      expect(opened.some(({ actions }) => actions.includes('write'))).toBe(true);
+      expect(opened.filter(({ pid }) => !node.ours.has(pid))).toEqual([]);
+    }
+  });
+
+  test_('of all files of all cgroups the agent only wrote the modes of opted-in pods', async () => {
+    const accesses = await witnessed('/sys/fs/cgroup');
+    const written = accesses.filter(
+      ({ actions, pid }) => actions.includes('write') && !node.ours.has(pid),
+    );
+    // A container's process 1 enters its cgroup itself.
+    const foreign = written.filter(
+      ({ path }) =>
+        !path.endsWith('/cgroup.procs') &&
+        !(
+          path.endsWith('/memory.oom.group') &&
+          optedIn.some(({ cgroup }) => path.startsWith(`${cgroup}/`))
+        ),
+    );
+    expect(written.length).toBeGreaterThan(100);
+    expect(foreign).toEqual([]);
+  });
+
+  test_('what the agent is at rest', async () => {
+    if (!agent) {
+      throw new Error('no agent');
+    }
+    await node.write(`kill -9 ${await processOne(hog)}`);
+    expect(await isKilled(hog, 5_000)).toBe(true);
+    const { cgroup, log } = agent;
+    const processes = `for pid in $(cat ${cgroup}/cgroup.procs); do
+      echo "$(tr '\\0' ' ' </proc/$pid/cmdline | cut -c -100)" $(grep ctxt /proc/$pid/status | tr -s '\\t\\n' ' ')
+    done`;
+    const lines = Number(await vm.sh(`wc -l <${log}`));
+    const before = await vm.sh(processes);
+    await vm.sh('sleep 10');
+    const after = await vm.sh(processes);
+    const figures = await vm.sh(`cd ${cgroup}
+      grep . memory.current memory.peak cpu.stat 2>/dev/null || :
+      grep -E '^(anon|file|kernel|slab) ' memory.stat`);
+    console.info(`The agent at rest, 10 s apart:\n${before}\n--\n${after}\n--\n${figures}`);
+    expect(Number(await vm.sh(`wc -l <${log}`))).toBe(lines);
+  });
+
+  test_('SIGTERM ends the agent within a second and changes no container', async () => {
+    if (!agent) {
+      throw new Error('no agent');
+    }
+    await vm.sh(`kill -TERM ${await processOne(agent)}`);
+    expect(await vm.until(`grep -E '^(exited|killed)' ${agent.log}`, 1_000)).toBe(true);
+    expect([await value(single), await value(group)]).toEqual(['0', '1']);
+  });
+});
+
+describe('with the cgroupfs driver', () => {
+  beforeAll(async () => {
+    const driver: Driver = 'cgroupfs';
+    node = new Node(vm, driver);
+    await node.prepare();
+    await startAgent();
+  }, 60_000);
+
+  test_('the first instruction of an opted-in container sees Single, 20 of 20', async () => {
+    const modes = [...(await firstModes(10, 'Single')), ...(await firstModes(10, 'Single'))];
+    expect(modes).toEqual(Array(20).fill('0'));
+  });
+
+  test_('an opted-in container survives OOM kills, an ordinary one does not', async () => {
+    const hog = await start(await makePod('hog', 'Single'), HOG);
+    const other = await start(await makePod('ordinary'), HOG);
+    expect(await isKilled(other, 30_000)).toBe(true);
+    expect(await vm.until(`grep 'child died 3$' ${hog.log}`, 30_000)).toBe(true);
+    expect(await vm.sh(`cat ${hog.log}`)).not.toMatch(/killed|exited/);
+  });
+});

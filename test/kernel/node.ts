@@ -1,0 +1,125 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import { Vm } from './vm';
+
+/** Where the kubelet's cgroup driver puts a pod of each QoS class, and a container in it. */
+const drivers = {
+  systemd: {
+    root: 'kubepods.slice',
+    classes: {
+      guaranteed: 'kubepods',
+      burstable: 'kubepods-burstable.slice/kubepods-burstable',
+      besteffort: 'kubepods-besteffort.slice/kubepods-besteffort',
+    },
+    pod: (prefix: string, uid: string) => `${prefix}-pod${uid.replaceAll('-', '_')}.slice`,
+    container: (id: string) => `cri-containerd-${id}.scope`,
+    // What runc-standin's steps take on a real node under emulation, in milliseconds.
+    times: [26, 348, 368, 680],
+  },
+  cgroupfs: {
+    root: 'kubepods',
+    classes: { guaranteed: '.', burstable: 'burstable', besteffort: 'besteffort' },
+    pod: (prefix: string, uid: string) => `${prefix}/pod${uid}`,
+    container: (id: string) => id,
+    times: [26, 348, 755, 930],
+  },
+} as const;
+
+export type Driver = keyof typeof drivers;
+export type Qos = 'guaranteed' | 'burstable' | 'besteffort';
+
+export interface Pod {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly cgroup: string;
+}
+
+export interface Container {
+  readonly id: string;
+  readonly pod: Pod;
+  readonly cgroup: string;
+  /** The container's memory.oom.group. */
+  readonly file: string;
+  /** What its processes and runc-standin printed. */
+  readonly log: string;
+}
+
+export interface ContainerOptions {
+  readonly name?: string;
+  readonly memory?: string;
+  /** The program, in which CGROUP stands for the container's cgroup. */
+  readonly command: string;
+}
+
+/** The part of a kubelet that makes pods: their cgroups, and the links to their logs. */
+export class Node {
+  /** The processes that this class wrote to cgroups with. */
+  readonly ours = new Set<string>();
+  private readonly driver;
+  private readonly root: string;
+
+  constructor(
+    private readonly vm: Vm,
+    driver: Driver,
+  ) {
+    this.driver = drivers[driver];
+    this.root = `/sys/fs/cgroup/${this.driver.root}`;
+  }
+
+  /** Makes the kubepods root and the QoS classes. */
+  async prepare(): Promise<void> {
+    const classes = Object.values(this.driver.classes).map((path) => path.split('/')[0] ?? '');
+    const directories = ['', ...classes.filter((path) => /burstable|besteffort/.test(path))];
+    await this.write(
+      ['/sys/fs/cgroup', ...directories.map((path) => `${this.root}/${path}`)]
+        .map((path) => `mkdir -p ${path}; echo +cpu +memory >${path}/cgroup.subtree_control`)
+        .join('\n'),
+    );
+  }
+
+  /** Makes a pod's cgroup, with the CPU weight of a request of 250m and a memory limit. */
+  async makePod(name: string, qos: Qos = 'burstable', memory = 'max'): Promise<Pod> {
+    const uid = randomUUID();
+    const cgroup = `${this.root}/${this.driver.pod(this.driver.classes[qos], uid)}`;
+    await this.write(`
+      mkdir -p ${cgroup}
+      echo +cpu +memory >${cgroup}/cgroup.subtree_control
+      echo 10 >${cgroup}/cpu.weight
+      echo ${memory} >${cgroup}/memory.max`);
+    return { uid, name, namespace: 'default', cgroup };
+  }
+
+  /** Starts containers, all at once. */
+  async start(pods: Pod[], options: ContainerOptions): Promise<Container[]> {
+    const { name = 'main', memory = 'max', command } = options;
+    const containers = pods.map((pod): Container => {
+      const id = randomBytes(32).toString('hex');
+      const cgroup = `${pod.cgroup}/${this.driver.container(id)}`;
+      return { id, pod, cgroup, file: `${cgroup}/memory.oom.group`, log: `/run/${id}.log` };
+    });
+    const times = this.driver.times.map((ms) => Math.round(ms / this.vm.speed)).join(',');
+    // The kubelet makes the link to the log once the container has started.
+    await this.write(
+      containers
+        .map(({ id, pod, cgroup, log }) => {
+          const { namespace, name: podName, uid } = pod;
+          const program = command.replaceAll('CGROUP', cgroup);
+          const target = `/var/log/pods/${namespace}_${podName}_${uid}/${name}/0.log`;
+          const link = `/var/log/containers/${podName}_${namespace}_${name}-${id}.log`;
+          return `
+            runc-standin -m ${memory} -t ${times} ${cgroup} ${program} >${log} 2>&1 &
+            echo $!
+            (sleep 1; ln -s ${target} ${link}) >/dev/null 2>&1 &`;
+        })
+        .join('\n'),
+    );
+    return containers;
+  }
+
+  /** Runs a script that writes to cgroups, and remembers its processes. */
+  async write(script: string): Promise<void> {
+    for (const pid of (await this.vm.sh(`echo $$\n${script}`)).split('\n')) {
+      this.ours.add(pid);
+    }
+  }
+}

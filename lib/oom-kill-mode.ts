@@ -1,0 +1,24 @@
+/**
+ * What the kernel kills when a container runs out of memory.
+ *
+ * The values are the words of the contract with the agent, and those of the
+ * `oomKillMode` field that KEP-5507 proposes for containers, so that a later
+ * move to the native field is one to one.
+ *
+ * @see https://github.com/kubernetes/enhancements/issues/5507
+ * @see https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.oom.group)
+ */
+export enum OomKillMode {
+  /**
+   * One process dies (`memory.oom.group` is 0); the container lives on, unless
+   * the victim is its PID 1. The behaviour of Kubernetes before 1.28.
+   */
+  SINGLE = 'Single',
+
+  /**
+   * All processes of the container die together (`memory.oom.group` is 1) and
+   * the kubelet restarts it. What Kubernetes does on cgroup v2 since 1.28,
+   * where the kubelet is not configured with `singleProcessOOMKill: true`.
+   */
+  GROUP = 'Group',
+}

@@ -1,0 +1,40 @@
+import { IConstruct } from 'constructs';
+import { misuse } from './misuse';
+import { isDnsSubdomain } from './validation';
+
+/** The prefix that the agent and the policies share unless told otherwise. */
+export const DEFAULT_LABEL_PREFIX = 'cdk8s-oom-kill-mode';
+
+/** The pod label that opts a pod in; its value is the mode of every container. */
+export function modeLabel(prefix: string): string {
+  return `${prefix}/mode`;
+}
+
+/** The pod annotation that overrides the mode of single containers: `name=Mode,name=Mode`. */
+export function containersAnnotation(prefix: string): string {
+  return `${prefix}/containers`;
+}
+
+/** The annotation of the agent's pod template that changes whenever the script does. */
+export function scriptAnnotation(prefix: string): string {
+  return `${prefix}/script-sha256`;
+}
+
+export function requireLabelPrefix(construct: IConstruct, prefix: string): string {
+  if (!isDnsSubdomain(prefix)) {
+    throw misuse(
+      construct,
+      `labelPrefix is not a DNS-1123 subdomain of at most 253 characters: ${JSON.stringify(prefix)}`,
+      'a domain of yours in lower case, such as "oom.example.com",',
+    );
+  }
+  // https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+  if (/(^|\.)(kubernetes|k8s)\.io$/.test(prefix)) {
+    throw misuse(
+      construct,
+      `labelPrefix is reserved for Kubernetes itself: ${JSON.stringify(prefix)}`,
+      'a domain of yours, such as "oom.example.com",',
+    );
+  }
+  return prefix;
+}

@@ -1,0 +1,14 @@
+import { IConstruct } from 'constructs';
+
+/**
+ * What is wrong and what to do about it. Returned from a construct's
+ * validation, where cdk8s puts the construct path in front.
+ */
+export function complaint(problem: string, remedy: string): string {
+  return `${problem}; write ${remedy} instead`;
+}
+
+/** The same as an error to throw, with the construct path in front. */
+export function misuse(construct: IConstruct, problem: string, remedy: string): Error {
+  return new Error(`[${construct.node.path}] ${complaint(problem, remedy)}`);
+}

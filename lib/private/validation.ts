@@ -1,0 +1,220 @@
+import { Duration, Size, SizeRoundingBehavior } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import { IConstruct } from 'constructs';
+import { misuse } from './misuse';
+
+// The syntax of the Kubernetes API server:
+// https://github.com/kubernetes/apimachinery/blob/master/pkg/util/validation/validation.go
+const DNS_LABEL = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
+const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
+const QUALIFIED_NAME = /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
+
+// https://github.com/distribution/reference/blob/main/regexp.go, with the digest algorithm that
+// every registry speaks.
+const IMAGE =
+  /^(?<name>[a-zA-Z0-9.-]+(:[0-9]+)?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*)(:(?<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?<digest>sha256:[0-9a-f]{64}))?$/;
+
+const MAX_INT32 = 2 ** 31 - 1;
+
+export function isDnsLabel(value: string): boolean {
+  return value.length <= 63 && DNS_LABEL.test(value);
+}
+
+export function isDnsSubdomain(value: string): boolean {
+  return value.length <= 253 && DNS_SUBDOMAIN.test(value);
+}
+
+export function requireDnsLabel(construct: IConstruct, prop: string, value: string): string {
+  if (!isDnsLabel(value)) {
+    throw misuse(
+      construct,
+      `${prop} is not a DNS-1123 label of at most 63 characters: ${JSON.stringify(value)}`,
+      'lower case letters, digits and inner hyphens',
+    );
+  }
+  return value;
+}
+
+export function requireDnsSubdomain(construct: IConstruct, prop: string, value: string): string {
+  if (!isDnsSubdomain(value)) {
+    throw misuse(
+      construct,
+      `${prop} is not a DNS-1123 subdomain of at most 253 characters: ${JSON.stringify(value)}`,
+      'lower case letters, digits, and inner hyphens and dots',
+    );
+  }
+  return value;
+}
+
+/** An image reference that means the same image tomorrow: a tag that is not `latest`, or a digest. */
+export function requirePinnedImage(construct: IConstruct, image: string): string {
+  const { tag, digest } = IMAGE.exec(image)?.groups ?? {};
+  if (digest === undefined && (tag === undefined || tag === 'latest')) {
+    throw misuse(
+      construct,
+      `image is not a reference pinned by tag or digest: ${JSON.stringify(image)}`,
+      '"name:1.2.3" or "name@sha256:…"',
+    );
+  }
+  return image;
+}
+
+/** Milli-CPUs, the finest that Kubernetes schedules. */
+export function requireCpu(construct: IConstruct, prop: string, cpu: kplus.Cpu): number {
+  const [, amount, milli] = /^(\d+(?:\.\d+)?)(m?)$/.exec(cpu.amount) ?? [];
+  const millis = milli === 'm' ? Number(amount) : Math.round(Number(amount) * 1e6) / 1e3;
+  if (!Number.isSafeInteger(millis) || millis < 1) {
+    throw misuse(
+      construct,
+      `${prop} is not a positive whole number of milli-CPUs: ${cpu.amount}`,
+      'a quantity such as Cpu.millis(100)',
+    );
+  }
+  return millis;
+}
+
+/** Mebibytes. */
+export function requireSize(construct: IConstruct, prop: string, size: Size): number {
+  const mebibytes = size.toMebibytes({ rounding: SizeRoundingBehavior.NONE });
+  if (!Number.isSafeInteger(mebibytes) || mebibytes < 1) {
+    throw misuse(
+      construct,
+      `${prop} is not a positive whole number of mebibytes: ${size.asString()}`,
+      'a quantity such as Size.mebibytes(64)',
+    );
+  }
+  return mebibytes;
+}
+
+export function requireAtMost(
+  construct: IConstruct,
+  prop: string,
+  value: number,
+  limit: number,
+  unit: string,
+): void {
+  if (value > limit) {
+    throw misuse(
+      construct,
+      `${prop} is over its cap: ${value}${unit} of ${limit}${unit}`,
+      `${limit}${unit} or less`,
+    );
+  }
+}
+
+export function requireReplicas(construct: IConstruct, replicas: number): number {
+  if (!Number.isInteger(replicas) || replicas < 1 || replicas > MAX_INT32) {
+    throw misuse(
+      construct,
+      `replicas is not a positive integer: ${replicas}`,
+      `a whole number from 1 to ${MAX_INT32}`,
+    );
+  }
+  return replicas;
+}
+
+/** Whole seconds. */
+export function requireSeconds(
+  construct: IConstruct,
+  prop: string,
+  duration: Duration,
+  min: number,
+  max: number,
+): number {
+  const seconds = duration.toSeconds({ integral: false });
+  if (!Number.isInteger(seconds) || seconds < min || seconds > max) {
+    throw misuse(
+      construct,
+      `${prop} is not a whole number of seconds from ${min} to ${max}: ${seconds}`,
+      `a duration such as Duration.seconds(${min})`,
+    );
+  }
+  return seconds;
+}
+
+/** A value of an enum, for callers that no compiler has checked. */
+export function requireMember(
+  construct: IConstruct,
+  prop: string,
+  value: string,
+  members: Record<string, string>,
+): void {
+  if (!Object.values(members).includes(value)) {
+    throw misuse(
+      construct,
+      `${prop} is unknown: ${JSON.stringify(value)}`,
+      Object.values(members)
+        .map((member) => JSON.stringify(member))
+        .join(' or '),
+    );
+  }
+}
+
+/** Labels that the API server accepts and that leave ours alone. */
+export function requireLabels(
+  construct: IConstruct,
+  labels: Record<string, string>,
+  ours: Record<string, string>,
+): void {
+  requireKeys(construct, 'labels', labels, ours);
+  for (const [key, value] of Object.entries(labels)) {
+    if (value !== '' && !isQualifiedName(value)) {
+      throw misuse(
+        construct,
+        `labels[${JSON.stringify(key)}] is not a valid label value: ${JSON.stringify(value)}`,
+        'at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends,',
+      );
+    }
+  }
+}
+
+/** Annotations that the API server accepts and that leave ours alone. */
+export function requireAnnotations(
+  construct: IConstruct,
+  annotations: Record<string, string>,
+  ours: Record<string, string>,
+): void {
+  requireKeys(construct, 'annotations', annotations, ours);
+}
+
+/** A node selector that the API server accepts and that leaves ours alone. */
+export function requireNodeSelector(
+  construct: IConstruct,
+  selector: Record<string, string>,
+  ours: Record<string, string>,
+): void {
+  requireKeys(construct, 'nodeSelector', selector, ours);
+}
+
+function requireKeys(
+  construct: IConstruct,
+  prop: string,
+  map: Record<string, string>,
+  ours: Record<string, string>,
+): void {
+  for (const key of Object.keys(map)) {
+    const [name = '', prefix, ...rest] = key.split('/').reverse();
+    if (
+      rest.length > 0 ||
+      !isQualifiedName(name) ||
+      (prefix !== undefined && !isDnsSubdomain(prefix))
+    ) {
+      throw misuse(
+        construct,
+        `${prop} has an invalid key: ${JSON.stringify(key)}`,
+        'a key such as "example.com/team"',
+      );
+    }
+    if (key in ours) {
+      throw misuse(
+        construct,
+        `${prop} would override a value that this construct depends on: ${JSON.stringify(key)}`,
+        'a key of your own',
+      );
+    }
+  }
+}
+
+function isQualifiedName(value: string): boolean {
+  return value.length <= 63 && QUALIFIED_NAME.test(value);
+}

@@ -1,0 +1,533 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Duration, Size } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import { k8s } from 'cdk8s-plus-28';
+import { Construct } from 'constructs';
+import { removeNamespace } from './private/cluster-scoped';
+import { DEFAULT_LABEL_PREFIX, requireLabelPrefix, scriptAnnotation } from './private/contract';
+import { misuse } from './private/misuse';
+import {
+  requireAnnotations,
+  requireAtMost,
+  requireCpu,
+  requireDnsLabel,
+  requireDnsSubdomain,
+  requireLabels,
+  requireMember,
+  requireNodeSelector,
+  requirePinnedImage,
+  requireSeconds,
+  requireSize,
+} from './private/validation';
+
+const DEFAULT_IMAGE =
+  'docker.io/curlimages/curl:8.20.0@sha256:b3f1fb2a51d923260350d21b8654bbc607164a987e2f7c84a0ac199a67df812a';
+
+const SCRIPT_DIR = '/opt/oom-kill-mode';
+const RUN_DIR = '/run/oom-kill-mode';
+
+// Enforced because hostPath needs it; audited and warned about alike, because a cluster whose
+// default is stricter would complain about what we enforce.
+const POD_SECURITY = {
+  'pod-security.kubernetes.io/enforce': 'privileged',
+  'pod-security.kubernetes.io/audit': 'privileged',
+  'pod-security.kubernetes.io/warn': 'privileged',
+};
+
+// Virtual nodes have no cgroups to write. The labels are those that virtual-kubelet and EKS put on them.
+const NO_VIRTUAL_NODES: k8s.Affinity = {
+  nodeAffinity: {
+    requiredDuringSchedulingIgnoredDuringExecution: {
+      nodeSelectorTerms: [
+        {
+          matchExpressions: [
+            { key: 'type', operator: 'NotIn', values: ['virtual-kubelet'] },
+            { key: 'eks.amazonaws.com/compute-type', operator: 'NotIn', values: ['fargate'] },
+          ],
+        },
+      ],
+    },
+  },
+};
+
+/**
+ * How much the agent writes to its log. At rest it writes nothing at any level.
+ */
+export enum AgentLogLevel {
+  /** What keeps the agent from doing its work. */
+  ERROR = 'error',
+
+  /** Also what it works around, such as a node where a mode cannot be had. */
+  WARN = 'warn',
+
+  /** Also every mode written and every container lost: one line for each. */
+  INFO = 'info',
+
+  /** Also every event of the kernel and the API server. */
+  DEBUG = 'debug',
+}
+
+/**
+ * CPU and memory of the agent's container.
+ *
+ * The CPU settings are part of its correctness: the agent has a fraction of a
+ * second between the runtime's write and the first instruction of a container.
+ * A request of 10m (a small `cpu.weight`) and a limit of 100m (throttled) were
+ * measured to be too late for 15 pods of 15.
+ */
+export interface AgentResources {
+  /**
+   * CPU request, in whole milli-CPUs.
+   *
+   * @default Cpu.millis(100)
+   */
+  readonly cpuRequest?: kplus.Cpu;
+
+  /**
+   * CPU limit, in whole milli-CPUs: at least the request, at most 250m.
+   *
+   * @default Cpu.millis(250)
+   */
+  readonly cpuLimit?: kplus.Cpu;
+
+  /**
+   * Memory request, in whole mebibytes.
+   *
+   * @default Size.mebibytes(16)
+   */
+  readonly memoryRequest?: Size;
+
+  /**
+   * Memory limit, in whole mebibytes: at least the request, at most 256 MiB.
+   *
+   * @default Size.mebibytes(64)
+   */
+  readonly memoryLimit?: Size;
+}
+
+/**
+ * Options of `OomKillModeAgent`.
+ */
+export interface OomKillModeAgentProps {
+  /**
+   * The namespace of the agent: a DNS-1123 label. It needs the Pod Security
+   * level `privileged`, the only one that allows hostPath volumes.
+   *
+   * @default "oom-kill-mode"
+   * @see https://kubernetes.io/docs/concepts/security/pod-security-standards/
+   */
+  readonly namespace?: string;
+
+  /**
+   * Whether to create the namespace. `false` uses one that exists, such as
+   * `kube-system`.
+   *
+   * @default true
+   */
+  readonly createNamespace?: boolean;
+
+  /**
+   * The name of every object of the agent (they are never hashed): a DNS-1123
+   * label. It is part of the DaemonSet's selector, which is immutable.
+   *
+   * @default "oom-kill-mode-agent"
+   */
+  readonly name?: string;
+
+  /**
+   * The prefix of the pod label and annotation to obey, without the slash: a
+   * DNS-1123 subdomain of at most 253 characters. Policies must have the same.
+   *
+   * @default "cdk8s-oom-kill-mode"
+   */
+  readonly labelPrefix?: string;
+
+  /**
+   * The image, as a full reference pinned by digest or by a tag that is not
+   * `latest`. It must have a POSIX shell, busybox `inotifyd`, `awk` and `curl`.
+   *
+   * @default docker.io/curlimages/curl:8.20.0, pinned by digest: the curl project's own image
+   */
+  readonly image?: string;
+
+  /**
+   * When to pull the image.
+   *
+   * @default ImagePullPolicy.IF_NOT_PRESENT: the image is pinned, and a registry
+   * that is down must not keep the agent from a node
+   */
+  readonly imagePullPolicy?: kplus.ImagePullPolicy;
+
+  /**
+   * Names of secrets with registry credentials, in the agent's namespace.
+   *
+   * @default none
+   */
+  readonly imagePullSecrets?: string[];
+
+  /**
+   * CPU and memory of the agent's container.
+   *
+   * @default requests of 100m and 16Mi, limits of 250m and 64Mi
+   */
+  readonly resources?: AgentResources;
+
+  /**
+   * The priority class of the agent's pods.
+   *
+   * @default "system-node-critical": a node without its agent breaks promises
+   * to pods that run there
+   */
+  readonly priorityClassName?: string;
+
+  /**
+   * The taints that the agent tolerates, instead of the default.
+   *
+   * @default every taint, because opted-in pods may be on any node
+   */
+  readonly tolerations?: k8s.Toleration[];
+
+  /**
+   * Labels of the nodes to run on, in addition to `kubernetes.io/os: linux`.
+   *
+   * @default {}
+   */
+  readonly nodeSelector?: { [key: string]: string };
+
+  /**
+   * The affinity of the agent's pods, instead of the default.
+   *
+   * @default any node but virtual ones (`type: virtual-kubelet`) and Fargate's
+   * (`eks.amazonaws.com/compute-type: fargate`), which run no DaemonSets
+   */
+  readonly affinity?: k8s.Affinity;
+
+  /**
+   * The SELinux type of the agent's container. Nodes with SELinux in enforcing
+   * mode need `spc_t`: `container_t` may not write `cgroup_t`.
+   *
+   * @default the container runtime's
+   */
+  readonly seLinuxType?: string;
+
+  /**
+   * How much to log.
+   *
+   * @default AgentLogLevel.INFO
+   */
+  readonly logLevel?: AgentLogLevel;
+
+  /**
+   * How often to look for what events did not tell: whole seconds, from 10
+   * seconds to 5 minutes. Events do the work; this heals what they cannot, and
+   * is the polling period where there is no inotify to be had.
+   *
+   * @default Duration.seconds(60)
+   */
+  readonly resyncPeriod?: Duration;
+
+  /**
+   * Labels to add to every object and to the agent's pods.
+   *
+   * @default {}
+   */
+  readonly labels?: { [key: string]: string };
+
+  /**
+   * Annotations to add to every object and to the agent's pods.
+   *
+   * @default {}
+   */
+  readonly annotations?: { [key: string]: string };
+}
+
+/**
+ * The agent: one pod on every Linux node that makes the container cgroups of
+ * opted-in pods say what their label and annotation say.
+ *
+ * Creates a Namespace, ServiceAccount, ClusterRole (`pods: list, watch` and
+ * nothing else), ClusterRoleBinding, ConfigMap with the script, DaemonSet, and
+ * a NetworkPolicy that denies all ingress.
+ *
+ * What a reviewer will ask about, and why it cannot be less:
+ * - uid 0, with no capability at all: cgroup files belong to root, and another
+ *   uid was measured to fail;
+ * - `/sys/fs/cgroup` of the host, writable: it holds the one file to write;
+ * - the Pod Security level `privileged` of its namespace: hostPath needs it.
+ *
+ * The constructor throws, with the construct path, on invalid names, prefix,
+ * image, quantities, durations, labels and annotations, and if the app has
+ * another agent with the same prefix, the same name, or the same namespace to
+ * create.
+ */
+export class OomKillModeAgent extends Construct {
+  /** The prefix of the pod label and annotation that this agent obeys. */
+  public readonly labelPrefix: string;
+
+  /** The name of the agent's objects. */
+  public readonly name: string;
+
+  /** The namespace of the agent. */
+  public readonly namespace: string;
+
+  private readonly createsNamespace: boolean;
+
+  public constructor(scope: Construct, id: string, props: OomKillModeAgentProps = {}) {
+    super(scope, id);
+    this.name = requireDnsLabel(this, 'name', props.name ?? 'oom-kill-mode-agent');
+    this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? 'oom-kill-mode');
+    this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
+    this.createsNamespace = props.createNamespace ?? true;
+    this.requireUnique();
+
+    const script = {
+      'agent.sh': readFileSync(join(__dirname, 'agent', 'agent.sh'), 'utf8'),
+      'pods.awk': readFileSync(join(__dirname, 'agent', 'pods.awk'), 'utf8'),
+    };
+    const selector = {
+      'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
+      'app.kubernetes.io/instance': this.name,
+      'app.kubernetes.io/component': 'agent',
+    };
+    const ourLabels = { ...selector, 'app.kubernetes.io/managed-by': 'cdk8s', ...POD_SECURITY };
+    // A ConfigMap that changes does not restart the pods that mount it; a template that changes does.
+    const templateAnnotations = { [scriptAnnotation(this.labelPrefix)]: sha256(script) };
+    requireLabels(this, props.labels ?? {}, ourLabels);
+    requireAnnotations(this, props.annotations ?? {}, templateAnnotations);
+
+    const metadata = {
+      name: this.name,
+      namespace: this.namespace,
+      labels: { ...props.labels, ...selector, 'app.kubernetes.io/managed-by': 'cdk8s' },
+      annotations: props.annotations,
+    };
+
+    if (this.createsNamespace) {
+      removeNamespace(
+        new kplus.Namespace(this, 'Namespace', {
+          metadata: {
+            ...metadata,
+            name: this.namespace,
+            labels: { ...metadata.labels, ...POD_SECURITY },
+          },
+        }),
+      );
+    }
+    // The pod asks for the token itself; nobody else who uses the account gets it unasked.
+    const account = new kplus.ServiceAccount(this, 'ServiceAccount', {
+      metadata,
+      automountToken: false,
+    });
+    const role = new kplus.ClusterRole(this, 'ClusterRole', { metadata });
+    role.allow(['list', 'watch'], kplus.ApiResource.PODS);
+    removeNamespace(role);
+    const binding = new kplus.ClusterRoleBinding(this, 'ClusterRoleBinding', { metadata, role });
+    binding.addSubjects(account);
+    removeNamespace(binding);
+    new kplus.ConfigMap(this, 'ConfigMap', { metadata, data: script });
+    new kplus.NetworkPolicy(this, 'NetworkPolicy', {
+      metadata,
+      selector: kplus.Pods.select(this, 'Pods', { labels: selector }),
+      ingress: { default: kplus.NetworkPolicyTrafficDefault.DENY },
+    });
+
+    // The L2 DaemonSet has no updateStrategy, priorityClassName, nodeSelector, enableServiceLinks,
+    // seLinuxOptions, or seccomp profile for the pod, and its selector is a hash of the construct
+    // path. JSON patches for all of that would be most of the object.
+    new k8s.KubeDaemonSet(this, 'DaemonSet', {
+      metadata,
+      spec: {
+        selector: { matchLabels: selector },
+        revisionHistoryLimit: 3,
+        // The new pod is ready before the old one goes: no moment without an agent on a node.
+        updateStrategy: {
+          type: 'RollingUpdate',
+          rollingUpdate: {
+            maxSurge: k8s.IntOrString.fromString('10%'),
+            maxUnavailable: k8s.IntOrString.fromNumber(0),
+          },
+        },
+        template: {
+          metadata: {
+            labels: { ...props.labels, ...selector },
+            annotations: { ...props.annotations, ...templateAnnotations },
+          },
+          spec: this.podSpec(props),
+        },
+      },
+    });
+  }
+
+  /** The names and the contract are cluster-wide: two agents with the same would fight. */
+  private requireUnique(): void {
+    const others = this.node.root.node
+      .findAll()
+      .filter((other) => other instanceof OomKillModeAgent)
+      .filter((other) => other !== this);
+    for (const other of others) {
+      if (other.labelPrefix === this.labelPrefix) {
+        throw misuse(
+          this,
+          `${other.node.path} is an agent with the same labelPrefix: ${this.labelPrefix}`,
+          'one agent, or two prefixes,',
+        );
+      }
+      if (other.name === this.name) {
+        throw misuse(
+          this,
+          `${other.node.path} is an agent with the same name: ${this.name}`,
+          'another name',
+        );
+      }
+      if (this.createsNamespace && other.createsNamespace && other.namespace === this.namespace) {
+        throw misuse(
+          this,
+          `${other.node.path} creates the same namespace: ${this.namespace}`,
+          'createNamespace: false or another namespace',
+        );
+      }
+    }
+  }
+
+  private podSpec(props: OomKillModeAgentProps): k8s.PodSpec {
+    const nodeSelector = { 'kubernetes.io/os': 'linux' };
+    requireNodeSelector(this, props.nodeSelector ?? {}, nodeSelector);
+    return {
+      serviceAccountName: this.name,
+      automountServiceAccountToken: true,
+      priorityClassName: requireDnsSubdomain(
+        this,
+        'priorityClassName',
+        props.priorityClassName ?? 'system-node-critical',
+      ),
+      tolerations: props.tolerations ?? [{ operator: 'Exists' }],
+      nodeSelector: { ...props.nodeSelector, ...nodeSelector },
+      affinity: props.affinity ?? NO_VIRTUAL_NODES,
+      // The API server is found by its environment variables, which are always there; resolving
+      // through the node leaves the agent independent of the cluster's DNS.
+      dnsPolicy: 'Default',
+      enableServiceLinks: false,
+      hostNetwork: false,
+      hostPid: false,
+      hostIpc: false,
+      terminationGracePeriodSeconds: 5,
+      imagePullSecrets: props.imagePullSecrets?.map((name) => ({
+        name: requireDnsSubdomain(this, 'imagePullSecrets', name),
+      })),
+      securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
+      containers: [this.container(props)],
+      volumes: [
+        { name: 'script', configMap: { name: this.name, defaultMode: 0o444 } },
+        {
+          name: 'run',
+          emptyDir: { medium: 'Memory', sizeLimit: k8s.Quantity.fromString('4Mi') },
+        },
+        { name: 'cgroup', hostPath: { path: '/sys/fs/cgroup', type: 'Directory' } },
+        // The kubelet creates this directory when it starts.
+        { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
+      ],
+    };
+  }
+
+  private container(props: OomKillModeAgentProps): k8s.Container {
+    const logLevel = props.logLevel ?? AgentLogLevel.INFO;
+    requireMember(this, 'logLevel', logLevel, AgentLogLevel);
+    const resync = requireSeconds(
+      this,
+      'resyncPeriod',
+      props.resyncPeriod ?? Duration.seconds(60),
+      10,
+      300,
+    );
+    const command = ['/bin/sh', `${SCRIPT_DIR}/agent.sh`];
+    return {
+      name: 'agent',
+      image: requirePinnedImage(this, props.image ?? DEFAULT_IMAGE),
+      imagePullPolicy: props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT,
+      command,
+      workingDir: RUN_DIR,
+      env: [
+        { name: 'NODE_NAME', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } },
+        // How the agent finds its own cgroup, and so the cgroup driver and root of this node.
+        { name: 'POD_UID', valueFrom: { fieldRef: { fieldPath: 'metadata.uid' } } },
+        { name: 'LABEL_PREFIX', value: this.labelPrefix },
+        { name: 'LOG_LEVEL', value: logLevel },
+        { name: 'RESYNC_SECONDS', value: String(resync) },
+      ],
+      readinessProbe: {
+        exec: { command: [...command, 'ready'] },
+        periodSeconds: 10,
+        timeoutSeconds: 5,
+        failureThreshold: 3,
+      },
+      // Every exec probe is a process on every node; a dead agent can wait a minute.
+      livenessProbe: {
+        exec: { command: [...command, 'live'] },
+        initialDelaySeconds: 30,
+        periodSeconds: 60,
+        timeoutSeconds: 10,
+        failureThreshold: 3,
+      },
+      resources: this.resources(props.resources ?? {}),
+      securityContext: {
+        // Root without any capability: enough for files that belong to root, and for nothing else.
+        runAsUser: 0,
+        runAsGroup: 0,
+        runAsNonRoot: false,
+        privileged: false,
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        capabilities: { drop: ['ALL'] },
+        seLinuxOptions: this.seLinuxOptions(props.seLinuxType),
+      },
+      volumeMounts: [
+        { name: 'script', mountPath: SCRIPT_DIR, readOnly: true },
+        { name: 'run', mountPath: RUN_DIR },
+        { name: 'cgroup', mountPath: '/host/cgroup' },
+        { name: 'containers', mountPath: '/host/containers', readOnly: true },
+      ],
+    };
+  }
+
+  private resources(props: AgentResources): k8s.ResourceRequirements {
+    const cpu = {
+      request: requireCpu(this, 'cpuRequest', props.cpuRequest ?? kplus.Cpu.millis(100)),
+      limit: requireCpu(this, 'cpuLimit', props.cpuLimit ?? kplus.Cpu.millis(250)),
+    };
+    const memory = {
+      request: requireSize(this, 'memoryRequest', props.memoryRequest ?? Size.mebibytes(16)),
+      limit: requireSize(this, 'memoryLimit', props.memoryLimit ?? Size.mebibytes(64)),
+    };
+    requireAtMost(this, 'cpuLimit', cpu.limit, 250, 'm');
+    requireAtMost(this, 'memoryLimit', memory.limit, 256, 'Mi');
+    requireAtMost(this, 'cpuRequest', cpu.request, cpu.limit, 'm');
+    requireAtMost(this, 'memoryRequest', memory.request, memory.limit, 'Mi');
+    return {
+      requests: {
+        cpu: k8s.Quantity.fromString(`${cpu.request}m`),
+        memory: k8s.Quantity.fromString(`${memory.request}Mi`),
+      },
+      limits: {
+        cpu: k8s.Quantity.fromString(`${cpu.limit}m`),
+        memory: k8s.Quantity.fromString(`${memory.limit}Mi`),
+      },
+    };
+  }
+
+  private seLinuxOptions(type?: string): k8s.SeLinuxOptions | undefined {
+    if (type !== undefined && !/^[A-Za-z0-9_]+$/.test(type)) {
+      throw misuse(
+        this,
+        `seLinuxType is not an SELinux type: ${JSON.stringify(type)}`,
+        'a name such as "spc_t"',
+      );
+    }
+    return type === undefined ? undefined : { type };
+  }
+}
+
+function sha256(files: Record<string, string>): string {
+  return createHash('sha256').update(JSON.stringify(files)).digest('hex');
+}

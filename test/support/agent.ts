@@ -18,6 +18,9 @@ const TOOLS = join(ROOT, '.cache/tools');
 const SCRIPT = join(ROOT, 'lib/agent/agent.sh');
 const OWN_UID = '0a0a0a0a-1111-4222-8333-444444444444';
 
+/** The PATH of an agent: busybox's tools first. */
+export const TOOLS_PATH = `${join(TOOLS, 'bin')}:${process.env.PATH ?? ''}`;
+
 /** The shells that the script is written for, as the command lines that run it. */
 export const SHELLS: Record<string, string[]> = {
   dash: ['dash'],
@@ -161,14 +164,14 @@ export class Agent {
 
   public constructor(
     private readonly node: FakeNode,
-    api: FakeApiServer,
+    api: Pick<FakeApiServer, 'caPem' | 'token' | 'port'>,
     shell: string[],
     environment: Record<string, string> = {},
   ) {
     writeFileSync(join(node.serviceAccount, 'ca.crt'), api.caPem);
     writeFileSync(join(node.serviceAccount, 'token'), api.token);
     this.environment = {
-      PATH: `${join(TOOLS, 'bin')}:${process.env.PATH ?? ''}`,
+      PATH: TOOLS_PATH,
       NODE_NAME: 'node-1',
       POD_UID: OWN_UID,
       KUBERNETES_SERVICE_HOST: '127.0.0.1',

@@ -316,7 +316,16 @@ function issueCertificate(): { key: string; cert: string; ca: string } {
       'openssl',
       [
         ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'],
-        ...['-keyout', file('key'), '-out', file('cert'), '-days', '2', '-subj', '/CN=kube-apiserver'],
+        ...[
+          '-keyout',
+          file('key'),
+          '-out',
+          file('cert'),
+          '-days',
+          '2',
+          '-subj',
+          '/CN=kube-apiserver',
+        ],
         ...['-addext', 'subjectAltName=IP:127.0.0.1,IP:10.0.2.2'],
       ],
       { stdio: 'pipe' },

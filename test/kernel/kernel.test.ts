@@ -1,5 +1,5 @@
 import { FakeApiServer } from '../support/api-server';
-import { Container, Driver, Node, Pod, Qos } from './node';
+import { Container, ContainerOptions, Driver, Node, Pod, Qos } from './node';
 import { Vm } from './vm';
 
 // One virtual machine and one node for all tests, which run in order: what the agent did to the
@@ -48,24 +48,40 @@ function test_(name: string, run: () => Promise<void>): void {
   });
 }
 
-async function makePod(name: string, mode?: string, qos?: Qos, memory?: string): Promise<Pod> {
-  const pod = await node.makePod(name, qos, memory);
+interface PodOptions {
+  readonly mode?: string;
+  readonly annotations?: Record<string, string>;
+  readonly qos?: Qos;
+  readonly memory?: string;
+}
+
+/** Creates pods, all at once: the API server tells the agent when it tells the kubelet. */
+async function makePods(names: string[], options: PodOptions = {}): Promise<Pod[]> {
+  const { mode, annotations, qos, memory } = options;
+  const classes: Qos[] = qos ? [qos] : ['burstable', 'besteffort', 'guaranteed'];
+  const pods = names.map((name, i) => node.pod(name, classes[i % classes.length]));
   if (mode !== undefined) {
-    label(pod, mode);
+    for (const { uid, name, namespace } of pods) {
+      api.setPod({ uid, name, namespace, labels: { [MODE]: mode }, annotations });
+    }
+    optedIn.push(...pods);
+  }
+  await node.create(pods, memory);
+  return pods;
+}
+
+async function makePod(name: string, options?: PodOptions): Promise<Pod> {
+  const [pod] = await makePods([name], options);
+  if (!pod) {
+    throw new Error(`no pod ${name}`);
   }
   return pod;
 }
 
-function label(pod: Pod, mode: string, annotations?: Record<string, string>): void {
-  const { uid, name, namespace } = pod;
-  optedIn.push(pod);
-  api.setPod({ uid, name, namespace, labels: { [MODE]: mode }, annotations });
-}
-
-async function start(pod: Pod, options: Parameters<Node['start']>[1]): Promise<Container> {
+async function start(pod: Pod, options: ContainerOptions): Promise<Container> {
   const [container] = await node.start([pod], options);
-  if (!container || !(await vm.until(`grep started ${container.log}`, 10_000))) {
-    throw new Error(`the container of ${pod.name} did not start`);
+  if (!container) {
+    throw new Error(`no container in ${pod.name}`);
   }
   return container;
 }
@@ -84,26 +100,28 @@ const isKilled = ({ cgroup, log }: Container, timeoutMs: number) =>
   vm.until(`grep '^killed 9$' ${log} && ! [ -e ${cgroup} ]`, timeoutMs);
 
 /** The first instructions of this many containers, each in a pod of its own, started at once. */
-async function firstModes(count: number, mode?: string): Promise<string[]> {
-  const classes: Qos[] = ['burstable', 'besteffort', 'guaranteed'];
-  const pods: Pod[] = [];
-  for (let i = 0; i < count; i++) {
-    pods.push(await makePod(`first-${i}`, mode, classes[i % 3]));
-  }
+async function firstModes(count: number, mode: string): Promise<string[]> {
+  const names = Array.from({ length: count }, (_, i) => `first-${i}`);
+  const pods = await makePods(names, { mode });
   const containers = await node.start(pods, PRINT_MODE);
   const logs = containers.map(({ log }) => log).join(' ');
-  const ended = await vm.until(`[ $(grep -l '^exited 0$' ${logs} | wc -l) = ${count} ]`, 20_000);
-  expect(ended).toBe(true);
+  expect(await vm.until(`[ $(grep -l '^exited 0$' ${logs} | wc -l) = ${count} ]`, 20_000)).toBe(
+    true,
+  );
+  await removePods(pods);
+  return (await vm.sh(`grep -h '^[01]$' ${logs}`)).split('\n');
+}
+
+async function removePods(pods: Pod[]): Promise<void> {
   pods.forEach(({ uid }) => {
     api.deletePod(uid);
   });
-  await node.write(`rmdir ${pods.map(({ cgroup }) => cgroup).join(' ')}`);
-  return (await vm.sh(`grep -h '^[01]$' ${logs}`)).split('\n');
+  await node.remove(pods);
 }
 
 /** Starts the agent as its DaemonSet does: requests 100m, limit 250m, no privileges. */
 async function startAgent(): Promise<Container> {
-  const pod = await node.makePod('agent');
+  const pod = await makePod('agent');
   await node.write(`
     echo 4 >${pod.cgroup}/cpu.weight
     echo 25000 100000 >${pod.cgroup}/cpu.max`);
@@ -147,9 +165,9 @@ describe('without an agent', () => {
   });
 
   test_('an OOM kill takes the whole container, whatever the label says', async () => {
-    const container = await start(await makePod('unprotected', 'Single'), HOG);
+    const container = await start(await makePod('unprotected', { mode: 'Single' }), HOG);
     expect(await isKilled(container, 30_000)).toBe(true);
-    api.deletePod(container.pod.uid);
+    await removePods([container.pod]);
   });
 });
 
@@ -163,7 +181,7 @@ describe('with the agent', () => {
   }, 60_000);
 
   test_('an opted-in container survives ten OOM kills with the same process 1', async () => {
-    hog = await start(await makePod('hog', 'Single', 'burstable', '32M'), HOG);
+    hog = await start(await makePod('hog', { mode: 'Single', memory: '32M' }), HOG);
     const pid = await processOne(hog);
     expect(await vm.until(`grep 'child died 10$' ${hog.log}`, 60_000)).toBe(true);
     expect(await oomKills(hog)).toBeGreaterThanOrEqual(10);
@@ -172,10 +190,7 @@ describe('with the agent', () => {
   });
 
   test_('an ordinary container is killed as a group, process 1 and all', async () => {
-    const container = await start(
-      await makePod('ordinary-hog', undefined, 'burstable', '32M'),
-      HOG,
-    );
+    const container = await start(await makePod('ordinary-hog', { memory: '32M' }), HOG);
     ordinary.push(container);
     expect(await isKilled(container, 30_000)).toBe(true);
     expect(await vm.sh(`cat ${container.log}`)).not.toMatch(/child died/);
@@ -190,8 +205,10 @@ describe('with the agent', () => {
   });
 
   test_('a value that systemd or someone else rewrites is repaired, both ways', async () => {
-    single = await start(await makePod('single', 'Single'), { command: 'sleep 1000' });
-    group = await start(await makePod('group', 'Group', 'guaranteed'), { command: 'sleep 1000' });
+    single = await start(await makePod('single', { mode: 'Single' }), { command: 'sleep 1000' });
+    group = await start(await makePod('group', { mode: 'Group', qos: 'guaranteed' }), {
+      command: 'sleep 1000',
+    });
     for (const [container, wanted, other] of [
       [single, '0', '1'],
       [group, '1', '0'],
@@ -212,8 +229,8 @@ describe('with the agent', () => {
   });
 
   test_('a container that the annotation names gets its own mode', async () => {
-    const pod = await makePod('web');
-    label(pod, 'Single', { [CONTAINERS]: 'proxy=Group' });
+    const annotations = { [CONTAINERS]: 'proxy=Group' };
+    const pod = await makePod('web', { mode: 'Single', annotations });
     const worker = await start(pod, { name: 'worker', command: 'sleep 1000' });
     const proxy = await start(pod, { name: 'proxy', command: 'sleep 1000' });
     expect(await becomes(proxy, '1')).toBe(true);
@@ -224,7 +241,9 @@ describe('with the agent', () => {
   });
 
   test_('without its label a container goes back to the value of the node', async () => {
-    const container = await start(await makePod('leaver', 'Single'), { command: 'sleep 1000' });
+    const container = await start(await makePod('leaver', { mode: 'Single' }), {
+      command: 'sleep 1000',
+    });
     expect(await becomes(container, '0')).toBe(true);
     api.removeLabel(container.pod.uid);
     expect(await becomes(container, '1')).toBe(true);
@@ -306,7 +325,7 @@ describe('with the cgroupfs driver', () => {
   });
 
   test_('an opted-in container survives OOM kills, an ordinary one does not', async () => {
-    const hog = await start(await makePod('hog', 'Single'), HOG);
+    const hog = await start(await makePod('hog', { mode: 'Single' }), HOG);
     const other = await start(await makePod('ordinary'), HOG);
     expect(await isKilled(other, 30_000)).toBe(true);
     expect(await vm.until(`grep 'child died 3$' ${hog.log}`, 30_000)).toBe(true);

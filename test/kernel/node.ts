@@ -57,6 +57,7 @@ export class Node {
   readonly ours = new Set<string>();
   private readonly driver;
   private readonly root: string;
+  private readonly times: string;
 
   constructor(
     private readonly vm: Vm,
@@ -64,6 +65,7 @@ export class Node {
   ) {
     this.driver = drivers[driver];
     this.root = `/sys/fs/cgroup/${this.driver.root}`;
+    this.times = this.driver.times.map((ms) => Math.round(ms / vm.speed)).join(',');
   }
 
   /** Makes the kubepods root and the QoS classes. */
@@ -77,27 +79,50 @@ export class Node {
     );
   }
 
-  /** Makes a pod's cgroup, with the CPU weight of a request of 250m and a memory limit. */
-  async makePod(name: string, qos: Qos = 'burstable', memory = 'max'): Promise<Pod> {
+  /** A pod as the API server knows it, before the kubelet does anything. */
+  pod(name: string, qos: Qos = 'burstable'): Pod {
     const uid = randomUUID();
     const cgroup = `${this.root}/${this.driver.pod(this.driver.classes[qos], uid)}`;
-    await this.write(`
-      mkdir -p ${cgroup}
-      echo +cpu +memory >${cgroup}/cgroup.subtree_control
-      echo 10 >${cgroup}/cpu.weight
-      echo ${memory} >${cgroup}/memory.max`);
     return { uid, name, namespace: 'default', cgroup };
   }
 
-  /** Starts containers, all at once. */
+  /** Makes the pods' cgroups, with the CPU weight of a request of 250m, and their sandboxes. */
+  async create(pods: Pod[], memory = 'max'): Promise<void> {
+    const sandboxes = pods.map((pod) => this.container(pod));
+    await this.write(
+      sandboxes
+        .map(
+          ({ pod, cgroup, log }) => `
+            mkdir -p ${pod.cgroup}
+            echo +cpu +memory >${pod.cgroup}/cgroup.subtree_control
+            echo 10 >${pod.cgroup}/cpu.weight
+            echo ${memory} >${pod.cgroup}/memory.max
+            runc-standin -s -t ${this.times} ${cgroup} sleep 100000 >${log} 2>&1 &
+            echo $!`,
+        )
+        .join('\n'),
+    );
+    await this.started(sandboxes);
+  }
+
+  /** Ends all processes of the pods and removes their cgroups. */
+  async remove(pods: Pod[]): Promise<void> {
+    const cgroups = pods.map(({ cgroup }) => cgroup).join(' ');
+    await this.write(`
+      for pod in ${cgroups}; do
+        echo 1 >$pod/cgroup.kill
+      done
+      until rmdir ${cgroups} 2>/dev/null; do
+        sleep 0.02
+        for pod in ${cgroups}; do ! [ -e $pod ] || continue 2; done
+        break
+      done`);
+  }
+
+  /** Starts a container in each of the pods, all at once. */
   async start(pods: Pod[], options: ContainerOptions): Promise<Container[]> {
     const { name = 'main', memory = 'max', command } = options;
-    const containers = pods.map((pod): Container => {
-      const id = randomBytes(32).toString('hex');
-      const cgroup = `${pod.cgroup}/${this.driver.container(id)}`;
-      return { id, pod, cgroup, file: `${cgroup}/memory.oom.group`, log: `/run/${id}.log` };
-    });
-    const times = this.driver.times.map((ms) => Math.round(ms / this.vm.speed)).join(',');
+    const containers = pods.map((pod) => this.container(pod));
     // The kubelet makes the link to the log once the container has started.
     await this.write(
       containers
@@ -107,13 +132,28 @@ export class Node {
           const target = `/var/log/pods/${namespace}_${podName}_${uid}/${name}/0.log`;
           const link = `/var/log/containers/${podName}_${namespace}_${name}-${id}.log`;
           return `
-            runc-standin -m ${memory} -t ${times} ${cgroup} ${program} >${log} 2>&1 &
+            runc-standin -m ${memory} -t ${this.times} ${cgroup} ${program} >${log} 2>&1 &
             echo $!
             (sleep 1; ln -s ${target} ${link}) >/dev/null 2>&1 &`;
         })
         .join('\n'),
     );
+    await this.started(containers);
     return containers;
+  }
+
+  private container(pod: Pod): Container {
+    const id = randomBytes(32).toString('hex');
+    const cgroup = `${pod.cgroup}/${this.driver.container(id)}`;
+    return { id, pod, cgroup, file: `${cgroup}/memory.oom.group`, log: `/run/${id}.log` };
+  }
+
+  private async started(containers: Container[]): Promise<void> {
+    const logs = containers.map(({ log }) => log).join(' ');
+    const all = `[ "$(grep -l '^started' ${logs} | wc -l)" = ${containers.length} ]`;
+    if (!(await this.vm.until(all, 20_000))) {
+      throw new Error(`containers did not start:\n${await this.vm.sh(`cat ${logs}`)}`);
+    }
   }
 
   /** Runs a script that writes to cgroups, and remembers its processes. */

@@ -1,13 +1,15 @@
 /*
  * Stands in for systemd, runc and containerd's shim: starts one container the way they do.
  *
- *   runc-standin [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM [ARGUMENT...]
+ *   runc-standin [-s] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM [ARGUMENT...]
  *
  * creates the directory CGROUP and, this many milliseconds later (-t), writes 0 and again 0
  * to its memory.oom.group as systemd does, then memory.max (-m) and 1 as runc does, and
- * finally executes PROGRAM, which is in CGROUP all the time and process 1 of new pid,
- * mount and cgroup namespaces. The default times are those of Kubernetes 1.36 with the systemd driver
- * under emulation. Like runc, it opens existing files only and closes each after the write.
+ * finally executes PROGRAM, which is in CGROUP all the time and process 1 of new pid, mount
+ * and cgroup namespaces. The default times are those of Kubernetes 1.36 with the systemd
+ * driver under emulation. Like runc, it opens existing files only and closes each after the write.
+ *
+ * A pod's sandbox (-s) gets no 1: the kubelet sets no value for it.
  *
  * It stays outside the cgroup, removes it when the container has ended, and prints one line
  * at each end: "started PID", "exited STATUS" or "killed SIGNAL".
@@ -75,14 +77,16 @@ int main(int argc, char **argv)
 {
 	int zero = 26, zero_again = 348, one = 368, exec = 680;
 	const char *max = "max";
-	int option, status, start[2];
+	int option, status, start[2], sandbox = 0;
 
-	while ((option = getopt(argc, argv, "+m:t:")) != -1) {
+	while ((option = getopt(argc, argv, "+m:st:")) != -1) {
 		if (option == 'm')
 			max = optarg;
+		else if (option == 's')
+			sandbox = 1;
 		else if (option != 't' ||
 			 sscanf(optarg, "%d,%d,%d,%d", &zero, &zero_again, &one, &exec) != 4)
-			errx(2, "usage: runc-standin [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM...");
+			errx(2, "usage: runc-standin [-s] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM...");
 	}
 	if (argc - optind < 2)
 		errx(2, "a cgroup and a program are needed");
@@ -107,7 +111,8 @@ int main(int argc, char **argv)
 	write_file("memory.oom.group", "0");
 	wait_until(one);
 	write_file("memory.max", max);
-	write_file("memory.oom.group", "1");
+	if (!sandbox)
+		write_file("memory.oom.group", "1");
 	wait_until(exec);
 	dprintf(STDOUT_FILENO, "started %d\n", pid);
 	if (write(start[1], "", 1) != 1)

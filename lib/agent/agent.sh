@@ -179,16 +179,16 @@ enforce() { # link
     describe "${1#*/}"
     log info 'kill mode written' pod "$pod_name" container "$short_id" from "$value" to "$want"
   else
-    refused "${1#*/}"
+    refused "$1"
   fi
 }
 
 # A refusal is not going to change by itself: it is said once for each container.
-refused() { # container
-  [ -e "$FARM/$1" ] || return 0
-  case $refusals in *" $1 "*) return 0 ;; esac
-  refusals="$refusals $1 "
-  describe "$1"
+refused() { # link
+  [ -e "$1" ] || return 0
+  case $refusals in *" ${1#*/} "*) return 0 ;; esac
+  refusals="$refusals ${1#*/} "
+  describe "${1#*/}"
   log error 'kill mode not written: the node refuses (SELinux? read-only mount? user namespace?)' \
     pod "$pod_name" container "$short_id"
 }
@@ -306,7 +306,7 @@ attach() { # the current pod's fields
   [ -L "pod/$number" ] && return 0
   pod_directory "$uid" "$under" || return 1
   ln -s "../$pod_directory" "pod/$number" || return 1
-  new_pods="$new_pods$number "
+  new_pods=$new_pods$number$NL
   adopt_all
   rewatch
 }
@@ -428,6 +428,11 @@ rewatch() {
   failure=
   generation=$((generation + 1))
   starting=$generation
+  # What this one will watch for the first time; what comes later is for the next one.
+  unchecked=$unchecked$fresh
+  fresh=
+  unscanned=$unscanned$new_pods
+  new_pods=
   watch_cgroups &
   wrapper=$!
   wrappers="$wrappers $generation:$!"
@@ -481,25 +486,20 @@ watch_is_up() { # path of the ping
     poller=
     log info 'inotify is back'
   fi
-  checked=$fresh
-  fresh=
   if [ -n "$continuous" ]; then
-    # Watched without a gap but for what is new.
-    for key in $checked; do
+    # All the rest was watched without a gap.
+    for key in $unchecked; do
       enforce "0/$key"
       enforce "1/$key"
     done
-    for pod in $pods; do
-      case $new_pods in *" ${pod%% *} "*)
-        fields "$pod"
-        adopt_all
-        ;;
-      esac
+    for new_pod in $unscanned; do
+      if pod_of "$new_pod"; then adopt_all; fi
     done
   else
     resync
   fi
-  new_pods=' '
+  unchecked=
+  unscanned=
   if [ -n "$again" ]; then rewatch; fi
   become_ready
 }
@@ -591,8 +591,9 @@ removed() { # path
 
 # -------------------------------------------------------------------------------------------- the API
 
-# One request; curl's own report follows the answer on a line that no JSON can contain. The token is
-# read anew each time, since it rotates, and goes through standard input: arguments are public.
+# One request, made by the process that calls this. curl's own report follows the answer on a line that
+# no JSON can contain. The token is read anew each time, since it rotates, and goes through standard
+# input: arguments are public.
 request() { # kind of object, query, seconds
   case $KUBERNETES_SERVICE_HOST in
     *:*) host="[$KUBERNETES_SERVICE_HOST]" ;;
@@ -601,45 +602,56 @@ request() { # kind of object, query, seconds
   token=
   { IFS= read -r token <"$SERVICE_ACCOUNT/token"; } 2>/dev/null || :
   case $token in *[!A-Za-z0-9._~+/=-]*) token= ;; esac
-  printf 'header = "Authorization: Bearer %s"\n' "$token" |
-    curl -q --config - --silent --no-buffer --http1.1 --noproxy '*' \
-      --cacert "$SERVICE_ACCOUNT/ca.crt" --user-agent cdk8s-oom-kill-mode \
-      --header "Accept: application/json;as=$1;v=v1;g=meta.k8s.io" \
-      --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$3" \
-      --write-out '\nanswer %{http_code} %{exitcode}\n' \
-      "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/pods?fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode&$2"
+  exec curl -q --config - --silent --no-buffer --http1.1 --noproxy '*' \
+    --cacert "$SERVICE_ACCOUNT/ca.crt" --user-agent cdk8s-oom-kill-mode \
+    --header "Accept: application/json;as=$1;v=v1;g=meta.k8s.io" \
+    --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$3" \
+    --write-out '\nanswer %{http_code} %{exitcode}\n' \
+    "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/pods?fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode&$2" <<END
+header = "Authorization: Bearer $token"
+END
+}
+
+# One request and its answer, from beginning to end; leaves the outcome in a file.
+exchange() { # phase, kind of object, query, seconds
+  : >../outcome
+  {
+    # The process that is going to be curl tells its number first.
+    read -r own _ </proc/self/stat
+    printf '%s\n' "$own"
+    request "$2" "$3" "$4"
+  } | {
+    read -r curl
+    EVENTS=$RUN_DIR/queue PHASE=$1 LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/pods.awk" >../outcome 2>&4 || :
+    # Nobody would read what it still has to say.
+    kill "$curl" 2>/dev/null || :
+  }
+  read -r seen status failure code <../outcome || :
 }
 
 # Lists the opted-in pods, then watches them from there on; the same again after an error, with
 # growing pauses. A watch that just ends is resumed from the last version that was seen.
 follow_pods() {
+  IFS=' '
   version=-
   delay=1
   problem=
   # Nodes do not reconnect all at once.
-  spread=$((0x${POD_UID%%-*} % 120))
+  seconds=$((240 + 0x${POD_UID%%-*} % 120))
   while :; do
     read_uptime
     began=$uptime
+    phase=watch
     if [ "$version" = - ]; then
       phase=list
-      kind=PartialObjectMetadataList
-      query='resourceVersion=0'
-      seconds=60
+      exchange list PartialObjectMetadataList resourceVersion=0 60
     else
-      phase=watch
-      kind=PartialObjectMetadata
-      seconds=$((240 + spread))
-      query="watch=1&allowWatchBookmarks=true&timeoutSeconds=$seconds&resourceVersion=$version"
-      seconds=$((seconds + 30))
+      exchange watch PartialObjectMetadata \
+        "watch=1&allowWatchBookmarks=true&timeoutSeconds=$seconds&resourceVersion=$version" $((seconds + 30))
     fi
-    outcome=$(request "$kind" "$query" "$seconds" | EVENTS="$RUN_DIR/queue" PHASE=$phase LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/pods.awk") || :
-    IFS=' ' read -r seen status failure code <<END
-$outcome
-END
     : "${status:=0}" "${failure:=0}" "${code:=0}"
     if [ "${seen:--}" != - ]; then version=$seen; fi
-    if [ "$status:$code" = 200:0 ] && { [ "$phase" = watch ] || [ "$version" != - ]; }; then
+    if [ "$status:$code" = 200:0 ] && [ "$version" != - ]; then
       if [ -n "$problem" ]; then log info 'API server answers again'; fi
       problem=
       read_uptime
@@ -658,6 +670,12 @@ END
     delay=$((delay * 2))
     if [ "$delay" -gt 30 ]; then delay=30; fi
   done
+}
+
+# A shell says "Terminated" of a curl that it ended itself; that is not for the log.
+start_api() {
+  follow_pods 4>&2 2>/dev/null &
+  api=$!
 }
 
 # What pods.awk says.
@@ -719,7 +737,7 @@ heartbeat() {
 
 # Whatever died is started again.
 check_children() {
-  if [ -n "$wrapper" ] && ! kill -0 "$wrapper" 2>/dev/null; then
+  if ! kill -0 "$wrapper" 2>/dev/null && [ -z "$poller" ]; then
     # Its inotifyd, if that still runs, would report to nobody who knows it.
     stop_inotifyd
     if [ -n "$starting" ] && [ -n "$new_inotifyd" ]; then kill "$new_inotifyd" 2>/dev/null || :; fi
@@ -727,8 +745,7 @@ check_children() {
     rewatch
   fi
   if ! kill -0 "$api" 2>/dev/null; then
-    follow_pods &
-    api=$!
+    start_api
   fi
   if ! kill -0 "$ticker" 2>/dev/null; then
     every "$RESYNC_SECONDS" tick &
@@ -738,7 +755,6 @@ check_children() {
 
 tick() {
   heartbeat
-  check_children
   resync
   if [ -n "$poller" ]; then
     attempts=0
@@ -798,7 +814,7 @@ run() {
   IFS=$NL
   pods='' containers='' last_number=0 refusals='' gone=0
   generation=0 starting='' again='' inotifyd='' new_inotifyd='' wrapper='' wrappers='' attempts=0
-  failure='' poller='' fresh='' new_pods=' ' synced='' pending='' found=' ' ticker='' api=''
+  failure='' poller='' fresh='' unchecked='' new_pods='' unscanned='' synced='' pending='' found=' ' ticker='' api=''
   trap 'exit 0' TERM INT
   trap 'kill $inotifyd $new_inotifyd $ticker $api $poller 2>/dev/null || :' EXIT
   prepare
@@ -812,14 +828,16 @@ run() {
   done
   ln -s "$kubepods" root
   rewatch
-  follow_pods &
-  api=$!
+  start_api
   every "$RESYNC_SECONDS" tick &
   ticker=$!
   while :; do
     IFS=$TAB read -r kind path rest <&3 || continue
+    if [ "$kind" = c ]; then
+      enforce "$path"
+      continue
+    fi
     case $kind in
-      c) enforce "$path" ;;
       n) created "$path" "$rest" ;;
       w) watch_is_up "$path" ;;
       x) removed "$path" ;;
@@ -829,7 +847,7 @@ run() {
       gone) opt_out "$path" ;;
       list) found=' ' ;;
       synced) api_synced ;;
-      alive) check_children ;;
+      alive) : ;;
       started) if [ "$path" = "$generation" ]; then new_inotifyd=$rest; fi ;;
       ended) watch_ended "$path" ;;
       tick) tick ;;
@@ -837,6 +855,7 @@ run() {
       inotifyd:*) failure=$kind ;;
       *) log debug 'unknown event' ;;
     esac
+    check_children
   done
 }
 

@@ -90,7 +90,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       node.write(two, '0');
       await eventually('repair', () => node.read(one) === '0' && node.read(two) === '1', agent);
     }
-    expect(agent.logged('kill mode written').length).toBeGreaterThanOrEqual(40);
+    await eventually('40 lines', () => agent.logged('kill mode written').length >= 40, agent);
   });
 
   test('does not answer its own writes', async () => {
@@ -175,6 +175,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     await eventually('0', () => node.read(cgroup) === '0', agent);
     api.setPod({ ...single, labels: { [LABEL]: 'single' } });
     await eventually('1', () => node.read(cgroup) === '1', agent);
+    await aWhile();
     expect(agent.logged('neither Single nor Group')).toHaveLength(1);
   });
 
@@ -333,12 +334,13 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     node.createLog(single, 'a', id);
     api.setPod(single);
     await eventually('1', () => node.read(cgroup) === '1', agent);
+    await aWhile();
     expect(agent.logged('has an entry that is not')).toHaveLength(1);
   });
 
   test('resumes a watch that ends from where it was, without a new list', async () => {
     start();
-    await agent.ready();
+    await eventually('a watch', () => api.watching === 1, agent);
     const single = pod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     api.endWatches();
@@ -476,7 +478,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
       api.setPod(single);
       await eventually('0', () => node.read(cgroup) === '0', agent);
-      expect(agent.logged('answers again')).toHaveLength(1);
+      await eventually('a word of it', () => agent.logged('answers again').length === 1, agent);
     },
   );
 
@@ -644,20 +646,21 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     const victims = processes(agent.pid).filter((pid) => pid !== agent.pid);
     expect(victims.length).toBeGreaterThanOrEqual(5);
     for (const victim of victims) {
+      const name = nameOf(victim);
       try {
         process.kill(victim, 'SIGKILL');
       } catch {
         continue; // It ended together with an earlier one.
       }
       node.write(cgroup, '1');
-      await eventually(`repair after ${victim}`, () => node.read(cgroup) === '0', agent);
+      await eventually(`repair after ${name}`, () => node.read(cgroup) === '0', agent);
       const mode = { ...single, labels: { [LABEL]: 'Group' } };
       api.setPod(mode);
-      await eventually(`Group after ${victim}`, () => node.read(cgroup) === '1', agent, 20);
+      await eventually(`Group after ${name}`, () => node.read(cgroup) === '1', agent, 20);
       api.setPod(single);
-      await eventually(`Single after ${victim}`, () => node.read(cgroup) === '0', agent, 20);
+      await eventually(`Single after ${name}`, () => node.read(cgroup) === '0', agent, 20);
       const restarted = node.createContainer(directory, containerId(), '1');
-      await eventually(`a container after ${victim}`, () => node.read(restarted) === '0', agent);
+      await eventually(`a container after ${name}`, () => node.read(restarted) === '0', agent);
     }
   });
 });
@@ -673,4 +676,8 @@ function processes(group: number): number[] {
 
 function commandLines(group: number): string[] {
   return processes(group).map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+}
+
+function nameOf(pid: number): string {
+  return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ') + pid;
 }

@@ -1,0 +1,72 @@
+import { Chart, Testing } from 'cdk8s';
+import { HerderChart, OomKillModeAgent } from './lib';
+import { allPropsChart } from './test/all-props';
+import { Manifest, find, parse, read, runApp, synth, template } from './test/manifests';
+
+/** The script is in dist/, compared byte for byte; here it would only bury the rest. */
+function withoutScript(manifests: Manifest[]): Manifest[] {
+  find(manifests, 'ConfigMap').data = { 'agent.sh': '…', 'pods.awk': '…' };
+  const { annotations } = template(find(manifests, 'DaemonSet')).metadata;
+  for (const key of Object.keys(annotations).filter((name) => name.endsWith('/script-sha256'))) {
+    annotations[key] = '…';
+  }
+  return manifests;
+}
+
+describe('the charts', () => {
+  test('the herder with its agent', () => {
+    expect(withoutScript(synth(new HerderChart(Testing.app(), 'herder')))).toMatchSnapshot();
+  });
+
+  test('the agent alone', () => {
+    const chart = new Chart(Testing.app(), 'oom-kill-mode-agent');
+    new OomKillModeAgent(chart, 'agent');
+    expect(withoutScript(synth(chart))).toMatchSnapshot();
+  });
+
+  test('the agent with every option', () => {
+    expect(withoutScript(synth(allPropsChart(Testing.app())))).toMatchSnapshot();
+  });
+});
+
+describe('the apps', () => {
+  test('dist/ is what the app synthesizes, byte for byte', () => {
+    const { status, stderr, files } = runApp('.');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(files).toEqual({ 'herder.k8s.yaml': read('dist', 'herder.k8s.yaml') });
+  });
+
+  test('the example has its own dist/, byte for byte', () => {
+    const { status, stderr, files } = runApp('examples/agent-only');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const file = 'oom-kill-mode-agent.k8s.yaml';
+    expect(files).toEqual({ [file]: read('examples', 'agent-only', 'dist', file) });
+  });
+
+  test('HERDER_REPLICAS sets the replicas', () => {
+    const { status, files } = runApp('.', { HERDER_REPLICAS: '7' });
+    expect(status).toBe(0);
+    const herder = find(parse(files['herder.k8s.yaml'] ?? ''), 'Deployment');
+    expect(herder.spec.replicas).toBe(7);
+  });
+
+  test.each(['0', '-1', '1.5', '3e0', 'three', ''])(
+    'HERDER_REPLICAS=%j is refused in one line',
+    (value) => {
+      const { status, stderr, files } = runApp('.', { HERDER_REPLICAS: value });
+      expect(status).toBe(1);
+      expect(stderr).toBe(
+        `HERDER_REPLICAS is not a positive integer: ${JSON.stringify(value)}; write HERDER_REPLICAS=3 instead\n`,
+      );
+      expect(files).toEqual({});
+    },
+  );
+
+  test('HERDER_REPLICAS beyond what Kubernetes can count is refused in one line', () => {
+    const { status, stderr } = runApp('.', { HERDER_REPLICAS: '2147483648' });
+    expect(status).toBe(1);
+    expect(stderr).toBe(
+      '[herder/herder/OnePerNode] replicas is not a positive integer: 2147483648; write a whole number from 1 to 2147483647 instead\n',
+    );
+  });
+});

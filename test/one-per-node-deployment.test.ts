@@ -1,0 +1,265 @@
+import { Size, Testing } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import {
+  Herder,
+  HerderChart,
+  HerderProps,
+  OnePerNodeDeployment,
+  OnePerNodeDeploymentProps,
+  OomKillMode,
+} from '../lib';
+import { Kinds, chart, container, find, synth, synthText } from './manifests';
+
+const PROPS: OnePerNodeDeploymentProps = {
+  name: 'web',
+  image: 'example.com/web:1.2.3',
+  replicas: 3,
+  cpu: kplus.Cpu.millis(250),
+  memory: Size.mebibytes(256),
+};
+
+/** With every option; a new one does not compile until it is here. */
+const ALL_PROPS: Required<OnePerNodeDeploymentProps> = {
+  ...PROPS,
+  namespace: 'sheep',
+  oomKillMode: OomKillMode.GROUP,
+  labelPrefix: 'oom.example.com',
+  command: ['/bin/web'],
+  args: ['--port', '80'],
+  env: { LEVEL: 'debug', EMPTY: '' },
+  labels: { 'example.com/team': 'platform' },
+  tolerateAllTaints: false,
+  securityContext: { ensureNonRoot: true, user: 1000, readOnlyRootFilesystem: false },
+};
+
+function deployment(
+  props: Partial<OnePerNodeDeploymentProps> = {},
+  namespace?: string,
+): Kinds['Deployment'] {
+  const scope = chart(namespace);
+  new OnePerNodeDeployment(scope, 'web', { ...PROPS, ...props });
+  return find(synth(scope), 'Deployment');
+}
+
+function herder(props?: HerderProps, namespace?: string): Kinds['Deployment'] {
+  const scope = chart(namespace);
+  new Herder(scope, 'herder', props);
+  return find(synth(scope), 'Deployment');
+}
+
+const SELECTOR = { 'app.kubernetes.io/name': 'web', 'app.kubernetes.io/instance': 'web' };
+
+describe('OnePerNodeDeployment', () => {
+  test('has a stable name and selector', () => {
+    const { metadata, spec } = deployment();
+    expect(metadata).toEqual({ name: 'web', labels: SELECTOR });
+    expect(spec.selector).toEqual({ matchLabels: SELECTOR });
+    expect(spec.template.metadata.labels).toMatchObject(SELECTOR);
+    expect(spec.replicas).toBe(3);
+  });
+
+  test('keeps its pods apart by the stable selector', () => {
+    expect(deployment().spec.template.spec.affinity).toEqual({
+      podAntiAffinity: {
+        requiredDuringSchedulingIgnoredDuringExecution: [
+          { labelSelector: { matchLabels: SELECTOR }, topologyKey: 'kubernetes.io/hostname' },
+        ],
+      },
+    });
+  });
+
+  test('can update when every node is taken', () => {
+    expect(deployment().spec.strategy).toEqual({
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: 0, maxUnavailable: 1 },
+    });
+  });
+
+  test('tolerates every taint unless told otherwise', () => {
+    expect(deployment().spec.template.spec.tolerations).toEqual([{ operator: 'Exists' }]);
+    const picky = deployment({ tolerateAllTaints: false });
+    expect(picky.spec.template.spec.tolerations).toBeUndefined();
+  });
+
+  test('is Guaranteed', () => {
+    const resources = { cpu: '250m', memory: '256Mi' };
+    expect(container(deployment().spec.template).resources).toEqual({
+      requests: resources,
+      limits: resources,
+    });
+  });
+
+  test('has no privileges and no token', () => {
+    const { template: pods } = deployment().spec;
+    expect(container(pods).securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ['ALL'] },
+      privileged: false,
+      readOnlyRootFilesystem: true,
+      runAsNonRoot: false,
+    });
+    expect(pods.spec).toMatchObject({
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      hostNetwork: false,
+      securityContext: { runAsNonRoot: false, seccompProfile: { type: 'RuntimeDefault' } },
+    });
+  });
+
+  test('opts in only when told to', () => {
+    const labels = (mode?: OomKillMode) =>
+      Object.keys(deployment({ oomKillMode: mode }).spec.template.metadata.labels);
+    expect(labels()).not.toContain('cdk8s-oom-kill-mode/mode');
+    expect(labels(OomKillMode.SINGLE)).toContain('cdk8s-oom-kill-mode/mode');
+    expect(
+      deployment({ oomKillMode: OomKillMode.SINGLE }).spec.template.metadata.labels,
+    ).toMatchObject({ 'cdk8s-oom-kill-mode/mode': 'Single' });
+  });
+
+  test('is in the namespace of the chart unless told otherwise', () => {
+    expect(deployment({}, 'elsewhere').metadata.namespace).toBe('elsewhere');
+    expect(deployment({ namespace: 'sheep' }, 'elsewhere').metadata.namespace).toBe('sheep');
+  });
+
+  test('takes every option', () => {
+    const { metadata, spec } = deployment(ALL_PROPS, 'elsewhere');
+    const labels = { ...SELECTOR, 'example.com/team': 'platform' };
+    expect(metadata).toEqual({ name: 'web', namespace: 'sheep', labels });
+    expect(spec.selector).toEqual({ matchLabels: SELECTOR });
+    expect(spec.template.metadata.labels).toMatchObject({
+      ...labels,
+      'oom.example.com/mode': 'Group',
+    });
+    expect(spec.template.spec.tolerations).toBeUndefined();
+    expect(spec.template.spec.securityContext).toMatchObject({ runAsNonRoot: true });
+    expect(container(spec.template)).toMatchObject({
+      name: 'web',
+      image: 'example.com/web:1.2.3',
+      imagePullPolicy: 'IfNotPresent',
+      command: ['/bin/web'],
+      args: ['--port', '80'],
+      env: [
+        { name: 'LEVEL', value: 'debug' },
+        { name: 'EMPTY', value: '' },
+      ],
+      securityContext: {
+        runAsNonRoot: true,
+        runAsUser: 1000,
+        readOnlyRootFilesystem: false,
+        allowPrivilegeEscalation: false,
+        capabilities: { drop: ['ALL'] },
+      },
+    });
+  });
+
+  test('gives the same bytes twice', () => {
+    const scope = new HerderChart(Testing.app(), 'herder');
+    expect(synthText(scope)).toBe(synthText(scope));
+  });
+
+  const REPLICAS = 'write a whole number from 1 to 2147483647 instead';
+
+  test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
+    ['no replicas', { replicas: 0 }, `replicas is not a positive integer: 0; ${REPLICAS}`],
+    ['-1 replicas', { replicas: -1 }, `replicas is not a positive integer: -1; ${REPLICAS}`],
+    ['1.5 replicas', { replicas: 1.5 }, `replicas is not a positive integer: 1.5; ${REPLICAS}`],
+    ['NaN replicas', { replicas: NaN }, `replicas is not a positive integer: NaN; ${REPLICAS}`],
+    ['endless replicas', { replicas: Infinity }, 'replicas is not a positive integer: Infinity'],
+    ['too many replicas', { replicas: 2 ** 31 }, 'replicas is not a positive integer: 2147483648'],
+    ['a string of replicas', { replicas: '3' as unknown as number }, 'replicas is not a positive'],
+    ['an empty name', { name: '' }, 'name is not a DNS-1123 label of at most 63 characters: ""'],
+    ['a name in upper case', { name: 'Web' }, 'name is not a DNS-1123 label'],
+    ['a name with a dot', { name: 'web.example' }, 'name is not a DNS-1123 label'],
+    ['a bad namespace', { namespace: 'a_b' }, 'namespace is not a DNS-1123 label'],
+    ['an unpinned image', { image: 'example.com/web' }, 'image is not a reference pinned by tag'],
+    ['the latest image', { image: 'example.com/web:latest' }, 'image is not a reference pinned'],
+    [
+      'no CPU',
+      { cpu: kplus.Cpu.millis(0) },
+      'cpu is not a positive whole number of milli-CPUs: 0m',
+    ],
+    [
+      'CPU that is no number',
+      { cpu: kplus.Cpu.millis('abc' as unknown as number) },
+      'cpu is not a positive whole number of milli-CPUs: abcm; write a quantity such as Cpu.millis(100) instead',
+    ],
+    ['no memory', { memory: Size.mebibytes(0) }, 'memory is not a positive whole number'],
+    ['NaN memory', { memory: Size.mebibytes(NaN) }, 'memory is not a positive whole number'],
+    ['half a MiB', { memory: Size.mebibytes(0.5) }, 'memory is not a positive whole number'],
+    ['a selector label', { labels: SELECTOR }, 'labels would override a value'],
+    ['a bad label', { labels: { a: '-' } }, 'labels["a"] is not a valid label value: "-"'],
+    ['a bad mode', { oomKillMode: 'x' as unknown as OomKillMode }, 'oomKillMode is unknown: "x"'],
+    [
+      'a prefix without a mode',
+      { labelPrefix: 'oom.example.com' },
+      'labelPrefix without oomKillMode does nothing: oom.example.com; write both or neither instead',
+    ],
+  ])('refuses %s, with the path and the remedy', (_, props, message) => {
+    const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
+    expect(make).toThrow(`[test/web] ${message}`);
+    expect(make).toThrow(/; write .* instead$/);
+  });
+});
+
+describe('Herder', () => {
+  test('is the reference workload', () => {
+    const { metadata, spec } = herder();
+    expect(metadata).toMatchObject({ name: 'herder', namespace: 'default' });
+    expect(spec.replicas).toBe(3);
+    expect(spec.template.metadata.labels).toMatchObject({
+      'cdk8s-oom-kill-mode/mode': 'Single',
+    });
+    const resources = { cpu: '250m', memory: '256Mi' };
+    expect(container(spec.template)).toMatchObject({
+      name: 'herder',
+      image: 'ghcr.io/iximiuz/labs/resource-hog/herder:v1.0.0',
+      resources: { requests: resources, limits: resources },
+    });
+  });
+
+  test('takes every option', () => {
+    const props: Required<HerderProps> = {
+      replicas: 1,
+      namespace: 'sheep',
+      image: 'example.com/herder:2',
+      cpu: kplus.Cpu.millis(100),
+      memory: Size.mebibytes(128),
+      oomKillMode: OomKillMode.GROUP,
+      labelPrefix: 'oom.example.com',
+    };
+    const { metadata, spec } = herder(props, 'elsewhere');
+    expect(metadata.namespace).toBe('sheep');
+    expect(spec.replicas).toBe(1);
+    expect(spec.template.metadata.labels).toMatchObject({ 'oom.example.com/mode': 'Group' });
+    const resources = { cpu: '100m', memory: '128Mi' };
+    expect(container(spec.template)).toMatchObject({
+      image: 'example.com/herder:2',
+      resources: { requests: resources, limits: resources },
+    });
+  });
+
+  test('is in the namespace of its chart', () => {
+    expect(herder({}, 'elsewhere').metadata.namespace).toBe('elsewhere');
+  });
+
+  test.each<[string, HerderProps, string]>([
+    [
+      'CPU',
+      { cpu: kplus.Cpu.millis(251) },
+      'cpu is over its cap: 251m of 250m; write 250m or less',
+    ],
+    [
+      'memory',
+      { memory: Size.mebibytes(257) },
+      'memory is over its cap: 257Mi of 256Mi; write 256Mi',
+    ],
+  ])('refuses more %s than its cap', (_, props, message) => {
+    expect(() => new Herder(chart(), 'herder', props)).toThrow(`[test/herder] ${message}`);
+  });
+
+  test('refuses the replicas that a Deployment refuses', () => {
+    expect(() => new HerderChart(Testing.app(), 'herder', { replicas: 0 })).toThrow(
+      '[herder/herder/OnePerNode] replicas is not a positive integer: 0; write',
+    );
+  });
+});

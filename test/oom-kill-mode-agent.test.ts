@@ -1,0 +1,561 @@
+import { createHash } from 'node:crypto';
+import { Chart, Duration, Size, Testing } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import { AgentLogLevel, HerderChart, OomKillModeAgent, OomKillModeAgentProps } from '../lib';
+import { ALL_PROPS, allPropsChart } from './all-props';
+import {
+  Manifest,
+  PodTemplate,
+  chart,
+  container,
+  find,
+  read,
+  synth,
+  synthText,
+  template,
+} from './manifests';
+
+function synthAgent(props?: OomKillModeAgentProps, namespace?: string): Manifest[] {
+  const scope = chart(namespace);
+  new OomKillModeAgent(scope, 'agent', props);
+  return synth(scope);
+}
+
+function pod(manifests: Manifest[]): PodTemplate {
+  return template(find(manifests, 'DaemonSet'));
+}
+
+const SELECTOR = {
+  'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
+  'app.kubernetes.io/instance': 'oom-kill-mode-agent',
+  'app.kubernetes.io/component': 'agent',
+};
+const LABELS = { ...SELECTOR, 'app.kubernetes.io/managed-by': 'cdk8s' };
+
+describe('the objects', () => {
+  test('have stable names, in a namespace of their own whatever the chart says', () => {
+    const names = (namespace?: string) =>
+      synthAgent({}, namespace).map(({ kind, metadata }) => [
+        kind,
+        metadata.name,
+        metadata.namespace,
+      ]);
+    expect(names()).toEqual([
+      ['Namespace', 'oom-kill-mode', undefined],
+      ['ServiceAccount', 'oom-kill-mode-agent', 'oom-kill-mode'],
+      ['ClusterRole', 'oom-kill-mode-agent', undefined],
+      ['ClusterRoleBinding', 'oom-kill-mode-agent', undefined],
+      ['ConfigMap', 'oom-kill-mode-agent', 'oom-kill-mode'],
+      ['NetworkPolicy', 'oom-kill-mode-agent', 'oom-kill-mode'],
+      ['DaemonSet', 'oom-kill-mode-agent', 'oom-kill-mode'],
+    ]);
+    expect(names('elsewhere')).toEqual(names());
+  });
+
+  test('do not depend on the construct path', () => {
+    const elsewhere = new Chart(Testing.app(), 'a-chart-of-another-name');
+    new OomKillModeAgent(elsewhere, 'an-id-of-another-name');
+    expect(synth(elsewhere)).toEqual(synthAgent());
+  });
+
+  test('carry our labels', () => {
+    for (const manifest of synthAgent()) {
+      expect(manifest.metadata.labels).toMatchObject(LABELS);
+    }
+  });
+
+  test('enforce, audit and warn Pod Security privileged in the namespace', () => {
+    expect(find(synthAgent(), 'Namespace').metadata.labels).toEqual({
+      ...LABELS,
+      'pod-security.kubernetes.io/enforce': 'privileged',
+      'pod-security.kubernetes.io/audit': 'privileged',
+      'pod-security.kubernetes.io/warn': 'privileged',
+    });
+  });
+
+  test('leave an existing namespace alone', () => {
+    const manifests = synthAgent({ namespace: 'kube-system', createNamespace: false });
+    expect(manifests.map((m) => m.kind)).not.toContain('Namespace');
+    expect(find(manifests, 'DaemonSet').metadata.namespace).toBe('kube-system');
+    expect(find(manifests, 'ClusterRoleBinding').subjects).toEqual([
+      {
+        apiGroup: '',
+        kind: 'ServiceAccount',
+        name: 'oom-kill-mode-agent',
+        namespace: 'kube-system',
+      },
+    ]);
+  });
+
+  test('deny all ingress to the pods of the agent', () => {
+    expect(find(synthAgent(), 'NetworkPolicy').spec).toEqual({
+      podSelector: { matchLabels: SELECTOR },
+      policyTypes: ['Ingress'],
+    });
+  });
+});
+
+describe('the script', () => {
+  test('is in the ConfigMap as it is in the repository', () => {
+    expect(find(synthAgent(), 'ConfigMap').data).toEqual({
+      'agent.sh': read('lib', 'agent', 'agent.sh'),
+      'pods.awk': read('lib', 'agent', 'pods.awk'),
+    });
+  });
+
+  test('changes the pod template when it changes', () => {
+    const files = {
+      'agent.sh': read('lib', 'agent', 'agent.sh'),
+      'pods.awk': read('lib', 'agent', 'pods.awk'),
+    };
+    expect(template(find(synthAgent(), 'DaemonSet')).metadata.annotations).toEqual({
+      'cdk8s-oom-kill-mode/script-sha256': createHash('sha256')
+        .update(JSON.stringify(files))
+        .digest('hex'),
+    });
+  });
+});
+
+describe('the DaemonSet', () => {
+  test('selects by stable labels', () => {
+    const daemonSet = find(synthAgent(), 'DaemonSet');
+    expect(daemonSet.spec.selector).toEqual({ matchLabels: SELECTOR });
+    expect(template(daemonSet).metadata.labels).toEqual(SELECTOR);
+  });
+
+  test('rolls out without a gap', () => {
+    const { updateStrategy, revisionHistoryLimit, minReadySeconds } = find(
+      synthAgent(),
+      'DaemonSet',
+    ).spec;
+    expect(updateStrategy).toEqual({
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: '10%', maxUnavailable: 0 },
+    });
+    expect(revisionHistoryLimit).toBe(3);
+    expect(minReadySeconds).toBeUndefined();
+  });
+
+  test('runs on every Linux node but virtual ones, before anything else', () => {
+    expect(pod(synthAgent()).spec).toMatchObject({
+      priorityClassName: 'system-node-critical',
+      tolerations: [{ operator: 'Exists' }],
+      nodeSelector: { 'kubernetes.io/os': 'linux' },
+      affinity: {
+        nodeAffinity: {
+          requiredDuringSchedulingIgnoredDuringExecution: {
+            nodeSelectorTerms: [
+              {
+                matchExpressions: [
+                  { key: 'type', operator: 'NotIn', values: ['virtual-kubelet'] },
+                  { key: 'eks.amazonaws.com/compute-type', operator: 'NotIn', values: ['fargate'] },
+                ],
+              },
+            ],
+          },
+        },
+      },
+    });
+  });
+
+  test('has a pod that ends quickly and depends on no service', () => {
+    expect(pod(synthAgent()).spec).toMatchObject({
+      terminationGracePeriodSeconds: 5,
+      enableServiceLinks: false,
+      dnsPolicy: 'Default',
+    });
+  });
+
+  test('runs the script with its environment', () => {
+    const agent = container(pod(synthAgent()));
+    expect(agent).toMatchObject({
+      name: 'agent',
+      image:
+        'docker.io/curlimages/curl:8.20.0@sha256:b3f1fb2a51d923260350d21b8654bbc607164a987e2f7c84a0ac199a67df812a',
+      imagePullPolicy: 'IfNotPresent',
+      command: ['/bin/sh', '/opt/oom-kill-mode/agent.sh'],
+      workingDir: '/run/oom-kill-mode',
+    });
+    expect(agent.args).toBeUndefined();
+    expect(agent.env).toEqual([
+      { name: 'NODE_NAME', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } },
+      { name: 'POD_UID', valueFrom: { fieldRef: { fieldPath: 'metadata.uid' } } },
+      { name: 'LABEL_PREFIX', value: 'cdk8s-oom-kill-mode' },
+      { name: 'LOG_LEVEL', value: 'info' },
+      { name: 'RESYNC_SECONDS', value: '60' },
+    ]);
+  });
+
+  test('asks often whether it is ready and seldom whether it lives', () => {
+    const agent = container(pod(synthAgent()));
+    expect(agent.readinessProbe).toEqual({
+      exec: { command: ['/bin/sh', '/opt/oom-kill-mode/agent.sh', 'ready'] },
+      periodSeconds: 10,
+      timeoutSeconds: 5,
+      failureThreshold: 3,
+    });
+    expect(agent.livenessProbe).toEqual({
+      exec: { command: ['/bin/sh', '/opt/oom-kill-mode/agent.sh', 'live'] },
+      initialDelaySeconds: 30,
+      periodSeconds: 60,
+      timeoutSeconds: 10,
+      failureThreshold: 3,
+    });
+  });
+
+  test('stays far under its cap', () => {
+    expect(container(pod(synthAgent())).resources).toEqual({
+      requests: { cpu: '100m', memory: '16Mi' },
+      limits: { cpu: '250m', memory: '64Mi' },
+    });
+  });
+});
+
+describe('every option', () => {
+  const manifests = synth(allPropsChart(Testing.app()));
+  const { spec } = pod(manifests);
+  const agent = container(pod(manifests));
+  const selector = { ...SELECTOR, 'app.kubernetes.io/instance': 'oom-agent' };
+
+  test('names and places the objects', () => {
+    expect(
+      manifests.map(({ kind, metadata }) => [kind, metadata.name, metadata.namespace]),
+    ).toEqual([
+      ['Namespace', 'node-agents', undefined],
+      ['ServiceAccount', 'oom-agent', 'node-agents'],
+      ['ClusterRole', 'oom-agent', undefined],
+      ['ClusterRoleBinding', 'oom-agent', undefined],
+      ['ConfigMap', 'oom-agent', 'node-agents'],
+      ['NetworkPolicy', 'oom-agent', 'node-agents'],
+      ['DaemonSet', 'oom-agent', 'node-agents'],
+    ]);
+    expect(spec.serviceAccountName).toBe('oom-agent');
+    expect(spec.volumes[0]?.configMap.name).toBe('oom-agent');
+    expect(find(manifests, 'ClusterRoleBinding').roleRef.name).toBe('oom-agent');
+  });
+
+  test('adds labels and annotations to every object and to the pods', () => {
+    for (const { metadata } of manifests) {
+      expect(metadata.labels).toMatchObject({ ...selector, 'example.com/team': 'platform' });
+      expect(metadata.annotations).toEqual({ 'example.com/runbook': 'https://example.com/oom' });
+    }
+    const { labels, annotations } = template(find(manifests, 'DaemonSet')).metadata;
+    expect(labels).toEqual({ ...selector, 'example.com/team': 'platform' });
+    expect(annotations).toEqual({
+      'example.com/runbook': 'https://example.com/oom',
+      'oom.example.com/script-sha256': expect.stringMatching(/^[0-9a-f]{64}$/) as string,
+    });
+  });
+
+  test('keeps the selector free of added labels', () => {
+    expect(find(manifests, 'DaemonSet').spec.selector).toEqual({ matchLabels: selector });
+    expect(find(manifests, 'NetworkPolicy').spec.podSelector).toEqual({ matchLabels: selector });
+  });
+
+  test('reaches the container', () => {
+    expect(agent).toMatchObject({
+      image: 'registry.example.com:5000/mirror/curl:8.20.0',
+      imagePullPolicy: 'Always',
+      resources: {
+        requests: { cpu: '50m', memory: '8Mi' },
+        limits: { cpu: '200m', memory: '128Mi' },
+      },
+    });
+    expect(agent.securityContext.seLinuxOptions).toEqual({ type: 'spc_t' });
+    expect(agent.env.slice(2)).toEqual([
+      { name: 'LABEL_PREFIX', value: 'oom.example.com' },
+      { name: 'LOG_LEVEL', value: 'debug' },
+      { name: 'RESYNC_SECONDS', value: '300' },
+    ]);
+  });
+
+  test('reaches the pod', () => {
+    expect(spec).toMatchObject({
+      imagePullSecrets: [{ name: 'mirror-credentials' }],
+      priorityClassName: 'agents',
+      nodeSelector: { 'kubernetes.io/os': 'linux', 'example.com/pool': 'workers' },
+    });
+    expect(spec.tolerations).toEqual(ALL_PROPS.tolerations);
+    expect(spec.affinity).toEqual(ALL_PROPS.affinity);
+  });
+});
+
+describe('synthesis', () => {
+  test('gives the same bytes twice', () => {
+    const scope = allPropsChart(Testing.app());
+    expect(synthText(scope)).toBe(synthText(scope));
+  });
+
+  test('gives the options of the chart to the agent and to the herder', () => {
+    const manifests = synth(
+      new HerderChart(Testing.app(), 'herder', {
+        replicas: 5,
+        agent: { labelPrefix: 'oom.example.com' },
+        herder: { namespace: 'sheep' },
+      }),
+    );
+    const herder = find(manifests, 'Deployment');
+    expect(herder.spec.replicas).toBe(5);
+    expect(herder.metadata.namespace).toBe('sheep');
+    expect(template(herder).metadata.labels).toMatchObject({ 'oom.example.com/mode': 'Single' });
+    expect(container(pod(manifests)).env).toContainEqual({
+      name: 'LABEL_PREFIX',
+      value: 'oom.example.com',
+    });
+  });
+});
+
+describe('misuse', () => {
+  const NaNm = kplus.Cpu.millis('abc' as unknown as number);
+  const long = 'a'.repeat(64);
+
+  test.each<[string, OomKillModeAgentProps, string]>([
+    [
+      'an empty name',
+      { name: '' },
+      'name is not a DNS-1123 label of at most 63 characters: ""; write lower case letters, digits and inner hyphens instead',
+    ],
+    ['a name in upper case', { name: 'Agent' }, 'name is not a DNS-1123 label'],
+    ['a name with a dot', { name: 'a.b' }, 'name is not a DNS-1123 label'],
+    ['a name with two lines', { name: 'a\nb' }, 'name is not a DNS-1123 label'],
+    ['a name too long', { name: long }, 'name is not a DNS-1123 label'],
+    ['an invalid namespace', { namespace: '-a' }, 'namespace is not a DNS-1123 label'],
+    [
+      'a prefix with a slash',
+      { labelPrefix: 'a/b' },
+      'labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b"; write a domain of yours in lower case, such as "oom.example.com", instead',
+    ],
+    ['an empty prefix', { labelPrefix: '' }, 'labelPrefix is not a DNS-1123 subdomain'],
+    [
+      'a prefix in upper case',
+      { labelPrefix: 'Example.com' },
+      'labelPrefix is not a DNS-1123 subdomain',
+    ],
+    [
+      'a prefix with a trailing newline',
+      { labelPrefix: 'a.com\n' },
+      'labelPrefix is not a DNS-1123 subdomain',
+    ],
+    [
+      'a prefix with a shell in it',
+      { labelPrefix: '$(reboot)' },
+      'labelPrefix is not a DNS-1123 subdomain',
+    ],
+    [
+      'a prefix too long',
+      { labelPrefix: `${'a.'.repeat(126)}aa` },
+      'labelPrefix is not a DNS-1123 subdomain',
+    ],
+    [
+      'a prefix of Kubernetes',
+      { labelPrefix: 'oom.k8s.io' },
+      'labelPrefix is reserved for Kubernetes itself: "oom.k8s.io"; write a domain of yours',
+    ],
+    [
+      'an image without a tag',
+      { image: 'docker.io/curlimages/curl' },
+      'image is not a reference pinned by tag or digest: "docker.io/curlimages/curl"; write "name:1.2.3" or "name@sha256:…" instead',
+    ],
+    [
+      'an image with a port and no tag',
+      { image: 'registry.example.com:5000/curl' },
+      'image is not a reference pinned',
+    ],
+    ['the latest image', { image: 'curlimages/curl:latest' }, 'image is not a reference pinned'],
+    [
+      'an image with a bad digest',
+      { image: 'curlimages/curl@sha256:abc' },
+      'image is not a reference pinned',
+    ],
+    ['an image that is none', { image: 'curl 8.20.0' }, 'image is not a reference pinned'],
+    [
+      'a bad pull secret',
+      { imagePullSecrets: ['ok', 'Not OK'] },
+      'imagePullSecrets is not a DNS-1123 subdomain',
+    ],
+    [
+      'a bad priority class',
+      { priorityClassName: 'System' },
+      'priorityClassName is not a DNS-1123 subdomain',
+    ],
+    [
+      'a bad SELinux type',
+      { seLinuxType: 'spc_t:s0' },
+      'seLinuxType is not an SELinux type: "spc_t:s0"; write a name such as "spc_t" instead',
+    ],
+    [
+      'an unknown log level',
+      { logLevel: 'trace' as unknown as AgentLogLevel },
+      'logLevel is unknown: "trace"; write "error" or "warn" or "info" or "debug" instead',
+    ],
+    [
+      'a short resync',
+      { resyncPeriod: Duration.seconds(9) },
+      'resyncPeriod is not a whole number of seconds from 10 to 300: 9; write a duration such as Duration.seconds(10) instead',
+    ],
+    [
+      'a long resync',
+      { resyncPeriod: Duration.seconds(301) },
+      'resyncPeriod is not a whole number of seconds',
+    ],
+    [
+      'a broken resync',
+      { resyncPeriod: Duration.millis(10500) },
+      'resyncPeriod is not a whole number of seconds from 10 to 300: 10.5',
+    ],
+    [
+      'a resync that is no number',
+      { resyncPeriod: Duration.seconds(NaN) },
+      'resyncPeriod is not a whole number of seconds',
+    ],
+    [
+      'a CPU limit over the cap',
+      { resources: { cpuLimit: kplus.Cpu.millis(251) } },
+      'cpuLimit is over its cap: 251m of 250m; write 250m or less instead',
+    ],
+    [
+      'a CPU limit over the cap in units',
+      { resources: { cpuLimit: kplus.Cpu.units(1) } },
+      'cpuLimit is over its cap: 1000m of 250m',
+    ],
+    [
+      'a memory limit over the cap',
+      { resources: { memoryLimit: Size.gibibytes(1) } },
+      'memoryLimit is over its cap: 1024Mi of 256Mi',
+    ],
+    [
+      'a CPU request over the limit',
+      { resources: { cpuLimit: kplus.Cpu.millis(50) } },
+      'cpuRequest is over its cap: 100m of 50m; write 50m or less instead',
+    ],
+    [
+      'a memory request over the limit',
+      { resources: { memoryRequest: Size.mebibytes(65) } },
+      'memoryRequest is over its cap: 65Mi of 64Mi',
+    ],
+    [
+      'no CPU',
+      { resources: { cpuRequest: kplus.Cpu.millis(0) } },
+      'cpuRequest is not a positive whole number of milli-CPUs: 0m; write a quantity such as Cpu.millis(100) instead',
+    ],
+    [
+      'negative CPU',
+      { resources: { cpuRequest: kplus.Cpu.millis(-1) } },
+      'cpuRequest is not a positive whole number',
+    ],
+    [
+      'half a milli-CPU',
+      { resources: { cpuRequest: kplus.Cpu.millis(0.5) } },
+      'cpuRequest is not a positive whole number',
+    ],
+    [
+      'CPU that is no number',
+      { resources: { cpuLimit: NaNm } },
+      'cpuLimit is not a positive whole number of milli-CPUs: abcm',
+    ],
+    [
+      'endless CPU',
+      { resources: { cpuLimit: kplus.Cpu.units(Infinity) } },
+      'cpuLimit is not a positive whole number',
+    ],
+    [
+      'no memory',
+      { resources: { memoryRequest: Size.mebibytes(0) } },
+      'memoryRequest is not a positive whole number of mebibytes: 0Mi; write a quantity such as Size.mebibytes(64) instead',
+    ],
+    [
+      'half a mebibyte',
+      { resources: { memoryRequest: Size.kibibytes(512) } },
+      'memoryRequest is not a positive whole number',
+    ],
+    [
+      'memory that is no number',
+      { resources: { memoryLimit: Size.mebibytes(NaN) } },
+      'memoryLimit is not a positive whole number',
+    ],
+    [
+      'endless memory',
+      { resources: { memoryLimit: Size.gibibytes(Infinity) } },
+      'memoryLimit is not a positive whole number',
+    ],
+    [
+      'a label of ours',
+      { labels: { 'app.kubernetes.io/name': 'x' } },
+      'labels would override a value that this construct depends on: "app.kubernetes.io/name"; write a key of your own instead',
+    ],
+    [
+      'a Pod Security label',
+      { labels: { 'pod-security.kubernetes.io/enforce': 'restricted' } },
+      'labels would override',
+    ],
+    [
+      'a bad label key',
+      { labels: { 'a/b/c': 'x' } },
+      'labels has an invalid key: "a/b/c"; write a key such as "example.com/team" instead',
+    ],
+    ['a bad label prefix', { labels: { 'A/b': 'x' } }, 'labels has an invalid key'],
+    [
+      'a bad label value',
+      { labels: { a: 'b c' } },
+      'labels["a"] is not a valid label value: "b c"; write at most 63 letters',
+    ],
+    ['a label value too long', { labels: { a: long } }, 'labels["a"] is not a valid label value'],
+    [
+      'an annotation of ours',
+      { annotations: { 'cdk8s-oom-kill-mode/script-sha256': 'x' } },
+      'annotations would override',
+    ],
+    ['a bad annotation key', { annotations: { '': 'x' } }, 'annotations has an invalid key'],
+    [
+      'another operating system',
+      { nodeSelector: { 'kubernetes.io/os': 'windows' } },
+      'nodeSelector would override',
+    ],
+  ])('refuses %s, with the path and the remedy', (_, props, message) => {
+    const make = () => new OomKillModeAgent(chart(), 'agent', props);
+    expect(make).toThrow(`[test/agent] ${message}`);
+    expect(make).toThrow(/; write .* instead$/);
+  });
+
+  test.each<[string, OomKillModeAgentProps, OomKillModeAgentProps, string]>([
+    [
+      'prefix',
+      {},
+      { name: 'b', namespace: 'b' },
+      'test/a is an agent with the same labelPrefix: cdk8s-oom-kill-mode; write one agent, or two prefixes, instead',
+    ],
+    [
+      'name',
+      {},
+      { labelPrefix: 'b.com', namespace: 'b' },
+      'test/a is an agent with the same name: oom-kill-mode-agent; write another name instead',
+    ],
+    [
+      'namespace',
+      {},
+      { labelPrefix: 'b.com', name: 'b' },
+      'test/a creates the same namespace: oom-kill-mode; write createNamespace: false or another namespace instead',
+    ],
+  ])('refuses two agents with one %s in one app, with both paths', (_, a, b, message) => {
+    const app = Testing.app();
+    new OomKillModeAgent(new Chart(app, 'test'), 'a', a);
+    const other = new Chart(app, 'other');
+    expect(() => new OomKillModeAgent(other, 'b', b)).toThrow(`[other/b] ${message}`);
+  });
+
+  test('allows two agents that share nothing but a namespace', () => {
+    const scope = chart();
+    new OomKillModeAgent(scope, 'a');
+    new OomKillModeAgent(scope, 'b', { labelPrefix: 'b.com', name: 'b', createNamespace: false });
+    expect(synth(scope).filter((m) => m.kind === 'DaemonSet')).toHaveLength(2);
+  });
+
+  test.each([
+    'curl:8',
+    'curl@sha256:b3f1fb2a51d923260350d21b8654bbc607164a987e2f7c84a0ac199a67df812a',
+    'curl:latest@sha256:b3f1fb2a51d923260350d21b8654bbc607164a987e2f7c84a0ac199a67df812a',
+    'localhost:5000/a/b_c/d-e:v1.0.0-rc.1',
+  ])('accepts the image %s', (image) => {
+    expect(container(pod(synthAgent({ image }))).image).toBe(image);
+  });
+});

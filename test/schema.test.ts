@@ -1,0 +1,78 @@
+import { Testing } from 'cdk8s';
+import { allPropsChart } from './all-props';
+import { parse, read, synth } from './manifests';
+import { Schema, VERSIONS, loadSchemas, violations } from './schema';
+
+let schemas: Record<string, Schema>;
+
+beforeAll(() => {
+  schemas = loadSchemas();
+});
+
+function schemaOf(version: string): Schema {
+  const schema = schemas[version];
+  if (schema === undefined) {
+    throw new Error(`no schema of ${version}`);
+  }
+  return schema;
+}
+
+const DAEMON_SET = 'apiVersion: apps/v1\nkind: DaemonSet\n';
+
+describe.each(VERSIONS)('Kubernetes %s', (version) => {
+  test.each([
+    ['dist/', () => parse(read('dist', 'herder.k8s.yaml'))],
+    [
+      'the dist/ of the example',
+      () => parse(read('examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml')),
+    ],
+    ['the agent with every option', () => synth(allPropsChart(Testing.app()))],
+  ])('accepts %s', (_, manifests) => {
+    const all = manifests();
+    expect(all.length).toBeGreaterThanOrEqual(7);
+    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual([]);
+  });
+
+  test('knows every kind and field that is asked of it, and no other', () => {
+    const text = read('dist', 'herder.k8s.yaml').replaceAll('imagePullPolicy:', 'imagePullPolice:');
+    const daemonSet = parse(text).filter(({ kind }) => kind === 'DaemonSet');
+    expect(daemonSet.flatMap((m) => violations(schemaOf(version), m))).toEqual([
+      'DaemonSet.spec.template.spec.containers[0].imagePullPolice is unknown',
+    ]);
+  });
+
+  test.each([
+    ['spec: {tempalte: {}}', 'DaemonSet.spec.tempalte is unknown'],
+    ['spec: {minReadySeconds: "5"}', 'DaemonSet.spec.minReadySeconds is no number'],
+    ['metadata: {labels: {a: 1}}', 'DaemonSet.metadata.labels.a is no string'],
+    ['metadata: {labels: [a]}', 'DaemonSet.metadata.labels is no object'],
+    ['metadata: {name: 7}', 'DaemonSet.metadata.name is no string'],
+    [
+      'spec: {updateStrategy: {rollingUpdate: {maxSurge: 1.5}}}',
+      'DaemonSet.spec.updateStrategy.rollingUpdate.maxSurge is neither integer nor string',
+    ],
+    [
+      'spec: {template: {spec: {hostPID: "false"}}}',
+      'DaemonSet.spec.template.spec.hostPID is no boolean',
+    ],
+    [
+      'spec: {template: {spec: {containers: {name: a}}}}',
+      'DaemonSet.spec.template.spec.containers is no array',
+    ],
+    [
+      'spec: {template: {spec: {containers: [{resources: {limits: {cpu: 1}}}]}}}',
+      'DaemonSet.spec.template.spec.containers[0].resources.limits.cpu is no string',
+    ],
+    ['spec: null', 'DaemonSet.spec is no object'],
+  ])('rejects %s', (yaml, violation) => {
+    const manifests = parse(DAEMON_SET + yaml);
+    expect(manifests.flatMap((m) => violations(schemaOf(version), m))).toEqual([violation]);
+  });
+
+  test('rejects a kind that it does not know', () => {
+    const manifests = parse('apiVersion: apps/v1\nkind: DemonSet');
+    expect(manifests.flatMap((m) => violations(schemaOf(version), m))).toEqual([
+      'DemonSet has the unknown type V1DemonSet',
+    ]);
+  });
+});

@@ -323,13 +323,14 @@ attach_waiting() {
 adopt_all() { # the current pod's fields
   for directory in "pod/$number"/*/; do
     directory=${directory%/}
-    adopt "${directory##*/}"
+    adopt "${directory##*/}" || :
   done
 }
 
-# A container cgroup of the current pod, perhaps a new one.
+# A container cgroup of the current pod, perhaps a new one. Fails if it has no file (yet).
 adopt() { # directory within the pod's
   container_id "${1%/container}" || return 0
+  [ -e "pod/$number/$1/$FILE" ] || return 1
   leaf=
   case $1 in */container) leaf=c ;; esac
   # The start of the id is enough for a name, and short events are read faster; all of it if not.
@@ -346,7 +347,7 @@ adopt() { # directory within the pod's
   enforce "$want/$key"
   rewatch
   # crun puts the processes one level deeper.
-  if [ -z "$leaf" ] && [ -d "pod/$number/$1/container" ]; then adopt "$1/container"; fi
+  if [ -z "$leaf" ] && [ -d "pod/$number/$1/container" ]; then adopt "$1/container" || :; fi
 }
 
 # The value that the current pod wants for one of its containers.
@@ -552,11 +553,11 @@ reap() { # generation
 created() { # directory, name
   case $1 in
     pod/*/*)
-      if [ "$2" = container ]; then
-        pod_of "${1#pod/}" && adopt "${1#pod/*/}/container"
+      if [ "$2" = container ] && pod_of "${1#pod/}"; then
+        adopt "${1#pod/*/}/container" || look_again
       fi
       ;;
-    pod/*) pod_of "${1#pod/}" && adopt "$2" ;;
+    pod/*) if pod_of "${1#pod/}"; then adopt "$2" || look_again; fi ;;
     logs)
       for pod in $pods; do
         fields "$pod"
@@ -565,7 +566,12 @@ created() { # directory, name
       ;;
     *) attach_waiting ;;
   esac
-  return 0
+}
+
+# The directory was here before its files: the current pod is looked at once more, a little later.
+look_again() {
+  new_pods=$new_pods$number$NL
+  rewatch
 }
 
 pod_of() { # <number> or <number>/<directory>

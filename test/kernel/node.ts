@@ -58,6 +58,8 @@ export class Node {
   private readonly driver;
   private readonly root: string;
   private readonly times: string;
+  /** Seconds between two starts: about 40 starts a second on a node that is not emulated. */
+  private readonly pause: number;
 
   constructor(
     private readonly vm: Vm,
@@ -66,6 +68,7 @@ export class Node {
     this.driver = drivers[driver];
     this.root = `/sys/fs/cgroup/${this.driver.root}`;
     this.times = this.driver.times.map((ms) => Math.round(ms / vm.speed)).join(',');
+    this.pause = Number(process.env.PAUSE ?? 0.25) / vm.speed;
   }
 
   /** Makes the kubepods root and the QoS classes. */
@@ -98,7 +101,8 @@ export class Node {
             echo 10 >${pod.cgroup}/cpu.weight
             echo ${memory} >${pod.cgroup}/memory.max
             runc-standin -s -t ${this.times} ${cgroup} sleep 100000 >${log} 2>&1 &
-            echo $!`,
+            echo $!
+            sleep ${this.pause}`,
         )
         .join('\n'),
     );
@@ -119,7 +123,7 @@ export class Node {
       done`);
   }
 
-  /** Starts a container in each of the pods, all at once. */
+  /** Starts a container in each of the pods, one after the other. */
   async start(pods: Pod[], options: ContainerOptions): Promise<Container[]> {
     const { name = 'main', memory = 'max', command } = options;
     const containers = pods.map((pod) => this.container(pod));
@@ -134,7 +138,8 @@ export class Node {
           return `
             runc-standin -m ${memory} -t ${this.times} ${cgroup} ${program} >${log} 2>&1 &
             echo $!
-            (sleep 1; ln -s ${target} ${link}) >/dev/null 2>&1 &`;
+            (sleep 1; ln -s ${target} ${link}) >/dev/null 2>&1 &
+            sleep ${this.pause}`;
         })
         .join('\n'),
     );

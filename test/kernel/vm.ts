@@ -49,7 +49,8 @@ export class Vm {
   private constructor(private readonly server: Server) {
     const { port } = server.address() as AddressInfo;
     const accel = process.env.KERNEL_TEST_ACCEL ?? 'tcg,thread=multi';
-    const options = `-accel ${accel} -smp 2 -m 1024 -nographic -no-reboot -nodefaults -serial stdio`;
+    // Without a source of random numbers curl would first spend a second of CPU on one.
+    const options = `-accel ${accel} -cpu max -smp 2 -m 1024 -nographic -no-reboot -nodefaults -serial stdio`;
     this.qemu = spawn(
       'qemu-system-x86_64',
       [

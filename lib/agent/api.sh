@@ -1,0 +1,146 @@
+# shellcheck shell=sh
+# What the API server says: one request after the other, and what pods.awk makes of the answers.
+
+# Process number of the loop that makes the requests.
+API=
+# The UIDs of the list that is being read, and the overrides of the pod that comes next.
+LISTED=' '
+PENDING_UID=
+PENDING=
+
+# One request, made by the process that calls this. curl's own report follows the answer on a line that
+# no JSON can contain. The token is read anew each time, since it rotates, and goes through standard
+# input: arguments are public.
+request() { # kind of object, query, seconds
+  case $KUBERNETES_SERVICE_HOST in
+    *:*) host="[$KUBERNETES_SERVICE_HOST]" ;;
+    *) host=$KUBERNETES_SERVICE_HOST ;;
+  esac
+  token=
+  { IFS= read -r token <"$SERVICE_ACCOUNT/token"; } 2>/dev/null || :
+  case $token in *[!A-Za-z0-9._~+/=-]*) token= ;; esac
+  exec curl -q --config - --silent --no-buffer --http1.1 --noproxy '*' \
+    --cacert "$SERVICE_ACCOUNT/ca.crt" --user-agent cdk8s-oom-kill-mode \
+    --header "Accept: application/json;as=$1;v=v1;g=meta.k8s.io" \
+    --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$3" \
+    --write-out '\nanswer %{http_code} %{exitcode}\n' \
+    "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/pods?fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode&$2" <<END
+header = "Authorization: Bearer $token"
+END
+}
+
+# One request and its answer, from beginning to end; its outcome is left in a file.
+exchange() { # "list" or "watch", kind of object, query, seconds
+  : >../outcome
+  {
+    # The process that is going to be curl tells its number first.
+    read -r own _ </proc/self/stat
+    printf '%s\n' "$own"
+    request "$2" "$3" "$4"
+  } | {
+    read -r curl
+    EVENTS=$RUN_DIR/queue PHASE=$1 LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/pods.awk" >../outcome 2>&4 || :
+    # Nobody would read what it still has to say.
+    kill "$curl" 2>/dev/null || :
+  }
+  read -r seen status curl_exit code <../outcome || :
+}
+
+# Lists the opted-in pods, then watches them from there on; the same again after an error, with
+# growing pauses. A watch that just ends is resumed from the last version that was seen.
+follow_pods() {
+  IFS=' '
+  version=-
+  delay=1
+  problem=
+  # Nodes do not reconnect all at once.
+  seconds=$((240 + 0x${POD_UID%%-*} % 120))
+  while :; do
+    read_uptime
+    began=$UPTIME
+    phase=watch
+    if [ "$version" = - ]; then
+      phase=list
+      exchange list PartialObjectMetadataList resourceVersion=0 60
+    else
+      exchange watch PartialObjectMetadata \
+        "watch=1&allowWatchBookmarks=true&timeoutSeconds=$seconds&resourceVersion=$version" $((seconds + 30))
+    fi
+    : "${status:=0}" "${curl_exit:=0}" "${code:=0}"
+    if [ "${seen:--}" != - ]; then version=$seen; fi
+    if [ "$status:$code" = 200:0 ] && [ "$version" != - ]; then
+      if [ -n "$problem" ]; then log info 'API server answers again'; fi
+      problem=
+      read_uptime
+      # A stream that ends at once, again and again, is a problem too.
+      if [ "$phase" = list ] || [ $((UPTIME - began)) -ge 5 ]; then delay=1; fi
+      if [ "$phase" = list ]; then continue; fi
+    else
+      if [ "$problem" != "$phase:$status:$curl_exit:$code" ]; then
+        log warn 'no answer from the API server; known pods stay as they are' \
+          request "$phase" status "$status" curl "$curl_exit" code "$code"
+      fi
+      problem=$phase:$status:$curl_exit:$code
+      # Gone, unknown version, or a stream that made no sense: start over with a list.
+      case $status:$code in 410:* | *:410 | *:504 | *:599) version=- ;; esac
+    fi
+    sleep "$delay" || :
+    delay=$((delay * 2))
+    if [ "$delay" -gt 30 ]; then delay=30; fi
+  done
+}
+
+# A shell says "Terminated" of a curl that it ended itself; that is not for the log.
+start_api() {
+  follow_pods 4>&2 2>/dev/null &
+  API=$!
+}
+
+check_api() {
+  if ! kill -0 "$API" 2>/dev/null; then start_api; fi
+}
+
+# A list begins.
+api_list() {
+  LISTED=' '
+}
+
+# One override of the pod that comes next.
+api_container() { # uid, "name=value"
+  if [ "$PENDING_UID" != "$1" ]; then PENDING=; fi
+  PENDING_UID=$1
+  PENDING=$PENDING$2,
+}
+
+api_pod() { # uid, "mode namespace name flag"
+  if [ "$PENDING_UID" != "$1" ]; then PENDING=; fi
+  overrides=,$PENDING
+  PENDING_UID=
+  PENDING=
+  uid=$1
+  IFS=' '
+  # shellcheck disable=SC2086 # split on purpose: four words that pods.awk checked
+  set -- $2
+  IFS=$NL
+  LISTED="$LISTED$uid "
+  if [ "$4" = malformed ]; then
+    log warn "annotation $LABEL_PREFIX/containers has an entry that is not <container>=Single|Group" pod "$2/$3"
+  fi
+  if [ "$1" = - ]; then
+    log warn "label $LABEL_PREFIX/mode is neither Single nor Group" pod "$2/$3"
+    opt_out "$uid"
+  else
+    opt_in "$uid" "$1" "$2" "$3" "$overrides"
+  fi
+}
+
+# The list is complete: who is not in it left while nobody listened.
+api_synced() {
+  for pod in $PODS; do
+    uid=${pod#* }
+    uid=${uid%% *}
+    case $LISTED in *" $uid "*) ;; *) opt_out "$uid" ;; esac
+  done
+  release_earlier
+  become_ready synced
+}

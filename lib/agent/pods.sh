@@ -1,0 +1,300 @@
+# shellcheck shell=sh
+# What is wanted: the opted-in pods, their containers, and the farm of links that says so.
+
+# One line for each opted-in pod: number, uid, underscored uid, mode, namespace, name, overrides, the
+# last as "," or ",name=0,name=1,". "The current pod" is the one whose fields were read last.
+PODS=
+LAST_NUMBER=0
+# One line for each container cgroup: its key, which is the name of its link, <pod's number>-<start of
+# the id>, and its directory within the pod's.
+CONTAINERS=
+# Keys and numbers of what no inotifyd was started for yet.
+NEW_CONTAINERS=
+NEW_PODS=
+# Keys of the containers whose refusal was logged.
+REFUSALS=' '
+# How many cgroups are gone since the lists were tidied up.
+GONE=0
+
+read_fields() { # record
+  IFS=' '
+  # shellcheck disable=SC2086 # split on purpose: seven checked words without blanks or wildcards
+  set -- $1
+  IFS=$NL
+  NUMBER=$1 CGROUP_UID=$2 UNDERSCORED_UID=$3 MODE=$4 NAMESPACE=$5 NAME=$6 OVERRIDES=$7
+}
+
+# Makes the pod with this UID the current one.
+find_pod() { # uid
+  case $PODS in *" $1 "*) ;; *) return 1 ;; esac
+  for RECORD in $PODS; do
+    case $RECORD in *" $1 "*)
+      read_fields "$RECORD"
+      return 0
+      ;;
+    esac
+  done
+}
+
+# Makes the pod that a link or a directory belongs to the current one.
+find_pod_of() { # number, and whatever follows it
+  for RECORD in $PODS; do
+    case $RECORD in "${1%%[!0-9]*} "*)
+      read_fields "$RECORD"
+      return 0
+      ;;
+    esac
+  done
+  return 1
+}
+
+replace_pod() { # old record, new record or nothing
+  kept=
+  for record in $PODS; do
+    if [ "$record" != "$1" ]; then kept=$kept$record$NL; fi
+  done
+  PODS=$kept${2:+$2$NL}
+}
+
+# A pod is opted in, or its label or annotation changed.
+opt_in() { # uid, mode, namespace, name, overrides
+  if find_pod "$1"; then
+    if [ "$MODE" = "$2" ] && [ "$OVERRIDES" = "$5" ]; then return 0; fi
+    replace_pod "$RECORD" "$NUMBER $1 $UNDERSCORED_UID $2 $3 $4 $5"
+    find_pod "$1"
+    log info 'pod changed' pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
+    rechoose
+    return 0
+  fi
+  LAST_NUMBER=$((LAST_NUMBER + 1))
+  underscore "$1"
+  PODS="$PODS$LAST_NUMBER $1 $UNDERSCORED $2 $3 $4 $5$NL"
+  find_pod "$1"
+  log info 'pod opted in' pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
+  attach || :
+}
+
+# Containers go back to the node value, and are none of our business from then on.
+opt_out() { # uid
+  find_pod "$1" || return 0
+  replace_pod "$RECORD" ''
+  # The links first: from here on no event that is still queued can write.
+  rm -f "0/$NUMBER-"* "1/$NUMBER-"*
+  kept=
+  for entry in $CONTAINERS; do
+    case $entry in
+      "$NUMBER-"*)
+        directory=pod/$NUMBER/${entry#* }
+        if is_sandbox "$directory"; then restore "$directory" sandbox; else restore "$directory" container; fi
+        ;;
+      *) kept=$kept$entry$NL ;;
+    esac
+  done
+  CONTAINERS=$kept
+  rm -f "pod/$NUMBER"
+  log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
+}
+
+# The sandbox (pause) is the container of the current pod that has no log file, where others have one.
+is_sandbox() { # directory
+  find_id "${1##*/}" || return 1
+  for log_file in "logs/${NAME}_${NAMESPACE}_"*"-$ID.log"; do
+    if [ -L "$log_file" ]; then return 1; fi
+  done
+  for log_file in "logs/${NAME}_${NAMESPACE}_"*.log; do
+    if [ -L "$log_file" ]; then return 0; fi
+  done
+  return 1
+}
+
+# The current pod's cgroup and its API object appear in either order.
+attach() {
+  if [ -L "pod/$NUMBER" ]; then return 0; fi
+  find_pod_directory "$CGROUP_UID" "$UNDERSCORED_UID" || return 1
+  ln -s "../$POD_DIRECTORY" "pod/$NUMBER" || return 1
+  adopt_all
+  look_again
+}
+
+attach_waiting() {
+  for pod in $PODS; do
+    if ! [ -L "pod/${pod%% *}" ]; then
+      read_fields "$pod"
+      attach || :
+    fi
+  done
+}
+
+# Something of the current pod may still come: it is looked at once more with the next inotifyd.
+look_again() {
+  NEW_PODS=$NEW_PODS$NUMBER$NL
+  rewatch
+}
+
+adopt_all() {
+  for directory in "pod/$NUMBER"/*/; do
+    directory=${directory%/}
+    adopt "${directory##*/}" || :
+  done
+}
+
+# A container cgroup of the current pod, perhaps a new one. Fails if it has no file (yet).
+adopt() { # directory within the pod's
+  find_id "${1%/container}" || return 0
+  [ -e "pod/$NUMBER/$1/$FILE" ] || return 1
+  leaf=
+  case $1 in */container) leaf=c ;; esac
+  # The start of the id is enough for a name, and short events are read faster; all of it if not.
+  for key in "$NUMBER-${ID%"${ID#????????}"}$leaf" "$NUMBER-$ID$leaf"; do
+    link=0/$key
+    if ! [ -L "$link" ]; then link=1/$key; fi
+    if ! [ -L "$link" ]; then break; fi
+    if [ "$link" -ef "pod/$NUMBER/$1/$FILE" ]; then return 0; fi
+  done
+  choose "$1"
+  ln -s "../pod/$NUMBER/$1/$FILE" "$WANTED/$key" 2>/dev/null || return 0
+  CONTAINERS="$CONTAINERS$key $1$NL"
+  NEW_CONTAINERS=$NEW_CONTAINERS$key$NL
+  enforce "$WANTED/$key"
+  rewatch
+  # crun puts the processes one level deeper.
+  if [ -z "$leaf" ] && [ -d "pod/$NUMBER/$1/container" ]; then adopt "$1/container" || :; fi
+}
+
+# The value that the current pod wants for one of its containers.
+choose() { # directory within the pod's
+  WANTED=$MODE
+  if [ "$OVERRIDES" = , ]; then return 0; fi
+  find_id "${1%/container}" || return 0
+  IFS=,
+  for override in $OVERRIDES; do
+    if [ -n "$override" ]; then
+      log_name=${NAME}_${NAMESPACE}_${override%=*}-$ID
+      # The kubelet cuts names that would be too long for the file system.
+      if [ ${#log_name} -gt 251 ]; then log_name=$(printf '%.251s' "$log_name"); fi
+      if [ -L "logs/$log_name.log" ]; then WANTED=${override#*=}; fi
+    fi
+  done
+  IFS=$NL
+}
+
+# Moves the links of the current pod's containers to where they belong now.
+rechoose() {
+  for entry in $CONTAINERS; do
+    case $entry in "$NUMBER-"*)
+      key=${entry%% *}
+      choose "${entry#* }"
+      if ! [ -L "$WANTED/$key" ]; then
+        mv -f "$((1 - WANTED))/$key" "$WANTED/$key"
+        NEW_CONTAINERS=$NEW_CONTAINERS$key$NL
+        rewatch
+      fi
+      enforce "$WANTED/$key"
+      ;;
+    esac
+  done
+}
+
+# The hot path: somebody wrote the file behind a link of the farm, or may have.
+enforce() { # link
+  read_value "$1" || return 0
+  wanted=${1%%/*}
+  if [ "$VALUE" = "$wanted" ]; then return 0; fi
+  if write_value "$wanted" "$1"; then
+    describe "$1" && log info 'kill mode written' pod "$SUBJECT" container "${1#*-}" from "$VALUE" to "$wanted"
+  else
+    refused "$1"
+  fi
+}
+
+# A refusal is not going to change by itself: it is said once for each container.
+refused() { # link
+  if ! [ -e "$1" ]; then return 0; fi
+  case $REFUSALS in *" ${1#*/} "*) return 0 ;; esac
+  REFUSALS="$REFUSALS${1#*/} "
+  describe "$1" && log error 'kill mode not written: the node refuses (SELinux? read-only mount? user namespace?)' \
+    pod "$SUBJECT" container "${1#*-}"
+}
+
+# The name of the pod behind a link, for the log; looked up after the deed.
+describe() { # link
+  number=${1#*/}
+  number=${number%%-*}
+  SUBJECT=
+  for record in $PODS; do
+    case $record in "$number "*)
+      IFS=' '
+      # shellcheck disable=SC2086 # as in read_fields, but the current pod stays what it is
+      set -- $record
+      IFS=$NL
+      SUBJECT=$5/$6
+      ;;
+    esac
+  done
+}
+
+enforce_all() {
+  for link in 0/* 1/*; do
+    enforce "$link"
+  done
+}
+
+# A watch ended because its cgroup did. If there is one of the same name, it needs a new watch.
+removed() { # path
+  GONE=$((GONE + 1))
+  if [ -e "$1" ]; then
+    rewatch
+  elif [ "$GONE" -ge 64 ]; then
+    prune
+  fi
+}
+
+# Forgets the cgroups that are gone.
+prune() {
+  kept=
+  set --
+  for entry in $CONTAINERS; do
+    key=${entry%% *}
+    if [ -e "0/$key" ] || [ -e "1/$key" ]; then
+      kept=$kept$entry$NL
+    else
+      set -- "$@" "0/$key" "1/$key"
+    fi
+  done
+  CONTAINERS=$kept
+  for link in pod/*; do
+    if [ -L "$link" ] && ! [ -e "$link" ]; then set -- "$@" "$link"; fi
+  done
+  if [ $# -gt 0 ]; then rm -f "$@"; fi
+  GONE=0
+}
+
+# Looks at everything: what every event would have told, had none been lost.
+resync() {
+  prune
+  attach_waiting
+  for pod in $PODS; do
+    read_fields "$pod"
+    adopt_all
+    if [ "$OVERRIDES" != , ]; then rechoose; fi
+  done
+  enforce_all
+}
+
+# An agent before us in the same pod may have known pods that left while it was down.
+release_earlier() {
+  for earlier in ../farm.*; do
+    if ! [ "$earlier" -ef . ]; then
+      for link in "$earlier"/[01]/*; do
+        ours=
+        for known in 0/* 1/*; do
+          if [ "$link" -ef "$known" ]; then ours=yes; fi
+        done
+        if [ -z "$ours" ] && read_value "$link" && [ "$VALUE" != "$NODE_VALUE" ]; then
+          write_value "$NODE_VALUE" "$link" || :
+        fi
+      done
+      rm -rf "$earlier"
+    fi
+  done
+}

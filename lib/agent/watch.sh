@@ -1,0 +1,201 @@
+# shellcheck shell=sh
+# What happens on the node: inotifyd, started, replaced and restarted, and its events.
+
+# Each inotifyd has a number. STARTING is the newest one's until it is up; AGAIN says that more came
+# to watch since it was started.
+GENERATION=0
+STARTING=
+AGAIN=
+# Process numbers: the inotifyd that is up, the newest one, its keeper, and "<generation>:<keeper>" of
+# all keepers that were not waited for yet.
+INOTIFYD=
+NEWEST=
+KEEPER=
+KEEPERS=
+# What the starting one is going to watch for the first time.
+UNCHECKED=
+UNSCANNED=
+# What the last inotifyd complained of, failures in a row, and the process number of the substitute.
+COMPLAINT=
+FAILURES=0
+POLLER=
+
+# Starts an inotifyd with today's watches. While one is starting, the next one waits: a burst of new
+# cgroups costs a few starts, not one each.
+rewatch() {
+  if [ -n "$STARTING" ]; then
+    AGAIN=yes
+    return 0
+  fi
+  AGAIN=
+  COMPLAINT=
+  NEWEST=
+  GENERATION=$((GENERATION + 1))
+  STARTING=$GENERATION
+  # What comes from here on is for the next one.
+  UNCHECKED=$UNCHECKED$NEW_CONTAINERS
+  NEW_CONTAINERS=
+  UNSCANNED=$UNSCANNED$NEW_PODS
+  NEW_PODS=
+  keep_inotifyd &
+  KEEPER=$!
+  KEEPERS="$KEEPERS $GENERATION:$!"
+}
+
+# Runs beside the loop, as the parent of one inotifyd, to tell its beginning and its end.
+keep_inotifyd() {
+  list_watches
+  ping=../ping$((GENERATION % 2))
+  set -f
+  # shellcheck disable=SC2086 # split on purpose, at line feeds only, without wildcards
+  inotifyd - $WATCHES "$ping:w" >&3 2>&1 &
+  child=$!
+  printf 'started\t%s\t%s\n' "$GENERATION" "$child" >&3
+  # inotifyd does not say when it is ready. It adds its watches in order, so it is once it reports
+  # what is done to the last one.
+  while kill -0 "$child" 2>/dev/null; do
+    read -r up <../up
+    if [ "$up" = "$GENERATION" ]; then break; fi
+    : >"$ping"
+    sleep 0.01
+  done
+  wait "$child" 2>/dev/null || :
+  printf 'ended\t%s\n' "$GENERATION" >&3
+}
+
+# inotifyd gives up if one path does not exist, and mixes up paths that it was given twice.
+list_watches() {
+  find_qos_directories
+  WATCHES=
+  for path in $QOS_DIRECTORIES logs pod/*; do
+    if [ -e "$path" ]; then WATCHES=$WATCHES$path:n$NL; fi
+  done
+  for entry in $CONTAINERS; do
+    key=${entry%% *}
+    for link in "0/$key" "1/$key"; do
+      if [ -e "$link" ]; then WATCHES=$WATCHES$link:c$NL; fi
+    done
+    # For crun's container/ below it.
+    path=pod/${key%%-*}/${entry#* }
+    case $path in *.scope) if [ -d "$path" ]; then WATCHES=$WATCHES$path:n$NL; fi ;; esac
+  done
+}
+
+watch_started() { # generation, process number
+  if [ "$1" = "$GENERATION" ]; then NEWEST=$2; fi
+}
+
+# The newest inotifyd reports its ping: the one before it may go.
+watch_is_up() { # path of the ping
+  if [ -z "$STARTING" ] || [ "$1" != "../ping$((GENERATION % 2))" ]; then return 0; fi
+  printf '%s\n' "$GENERATION" 1<>../up
+  STARTING=
+  FAILURES=0
+  before=$INOTIFYD
+  stop_inotifyd
+  INOTIFYD=$NEWEST
+  if [ -n "$POLLER" ]; then
+    kill "$POLLER" 2>/dev/null || :
+    POLLER=
+    log info 'inotify is back'
+  fi
+  if [ -n "$before" ]; then
+    # All the rest was watched without a gap.
+    for key in $UNCHECKED; do
+      enforce "0/$key"
+      enforce "1/$key"
+    done
+    for number in $UNSCANNED; do
+      if find_pod_of "$number"; then adopt_all; fi
+    done
+  else
+    resync
+  fi
+  UNCHECKED=
+  UNSCANNED=
+  if [ -n "$AGAIN" ]; then rewatch; fi
+  become_ready watching
+}
+
+stop_inotifyd() {
+  if [ -n "$INOTIFYD" ]; then kill "$INOTIFYD" 2>/dev/null || :; fi
+  INOTIFYD=
+}
+
+watch_complained() { # text
+  COMPLAINT=$1
+}
+
+# An inotifyd ended: the old one, as it should, or one that we need.
+watch_ended() { # generation
+  wait_for_keeper "$1"
+  if [ "$1" != "$GENERATION" ]; then return 0; fi
+  if [ -z "$STARTING" ]; then INOTIFYD=; fi
+  STARTING=
+  FAILURES=$((FAILURES + 1))
+  case $COMPLAINT in
+    '' | *'No such file'*)
+      # Killed, or a cgroup went away while it started: try again, unless that is all that happens.
+      if [ "$FAILURES" -lt 50 ]; then
+        rewatch
+        return 0
+      fi
+      ;;
+  esac
+  if [ -z "$POLLER" ]; then
+    log_text warn 'no inotify: polling every second until it is back' reason "$COMPLAINT"
+    every 1 poll &
+    POLLER=$!
+    become_ready watching
+  fi
+  resync
+}
+
+# A shell keeps the status of every job until it is asked for.
+wait_for_keeper() { # generation
+  IFS=' '
+  kept=
+  for keeper in $KEEPERS; do
+    case $keeper in
+      "$1":*) wait "${keeper#*:}" 2>/dev/null || : ;;
+      *) kept="$kept $keeper" ;;
+    esac
+  done
+  KEEPERS=$kept
+  IFS=$NL
+}
+
+# A keeper that was killed cannot tell that its inotifyd ends, or is up.
+check_keeper() {
+  if [ -n "$POLLER" ] || kill -0 "$KEEPER" 2>/dev/null; then return 0; fi
+  if [ "$NEWEST" != "$INOTIFYD" ] && [ -n "$NEWEST" ]; then kill "$NEWEST" 2>/dev/null || :; fi
+  stop_inotifyd
+  STARTING=
+  rewatch
+}
+
+# Every tick is a chance that inotify is to be had again.
+retry_inotify() {
+  if [ -z "$POLLER" ]; then return 0; fi
+  FAILURES=0
+  rewatch
+}
+
+# A cgroup or a log file was created.
+created() { # directory, name
+  case $1 in
+    pod/*/*)
+      if [ "$2" = container ] && find_pod_of "${1#pod/}"; then
+        adopt "${1#pod/*/}/container" || look_again
+      fi
+      ;;
+    pod/*) if find_pod_of "${1#pod/}"; then adopt "$2" || look_again; fi ;;
+    logs)
+      for pod in $PODS; do
+        read_fields "$pod"
+        case $OVERRIDES:$2 in ,:*) ;; *:"${NAME}_${NAMESPACE}_"*) rechoose ;; esac
+      done
+      ;;
+    *) attach_waiting ;;
+  esac
+}

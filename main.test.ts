@@ -1,11 +1,14 @@
+import { spawnSync } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Chart, Testing } from 'cdk8s';
 import { HerderChart, OomKillModeAgent } from './lib';
 import { allPropsChart } from './test/all-props';
-import { Manifest, find, parse, read, runApp, synth, template } from './test/manifests';
+import { Manifest, ROOT, find, parse, read, runApp, synth, template } from './test/manifests';
 
 /** The script is in dist/, compared byte for byte; here it would only bury the rest. */
 function withoutScript(manifests: Manifest[]): Manifest[] {
-  find(manifests, 'ConfigMap').data = { 'agent.sh': '…', 'pods.awk': '…' };
+  find(manifests, 'ConfigMap').data = { 'agent.sh': '…' };
   const { annotations } = template(find(manifests, 'DaemonSet')).metadata;
   for (const key of Object.keys(annotations).filter((name) => name.endsWith('/script-sha256'))) {
     annotations[key] = '…';
@@ -42,6 +45,22 @@ describe('the apps', () => {
     const file = 'oom-kill-mode-agent.k8s.yaml';
     expect(files).toEqual({ [file]: read('examples', 'agent-only', 'dist', file) });
   });
+
+  test.each(['.', 'examples/agent-only'])(
+    '`npx cdk8s synth` in %s asks nobody for a newer version',
+    (directory) => {
+      const { stdout } = spawnSync(
+        'npm',
+        ['exec', '-c', 'node -p "[process.env.CDK8S_CHECK_UPGRADE, process.env.NODE_OPTIONS]"'],
+        {
+          cwd: join(ROOT, directory),
+          encoding: 'utf8',
+          env: { PATH: process.env['PATH'], HOME: tmpdir() },
+        },
+      );
+      expect(stdout).toBe("[ 'false', undefined ]\n");
+    },
+  );
 
   test('HERDER_REPLICAS sets the replicas', () => {
     const { status, files } = runApp('.', { HERDER_REPLICAS: '7' });

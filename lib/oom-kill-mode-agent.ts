@@ -1,12 +1,17 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Duration, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { removeNamespace } from './private/cluster-scoped';
-import { DEFAULT_LABEL_PREFIX, requireLabelPrefix, scriptAnnotation } from './private/contract';
+import {
+  DEFAULT_LABEL_PREFIX,
+  modeLabel,
+  requireLabelPrefix,
+  scriptAnnotation,
+} from './private/contract';
 import { misuse } from './private/misuse';
 import {
   requireAnnotations,
@@ -282,25 +287,27 @@ export class OomKillModeAgent extends Construct {
     this.createsNamespace = props.createNamespace ?? true;
     this.requireUnique();
 
-    const script = {
-      'agent.sh': readFileSync(join(__dirname, 'agent', 'agent.sh'), 'utf8'),
-      'pods.awk': readFileSync(join(__dirname, 'agent', 'pods.awk'), 'utf8'),
-    };
+    const script = readScript();
     const selector = {
       'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
       'app.kubernetes.io/instance': this.name,
       'app.kubernetes.io/component': 'agent',
     };
-    const ourLabels = { ...selector, 'app.kubernetes.io/managed-by': 'cdk8s', ...POD_SECURITY };
+    const ourLabels = { ...selector, 'app.kubernetes.io/managed-by': 'cdk8s' };
     // A ConfigMap that changes does not restart the pods that mount it; a template that changes does.
     const templateAnnotations = { [scriptAnnotation(this.labelPrefix)]: sha256(script) };
-    requireLabels(this, props.labels ?? {}, ourLabels);
+    // The mode label is refused as well: an agent that acts on itself helps nobody.
+    requireLabels(this, props.labels ?? {}, {
+      ...ourLabels,
+      ...POD_SECURITY,
+      [modeLabel(this.labelPrefix)]: '',
+    });
     requireAnnotations(this, props.annotations ?? {}, templateAnnotations);
 
     const metadata = {
       name: this.name,
       namespace: this.namespace,
-      labels: { ...props.labels, ...selector, 'app.kubernetes.io/managed-by': 'cdk8s' },
+      labels: { ...props.labels, ...ourLabels },
       annotations: props.annotations,
     };
 
@@ -526,6 +533,15 @@ export class OomKillModeAgent extends Construct {
     }
     return type === undefined ? undefined : { type };
   }
+}
+
+/** The files of the script, in a stable order, by name. */
+function readScript(): Record<string, string> {
+  const directory = join(__dirname, 'agent');
+  const names = readdirSync(directory).filter((name) => /\.(sh|awk)$/.test(name));
+  return Object.fromEntries(
+    names.sort().map((name) => [name, readFileSync(join(directory, name), 'utf8')]),
+  );
 }
 
 function sha256(files: Record<string, string>): string {

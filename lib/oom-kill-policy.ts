@@ -123,6 +123,8 @@ export class OomKillPolicy {
    * On a scope each workload gets the names that it has. A workload that has
    * none of them is opted in by `single()` or `group()` only.
    *
+   * A container that a JSON patch adds to a cdk8s-plus workload is not seen here.
+   *
    * @param modes Container names and their modes. Calls add up.
    * @returns this policy.
    * @throws if there is no name, a name is not a DNS-1123 label, a mode is

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { Chart, Duration, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { AgentLogLevel, HerderChart, OomKillModeAgent, OomKillModeAgentProps } from '../lib';
@@ -6,6 +8,7 @@ import { ALL_PROPS, allPropsChart } from './all-props';
 import {
   Manifest,
   PodTemplate,
+  ROOT,
   chart,
   container,
   find,
@@ -96,18 +99,22 @@ describe('the objects', () => {
 });
 
 describe('the script', () => {
+  const files = Object.fromEntries(
+    readdirSync(join(ROOT, 'lib', 'agent'))
+      .sort()
+      .map((name) => [name, read('lib', 'agent', name)]),
+  );
+
   test('is in the ConfigMap as it is in the repository', () => {
-    expect(find(synthAgent(), 'ConfigMap').data).toEqual({
-      'agent.sh': read('lib', 'agent', 'agent.sh'),
-      'pods.awk': read('lib', 'agent', 'pods.awk'),
-    });
+    expect(Object.keys(files)).toEqual(expect.arrayContaining(['agent.sh', 'pods.awk']));
+    expect(find(synthAgent(), 'ConfigMap').data).toEqual(files);
+  });
+
+  test('fits into a ConfigMap', () => {
+    expect(JSON.stringify(files).length).toBeLessThan(512 * 1024);
   });
 
   test('changes the pod template when it changes', () => {
-    const files = {
-      'agent.sh': read('lib', 'agent', 'agent.sh'),
-      'pods.awk': read('lib', 'agent', 'pods.awk'),
-    };
     expect(template(find(synthAgent(), 'DaemonSet')).metadata.annotations).toEqual({
       'cdk8s-oom-kill-mode/script-sha256': createHash('sha256')
         .update(JSON.stringify(files))
@@ -483,6 +490,7 @@ describe('misuse', () => {
       { labels: { 'app.kubernetes.io/name': 'x' } },
       'labels would override a value that this construct depends on: "app.kubernetes.io/name"; write a key of your own instead',
     ],
+    ['its own mode', { labels: { 'cdk8s-oom-kill-mode/mode': 'Single' } }, 'labels would override'],
     [
       'a Pod Security label',
       { labels: { 'pod-security.kubernetes.io/enforce': 'restricted' } },

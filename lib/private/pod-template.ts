@@ -17,6 +17,9 @@ const TEMPLATES: Record<string, { readonly apiGroup: string; readonly path: stri
 /** The kinds that have a pod template, for messages. */
 export const WORKLOAD_KINDS = Object.keys(TEMPLATES).sort().join(', ');
 
+/** cdk8s validates the whole app once for every chart; rendering every object as often would show. */
+const rendered = new WeakMap<ApiObject, PodTemplate>();
+
 /** The two maps of a pod template's metadata. */
 export type MetadataMap = 'labels' | 'annotations';
 
@@ -36,9 +39,13 @@ export abstract class PodTemplate {
   /** The template of a workload. */
   static of(workload: ApiObject): PodTemplate {
     const parent = workload.node.scope;
-    return parent instanceof kplus.AbstractPod
-      ? new TypedPodTemplate(workload, parent)
-      : new RenderedPodTemplate(workload, TEMPLATES[workload.kind]?.path ?? []);
+    if (parent instanceof kplus.AbstractPod) {
+      return new TypedPodTemplate(workload, parent);
+    }
+    const path = TEMPLATES[workload.kind]?.path ?? [];
+    const template = rendered.get(workload) ?? new RenderedPodTemplate(workload, path);
+    rendered.set(workload, template);
+    return template;
   }
 
   protected constructor(readonly workload: ApiObject) {}

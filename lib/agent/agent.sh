@@ -105,15 +105,21 @@ heartbeat() {
 
 tick() {
   heartbeat
+  check_children
   resync
   retry_inotify
 }
 
-# Whatever died is started again.
+# A child that died is there until somebody waits for it, but only as a zombie.
+runs() { # process number
+  { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null && [ "$state" != Z ]
+}
+
+# Whatever died is started again. The ticker and the API server's bookmarks both lead here.
 check_children() {
   check_keeper
   check_api
-  if ! kill -0 "$TICKER" 2>/dev/null; then start_ticker; fi
+  if ! runs "$TICKER"; then start_ticker; fi
 }
 
 # A directory for our links, beside those of an agent before us, and the queue.
@@ -181,10 +187,9 @@ run() {
       gone) opt_out "$path" ;;
       synced) api_synced ;;
       tick) tick ;;
-      alive) : ;;
+      alive) check_children ;;
       *) log_text warn 'unknown event' event "$kind" ;;
     esac
-    check_children
   done
 }
 

@@ -97,7 +97,7 @@ start_api() {
 }
 
 check_api() {
-  if ! kill -0 "$API" 2>/dev/null; then start_api; fi
+  if ! runs "$API"; then start_api; fi
 }
 
 # A list begins.
@@ -132,6 +132,7 @@ api_pod() { # uid, "mode namespace name flag"
   else
     opt_in "$uid" "$1" "$2" "$3" "$overrides"
   fi
+  check_children
 }
 
 # The list is complete: who is not in it left while nobody listened.

@@ -252,16 +252,19 @@ removed() { # path
 # Forgets the cgroups that are gone.
 prune() {
   kept=
+  refusals=' '
   set --
   for entry in $CONTAINERS; do
     key=${entry%% *}
     if [ -e "0/$key" ] || [ -e "1/$key" ]; then
       kept=$kept$entry$NL
+      case $REFUSALS in *" $key "*) refusals="$refusals$key " ;; esac
     else
       set -- "$@" "0/$key" "1/$key"
     fi
   done
   CONTAINERS=$kept
+  REFUSALS=$refusals
   for link in pod/*; do
     if [ -L "$link" ] && ! [ -e "$link" ]; then set -- "$@" "$link"; fi
   done

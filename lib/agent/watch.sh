@@ -167,7 +167,7 @@ wait_for_keeper() { # generation
 
 # A keeper that was killed cannot tell that its inotifyd ends, or is up.
 check_keeper() {
-  if [ -n "$POLLER" ] || kill -0 "$KEEPER" 2>/dev/null; then return 0; fi
+  if [ -n "$POLLER" ] || runs "$KEEPER"; then return 0; fi
   if [ "$NEWEST" != "$INOTIFYD" ] && [ -n "$NEWEST" ]; then kill "$NEWEST" 2>/dev/null || :; fi
   stop_inotifyd
   STARTING=

@@ -135,6 +135,14 @@ describe('a workload of cdk8s-plus', () => {
     expect(policies(synth(scope))).toEqual({ web: 'Single' });
   });
 
+  test('is told from a workload that is defined inside it', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    const job = raw(web, 'Job', { spec: { containers: [{ name: 'a' }] } });
+    OomKillPolicy.of(job).perContainer({ a: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ web: undefined, [job.name]: 'Group a=Single' });
+  });
+
   test('is reached as a typed L1 object, too', () => {
     const scope = chart();
     const job = new k8s.KubeJob(scope, 'job', {

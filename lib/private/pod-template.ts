@@ -39,7 +39,7 @@ export abstract class PodTemplate {
   /** The template of a workload. */
   static of(workload: ApiObject): PodTemplate {
     const parent = workload.node.scope;
-    if (parent instanceof kplus.AbstractPod) {
+    if (parent instanceof kplus.AbstractPod && parent.node.defaultChild === workload) {
       return new TypedPodTemplate(workload, parent);
     }
     const path = TEMPLATES[workload.kind]?.path ?? [];

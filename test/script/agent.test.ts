@@ -46,7 +46,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   function pod(mode: string | undefined, more: Partial<PodMetadata> = {}): PodMetadata {
     const uid = podUid();
-    const labels = mode === undefined ? { app: 'x' } : { app: 'x', [LABEL]: mode };
+    const labels = { app: 'x', ...(mode === undefined ? {} : { [LABEL]: mode }) };
     return { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', labels, ...more };
   }
 

@@ -1,0 +1,179 @@
+import { createServer, IncomingMessage, Server, ServerResponse } from 'node:http';
+import { AddressInfo } from 'node:net';
+
+interface Manifest {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+}
+
+interface Resource {
+  readonly kind: string;
+  readonly name: string;
+  readonly namespaced: boolean;
+}
+
+/** The kinds that the manifests use; anything else is unknown here. */
+const GROUPS: Record<string, Resource[]> = {
+  v1: [
+    { kind: 'Namespace', name: 'namespaces', namespaced: false },
+    { kind: 'ServiceAccount', name: 'serviceaccounts', namespaced: true },
+    { kind: 'ConfigMap', name: 'configmaps', namespaced: true },
+  ],
+  'apps/v1': [
+    { kind: 'DaemonSet', name: 'daemonsets', namespaced: true },
+    { kind: 'Deployment', name: 'deployments', namespaced: true },
+  ],
+  'rbac.authorization.k8s.io/v1': [
+    { kind: 'ClusterRole', name: 'clusterroles', namespaced: false },
+    { kind: 'ClusterRoleBinding', name: 'clusterrolebindings', namespaced: false },
+  ],
+  'networking.k8s.io/v1': [{ kind: 'NetworkPolicy', name: 'networkpolicies', namespaced: true }],
+};
+
+/**
+ * As much of an API server as `kubectl apply` needs: discovery, and objects that can be created once
+ * their namespace exists.
+ */
+export class KubectlServer {
+  public static async start(): Promise<KubectlServer> {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    return new KubectlServer(server);
+  }
+
+  /** What was created, as "Kind namespace/name" or "Kind name", in order. */
+  public readonly created: string[] = [];
+
+  private readonly paths = new Set<string>();
+
+  private constructor(private readonly server: Server) {
+    server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+      let body = '';
+      request.on('data', (data: Buffer) => (body += data.toString()));
+      request.on('end', () => {
+        const { pathname } = new URL(request.url ?? '/', 'http://api');
+        const [status, answer] =
+          request.method === 'POST' ? this.create(pathname, body) : this.read(pathname);
+        response.writeHead(status, { 'content-type': 'application/json' });
+        response.end(JSON.stringify(answer));
+      });
+    });
+  }
+
+  /** A kubeconfig that leads here. */
+  public get kubeconfig(): string {
+    const { port } = this.server.address() as AddressInfo;
+    return JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Config',
+      clusters: [{ name: 'test', cluster: { server: `http://127.0.0.1:${port}` } }],
+      contexts: [{ name: 'test', context: { cluster: 'test', user: '' } }],
+      'current-context': 'test',
+    });
+  }
+
+  public stop(): void {
+    this.server.close();
+    this.server.closeAllConnections();
+  }
+
+  private create(path: string, body: string): [number, object] {
+    const manifest = JSON.parse(body) as Manifest;
+    const { kind, metadata } = manifest;
+    if (metadata.namespace && !this.hasNamespace(metadata.namespace)) {
+      return notFound(`namespaces "${metadata.namespace}" not found`);
+    }
+    this.paths.add(`${path}/${metadata.name}`);
+    const place = metadata.namespace ? `${metadata.namespace}/` : '';
+    this.created.push(`${kind} ${place}${metadata.name}`);
+    return [201, manifest];
+  }
+
+  private hasNamespace(name: string): boolean {
+    return name === 'default' || this.paths.has(`/api/v1/namespaces/${name}`);
+  }
+
+  private read(path: string): [number, object] {
+    const group = Object.keys(GROUPS).find((name) => path === root(name));
+    if (path === '/api') {
+      return [200, { kind: 'APIVersions', versions: ['v1'] }];
+    }
+    if (path === '/apis') {
+      return [200, { kind: 'APIGroupList', apiVersion: 'v1', groups: groups() }];
+    }
+    if (group) {
+      return [200, resourceList(group)];
+    }
+    if (path === '/openapi/v3') {
+      return [200, { paths: openApiIndex() }];
+    }
+    if (path.startsWith('/openapi/v3')) {
+      return [200, openApi(path.slice('/openapi/v3'.length))];
+    }
+    return notFound(`${path} not found`);
+  }
+}
+
+function root(group: string): string {
+  return group === 'v1' ? '/api/v1' : `/apis/${group}`;
+}
+
+function notFound(message: string): [number, object] {
+  return [
+    404,
+    { kind: 'Status', apiVersion: 'v1', status: 'Failure', reason: 'NotFound', message, code: 404 },
+  ];
+}
+
+function groups(): object[] {
+  return Object.keys(GROUPS)
+    .filter((group) => group !== 'v1')
+    .map((groupVersion) => {
+      const [name, version] = groupVersion.split('/');
+      return {
+        name,
+        versions: [{ groupVersion, version }],
+        preferredVersion: { groupVersion, version },
+      };
+    });
+}
+
+function resourceList(groupVersion: string): object {
+  const resources = (GROUPS[groupVersion] ?? []).map((resource) => ({
+    ...resource,
+    singularName: resource.kind.toLowerCase(),
+    verbs: ['create', 'get', 'patch'],
+  }));
+  return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion, resources };
+}
+
+function openApiIndex(): object {
+  return Object.fromEntries(
+    Object.keys(GROUPS).map((group) => [
+      root(group).slice(1),
+      { serverRelativeURL: `/openapi/v3${root(group)}` },
+    ]),
+  );
+}
+
+/** Says that the server validates the fields itself, which is all that kubectl asks of it. */
+function openApi(path: string): object {
+  const groupVersion = Object.keys(GROUPS).find((group) => root(group) === path) ?? '';
+  const [version = '', group = ''] = groupVersion.split('/').reverse();
+  const paths = (GROUPS[groupVersion] ?? []).map(({ kind, name, namespaced }) => [
+    `${path}${namespaced ? '/namespaces/{namespace}' : ''}/${name}/{name}`,
+    {
+      patch: {
+        'x-kubernetes-group-version-kind': { group, version, kind },
+        parameters: [{ name: 'fieldValidation', in: 'query' }],
+        responses: {},
+      },
+    },
+  ]);
+  return {
+    openapi: '3.0.0',
+    info: { title: 'test', version: '1' },
+    paths: Object.fromEntries(paths) as object,
+  };
+}

@@ -31,6 +31,14 @@ export interface HerderProps {
   readonly image?: string;
 
   /**
+   * The image of the init container that waits for the agent, see
+   * `OnePerNodeDeploymentProps.waitForAgent`. Only with `OomKillMode.SINGLE`.
+   *
+   * @default the image of the agent
+   */
+  readonly waitImage?: string;
+
+  /**
    * CPU, request and limit alike: at most 250m.
    *
    * @default Cpu.millis(250)
@@ -77,6 +85,7 @@ export class Herder extends Construct {
     const memory = props.memory ?? Size.mebibytes(256);
     requireAtMost(this, 'cpu', requireCpu(this, 'cpu', cpu), 250, 'm');
     requireAtMost(this, 'memory', requireSize(this, 'memory', memory), 256, 'Mi');
+    const oomKillMode = props.oomKillMode ?? OomKillMode.SINGLE;
     this.deployment = new OnePerNodeDeployment(this, 'OnePerNode', {
       name: 'herder',
       namespace: props.namespace ?? Chart.of(this).namespace ?? 'default',
@@ -84,8 +93,10 @@ export class Herder extends Construct {
       replicas: props.replicas ?? 3,
       cpu,
       memory,
-      oomKillMode: props.oomKillMode ?? OomKillMode.SINGLE,
+      oomKillMode,
       labelPrefix: props.labelPrefix,
+      waitForAgent: oomKillMode === OomKillMode.SINGLE,
+      waitImage: props.waitImage,
     }).deployment;
   }
 }

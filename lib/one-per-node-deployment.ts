@@ -3,6 +3,7 @@ import * as kplus from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
 import { OomKillPolicy } from './oom-kill-policy';
+import { AGENT_IMAGE, DEFAULT_LABEL_PREFIX } from './private/contract';
 import { misuse } from './private/misuse';
 import {
   requireCpu,
@@ -13,6 +14,7 @@ import {
   requireReplicas,
   requireSize,
 } from './private/validation';
+import { waitForAgent } from './private/wait-for-agent';
 
 /**
  * Options of `OnePerNodeDeployment`.
@@ -65,6 +67,24 @@ export interface OnePerNodeDeploymentProps {
    * @default "cdk8s-oom-kill-mode"
    */
   readonly labelPrefix?: string;
+
+  /**
+   * Whether the pods wait, in an init container, until the agent of their node
+   * has made them `Single`: at most two minutes, and only as long as they carry
+   * the label. Without it, pods that are created together with the agent can run
+   * out of memory before it is there. Only with `OomKillMode.SINGLE`.
+   *
+   * @default false
+   */
+  readonly waitForAgent?: boolean;
+
+  /**
+   * The image of the init container, which needs `/bin/sh`, as a pinned
+   * reference. Only with `waitForAgent`.
+   *
+   * @default the image of the agent
+   */
+  readonly waitImage?: string;
 
   /**
    * The program to run.
@@ -122,7 +142,8 @@ export interface OnePerNodeDeploymentProps {
  * `deployment` is the cdk8s-plus Deployment, to add volumes and the like.
  *
  * The constructor throws, with the construct path, on invalid names, image,
- * replicas, quantities and labels, and on `labelPrefix` without `oomKillMode`.
+ * replicas, quantities and labels, on `labelPrefix` without `oomKillMode`, and on
+ * `waitForAgent` without `OomKillMode.SINGLE`.
  */
 export class OnePerNodeDeployment extends Construct {
   /** The Deployment. */
@@ -177,6 +198,7 @@ export class OnePerNodeDeployment extends Construct {
           securityContext,
         },
       ],
+      initContainers: this.initContainers(props),
     });
     this.deployment.select(kplus.LabelSelector.of({ labels: selector }));
     // `scheduling.spread()` would select by the hash of the construct path.
@@ -194,6 +216,24 @@ export class OnePerNodeDeployment extends Construct {
       }),
     );
     this.applyPolicy(props);
+  }
+
+  private initContainers(props: OnePerNodeDeploymentProps): kplus.ContainerProps[] {
+    if (!(props.waitForAgent ?? false)) {
+      if (props.waitImage !== undefined) {
+        throw misuse(this, 'waitImage without waitForAgent does nothing', 'both or neither');
+      }
+      return [];
+    }
+    if (props.oomKillMode !== OomKillMode.SINGLE) {
+      throw misuse(
+        this,
+        `waitForAgent waits for Single, and oomKillMode is ${props.oomKillMode ?? 'not given'}`,
+        'oomKillMode: OomKillMode.SINGLE',
+      );
+    }
+    const image = requirePinnedImage(this, props.waitImage ?? AGENT_IMAGE);
+    return [waitForAgent(image, props.labelPrefix ?? DEFAULT_LABEL_PREFIX)];
   }
 
   private applyPolicy(props: OnePerNodeDeploymentProps): void {

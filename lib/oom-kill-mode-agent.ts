@@ -7,6 +7,7 @@ import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { removeNamespace } from './private/cluster-scoped';
 import {
+  AGENT_IMAGE,
   DEFAULT_LABEL_PREFIX,
   modeLabel,
   requireLabelPrefix,
@@ -26,9 +27,6 @@ import {
   requireSeconds,
   requireSize,
 } from './private/validation';
-
-const DEFAULT_IMAGE =
-  'docker.io/curlimages/curl:8.20.0@sha256:b3f1fb2a51d923260350d21b8654bbc607164a987e2f7c84a0ac199a67df812a';
 
 const SCRIPT_DIR = '/opt/oom-kill-mode';
 const RUN_DIR = '/run/oom-kill-mode';
@@ -451,7 +449,7 @@ export class OomKillModeAgent extends Construct {
     const command = ['/bin/sh', `${SCRIPT_DIR}/agent.sh`];
     return {
       name: 'agent',
-      image: requirePinnedImage(this, props.image ?? DEFAULT_IMAGE),
+      image: requirePinnedImage(this, props.image ?? AGENT_IMAGE),
       imagePullPolicy: props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT,
       command,
       workingDir: RUN_DIR,

@@ -1,3 +1,7 @@
+import { SpawnSyncReturns, spawnSync } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import {
@@ -22,8 +26,10 @@ const PROPS: OnePerNodeDeploymentProps = {
 const ALL_PROPS: Required<OnePerNodeDeploymentProps> = {
   ...PROPS,
   namespace: 'sheep',
-  oomKillMode: OomKillMode.GROUP,
+  oomKillMode: OomKillMode.SINGLE,
   labelPrefix: 'oom.example.com',
+  waitForAgent: true,
+  waitImage: 'example.com/busybox:1',
   command: ['/bin/web'],
   args: ['--port', '80'],
   env: { LEVEL: 'debug', EMPTY: '' },
@@ -128,8 +134,31 @@ describe('OnePerNodeDeployment', () => {
     expect(spec.selector).toEqual({ matchLabels: SELECTOR });
     expect(spec.template.metadata.labels).toMatchObject({
       ...labels,
-      'oom.example.com/mode': 'Group',
+      'oom.example.com/mode': 'Single',
     });
+    expect(spec.template.spec.initContainers).toMatchObject([
+      {
+        name: 'wait-for-kill-mode',
+        image: 'example.com/busybox:1',
+        env: [
+          {
+            name: 'KILL_MODE',
+            valueFrom: { fieldRef: { fieldPath: "metadata.labels['oom.example.com/mode']" } },
+          },
+        ],
+        resources: {
+          requests: { cpu: '100m', memory: '32Mi' },
+          limits: { cpu: '100m', memory: '32Mi' },
+        },
+        securityContext: {
+          runAsUser: 65534,
+          runAsNonRoot: true,
+          readOnlyRootFilesystem: true,
+          allowPrivilegeEscalation: false,
+          capabilities: { drop: ['ALL'] },
+        },
+      },
+    ]);
     expect(spec.template.spec.tolerations).toBeUndefined();
     expect(spec.template.spec.securityContext).toMatchObject({ runAsNonRoot: true });
     expect(container(spec.template)).toMatchObject({
@@ -149,6 +178,58 @@ describe('OnePerNodeDeployment', () => {
         allowPrivilegeEscalation: false,
         capabilities: { drop: ['ALL'] },
       },
+    });
+  });
+
+  test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
+    [
+      'a group',
+      { waitForAgent: true, oomKillMode: OomKillMode.GROUP },
+      'waitForAgent waits for Single, and oomKillMode is Group; write oomKillMode: OomKillMode.SINGLE instead',
+    ],
+    [
+      'no mode',
+      { waitForAgent: true },
+      'waitForAgent waits for Single, and oomKillMode is not given; write',
+    ],
+    ['an image alone', { waitImage: 'example.com/x:1' }, 'waitImage without waitForAgent'],
+  ])('refuses to wait with %s', (_, props, message) => {
+    expect(() => deployment(props)).toThrow(`[test/web] ${message}`);
+  });
+
+  describe.each(['dash', 'busybox sh'])('the init container under %s', (shell) => {
+    const [init] = deployment({ oomKillMode: OomKillMode.SINGLE, waitForAgent: true }).spec.template
+      .spec.initContainers;
+    const [, , script = ''] = init?.command ?? [];
+
+    /** Runs it with a file in the place of the container's own, and says how it ended. */
+    function wait(mode: string, value?: string): SpawnSyncReturns<string> {
+      const file = join(mkdtempSync(join(tmpdir(), 'wait-')), 'memory.oom.group');
+      if (value !== undefined) {
+        writeFileSync(file, `${value}\n`);
+      }
+      return spawnSync(`${shell} -c "$SCRIPT"`, {
+        shell: true,
+        encoding: 'utf8',
+        timeout: 1500,
+        env: {
+          PATH: process.env.PATH,
+          SCRIPT: script.replace('/sys/fs/cgroup/memory.oom.group', file),
+          KILL_MODE: mode,
+        },
+      });
+    }
+
+    test.each([
+      { why: 'the agent was there', mode: 'Single', value: '0' },
+      { why: 'cgroup v1 has no such file', mode: 'Single' },
+      { why: 'the label was taken off a copy', mode: '', value: '1' },
+    ])('goes on where $why', ({ mode, value }) => {
+      expect(wait(mode, value)).toMatchObject({ status: 0, stderr: '' });
+    });
+
+    test('waits while the runtime said Group', () => {
+      expect(wait('Single', '1')).toMatchObject({ status: null, signal: 'SIGTERM' });
     });
   });
 
@@ -220,22 +301,30 @@ describe('Herder', () => {
   test('takes every option', () => {
     const props: Required<HerderProps> = {
       replicas: 1,
+      waitImage: 'example.com/busybox:1',
       namespace: 'sheep',
       image: 'example.com/herder:2',
       cpu: kplus.Cpu.millis(100),
       memory: Size.mebibytes(128),
-      oomKillMode: OomKillMode.GROUP,
+      oomKillMode: OomKillMode.SINGLE,
       labelPrefix: 'oom.example.com',
     };
     const { metadata, spec } = herder(props, 'elsewhere');
     expect(metadata.namespace).toBe('sheep');
     expect(spec.replicas).toBe(1);
-    expect(spec.template.metadata.labels).toMatchObject({ 'oom.example.com/mode': 'Group' });
+    expect(spec.template.metadata.labels).toMatchObject({ 'oom.example.com/mode': 'Single' });
+    expect(spec.template.spec.initContainers).toMatchObject([{ image: props.waitImage }]);
     const resources = { cpu: '100m', memory: '128Mi' };
     expect(container(spec.template)).toMatchObject({
       image: 'example.com/herder:2',
       resources: { requests: resources, limits: resources },
     });
+  });
+
+  test('waits for nothing in a group', () => {
+    const { spec } = herder({ oomKillMode: OomKillMode.GROUP });
+    expect(spec.template.metadata.labels).toMatchObject({ 'cdk8s-oom-kill-mode/mode': 'Group' });
+    expect(spec.template.spec.initContainers).toBeUndefined();
   });
 
   test('is in the namespace of its chart', () => {

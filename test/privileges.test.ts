@@ -44,6 +44,24 @@ const AGENT = {
   ],
 };
 
+/** Waits for the agent before the herder starts. */
+const WAIT = {
+  name: 'wait-for-kill-mode',
+  ports: undefined,
+  envFrom: undefined,
+  lifecycle: undefined,
+  volumeDevices: undefined,
+  securityContext: {
+    runAsUser: 65534,
+    runAsNonRoot: true,
+    privileged: false,
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    capabilities: { drop: ['ALL'] },
+  },
+  volumeMounts: undefined,
+};
+
 const HERDER = {
   pod: {
     hostNetwork: false,
@@ -61,6 +79,7 @@ const HERDER = {
     volumes: undefined,
   },
   containers: [
+    WAIT,
     {
       name: 'herder',
       ports: undefined,
@@ -162,7 +181,7 @@ describe.each([
 
 function privileges(manifest: Manifest) {
   const { spec } = template(manifest);
-  expect(spec.initContainers).toBeUndefined();
+  const { initContainers = [], containers } = spec as Partial<typeof spec>;
   return {
     pod: {
       hostNetwork: spec.hostNetwork,
@@ -175,7 +194,7 @@ function privileges(manifest: Manifest) {
       securityContext: spec.securityContext,
       volumes: spec.volumes,
     },
-    containers: spec.containers.map((container) => ({
+    containers: [...initContainers, ...(containers ?? [])].map((container) => ({
       name: container.name,
       ports: container.ports,
       envFrom: container.envFrom,

@@ -24,9 +24,9 @@ const drivers = {
   },
 } as const;
 
-// Seconds between two starts. A node that is not emulated would be ten times as fast: 40 starts a
+// Seconds between two starts. A node that is not emulated would be ten times as fast: 20 starts a
 // second, which is more than a kubelet and containerd get done.
-const PAUSE = 0.25;
+const PAUSE = 0.5;
 
 export type Driver = keyof typeof drivers;
 export type Qos = 'guaranteed' | 'burstable' | 'besteffort';

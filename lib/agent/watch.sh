@@ -44,11 +44,9 @@ rewatch() {
 
 # Runs beside the loop, as the parent of one inotifyd, to tell its beginning and its end.
 keep_inotifyd() {
-  list_watches
   ping=../ping$((GENERATION % 2))
-  set -f
-  # shellcheck disable=SC2086 # split on purpose, at line feeds only, without wildcards
-  inotifyd - $WATCHES "$ping:w" >&3 2>&1 &
+  # shellcheck disable=SC2046 # split on purpose, at line feeds only; no name in it has a wildcard
+  inotifyd - $(list_watches) "$ping:w" >&3 2>&1 &
   child=$!
   printf 'started\t%s\t%s\n' "$GENERATION" "$child" >&3
   # inotifyd does not say when it is ready. It adds its watches in order, so it is once it reports
@@ -66,19 +64,22 @@ keep_inotifyd() {
 # inotifyd gives up if one path does not exist, and mixes up paths that it was given twice.
 list_watches() {
   find_qos_directories
-  WATCHES=
   for path in $QOS_DIRECTORIES logs pod/*; do
-    if [ -e "$path" ]; then WATCHES=$WATCHES$path:n$NL; fi
+    if [ -e "$path" ]; then printf '%s:n\n' "$path"; fi
   done
-  for entry in $CONTAINERS; do
-    key=${entry%% *}
-    for link in "0/$key" "1/$key"; do
-      if [ -e "$link" ]; then WATCHES=$WATCHES$link:c$NL; fi
-    done
-    # For crun's container/ below it.
-    path=pod/${key%%-*}/${entry#* }
-    case $path in *.scope) if [ -d "$path" ]; then WATCHES=$WATCHES$path:n$NL; fi ;; esac
+  for links in 0 1; do
+    set -- "$links"/*
+    if [ "$GONE" = 0 ] && [ -L "$1" ]; then
+      printf '%s:c\n' "$@"
+    else
+      for link; do
+        if [ -e "$link" ]; then printf '%s:c\n' "$link"; fi
+      done
+    fi
   done
+  # For crun's container/ below it.
+  set -- pod/*/*.scope
+  if [ -e "$1" ]; then printf '%s:n\n' "$@"; fi
 }
 
 watch_started() { # generation, process number
@@ -136,6 +137,7 @@ watch_ended() { # generation
   case $COMPLAINT in
     '' | *'No such file'*)
       # Killed, or a cgroup went away while it started: try again, unless that is all that happens.
+      GONE=$((GONE + 1))
       if [ "$FAILURES" -lt 50 ]; then
         rewatch
         return 0

@@ -45,6 +45,7 @@ NL='
 TAB='	'
 HERE=$(cd "$(dirname "$0")" && pwd)
 TICKER=
+TIMED_READ=
 MISSING=' synced watching '
 
 for part in node pods watch api; do
@@ -74,9 +75,19 @@ log_text() { # level message key text
   esac
 }
 
+# busybox can wait without a process for it: for input that never comes.
+pause() { # seconds
+  if [ -n "$TIMED_READ" ]; then
+    # shellcheck disable=SC3045 # only where prepare() found that it works
+    read -r -t "$1" _ <&5 || :
+  else
+    sleep "$1" || :
+  fi
+}
+
 every() { # seconds, word
   while :; do
-    sleep "$1" || :
+    pause "$1"
     printf '%s\n' "$2" >&3
   done
 }
@@ -112,12 +123,12 @@ tick() {
 
 # A child that died is there until somebody waits for it, but only as a zombie.
 runs() { # process number
-  { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null && [ "$state" != Z ]
+  { IFS=' ' read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null && [ "$state" != Z ]
 }
 
 # Whatever died is started again. The ticker and the API server's bookmarks both lead here.
 check_children() {
-  check_keeper
+  check_keepers
   check_api
   if ! runs "$TICKER"; then start_ticker; fi
 }
@@ -129,15 +140,19 @@ prepare() {
     if [ -d "$farm" ] && [ "${farm##*.}" -gt "$last" ]; then last=${farm##*.}; fi
   done
   farm=$RUN_DIR/farm.$((last + 1))
-  rm -f "$RUN_DIR/ready" "$RUN_DIR/queue"
+  rm -f "$RUN_DIR/ready" "$RUN_DIR/queue" "$RUN_DIR/idle"
   mkdir -p "$farm/0" "$farm/1" "$farm/pod"
-  mkfifo "$RUN_DIR/queue"
+  mkfifo "$RUN_DIR/queue" "$RUN_DIR/idle"
   cd "$farm"
   printf '0\n' >../up
   : >../ping0
   : >../ping1
   ln -s "$CONTAINER_LOGS" logs
-  exec 3<>../queue
+  exec 3<>../queue 5<>../idle
+  status=0
+  # shellcheck disable=SC3045 # dash fails with another status than a time that is up
+  { read -r -t 0.01 _ <&5; } 2>/dev/null || status=$?
+  if [ "$status" = 1 ]; then TIMED_READ=yes; fi
   heartbeat
 }
 

@@ -84,7 +84,7 @@ follow_pods() {
       # Gone, unknown version, or a stream that made no sense: start over with a list.
       case $status:$code in 410:* | *:410 | *:504 | *:599) version=- ;; esac
     fi
-    sleep "$delay" || :
+    pause "$delay"
     delay=$((delay * 2))
     if [ "$delay" -gt 30 ]; then delay=30; fi
   done

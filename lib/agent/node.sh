@@ -5,6 +5,8 @@ FILE=memory.oom.group
 DRIVER=
 SLICE=
 NODE_VALUE=
+# Set once any container has a cgroup of crun's below its own: then the others may get one as well.
+CRUN=
 
 # The kubepods root and the driver's way of naming differ per distribution; our own pod shows both.
 find_kubepods() {
@@ -38,7 +40,23 @@ read_node_value() { # own pod's cgroup
   NODE_VALUE=0
   for file in "$1"/*/"$FILE"; do
     if read_value "$file" && [ "$VALUE" = 1 ]; then NODE_VALUE=1; fi
+    if [ -d "${file%/*}/container" ]; then found_crun; fi
   done
+}
+
+# crun keeps a container's processes in container/, which it makes a little later than its parent.
+found_crun() {
+  CRUN=yes
+}
+
+may_have_crun() {
+  [ -n "$CRUN" ]
+}
+
+list_scopes() {
+  may_have_crun || return 0
+  set -- pod/*/*.scope
+  if [ -e "$1" ]; then printf '%s:n\n' "$@"; fi
 }
 
 # systemd's names have no dashes within a part.
@@ -114,6 +132,6 @@ restore() { # directory, "sandbox" or "container"
 
 # The time that no change of the clock can touch, in seconds.
 read_uptime() {
-  read -r UPTIME _ </proc/uptime
+  IFS=' ' read -r UPTIME _ </proc/uptime
   UPTIME=${UPTIME%%.*}
 }

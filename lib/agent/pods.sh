@@ -1,8 +1,9 @@
 # shellcheck shell=sh
 # What is wanted: the opted-in pods, their containers, and the farm of links that says so.
 
-# One line for each opted-in pod: number, uid, underscored uid, mode, namespace, name, overrides, the
-# last as "," or ",name=0,name=1,". "The current pod" is the one whose fields were read last.
+# One line for each opted-in pod: number, uid, underscored uid, mode, namespace, name, overrides as ","
+# or ",name=0,name=1,", and the directory of the sandbox ("new" before there is any container, "-" if
+# nobody knows). "The current pod" is the one whose fields were read last.
 PODS=
 LAST_NUMBER=0
 # One line for each container cgroup: its key, which is the name of its link, <pod's number>-<start of
@@ -18,18 +19,18 @@ GONE=0
 
 read_fields() { # record
   IFS=' '
-  # shellcheck disable=SC2086 # split on purpose: seven checked words without blanks or wildcards
+  # shellcheck disable=SC2086 # split on purpose: eight checked words without blanks or wildcards
   set -- $1
   IFS=$NL
-  NUMBER=$1 CGROUP_UID=$2 UNDERSCORED_UID=$3 MODE=$4 NAMESPACE=$5 NAME=$6 OVERRIDES=$7
+  NUMBER=$1 CGROUP_UID=$2 UNDERSCORED_UID=$3 MODE=$4 NAMESPACE=$5 NAME=$6 OVERRIDES=$7 SANDBOX=$8
 }
 
 # Makes the pod with this UID the current one.
 find_pod() { # uid
   case $PODS in *" $1 "*) ;; *) return 1 ;; esac
-  for RECORD in $PODS; do
-    case $RECORD in *" $1 "*)
-      read_fields "$RECORD"
+  for record in $PODS; do
+    case $record in *" $1 "*)
+      read_fields "$record"
       return 0
       ;;
     esac
@@ -38,9 +39,9 @@ find_pod() { # uid
 
 # Makes the pod that a link or a directory belongs to the current one.
 find_pod_of() { # number, and whatever follows it
-  for RECORD in $PODS; do
-    case $RECORD in "${1%%[!0-9]*} "*)
-      read_fields "$RECORD"
+  for record in $PODS; do
+    case $record in "${1%%[!0-9]*} "*)
+      read_fields "$record"
       return 0
       ;;
     esac
@@ -48,19 +49,23 @@ find_pod_of() { # number, and whatever follows it
   return 1
 }
 
-replace_pod() { # old record, new record or nothing
+# Writes the current pod's line anew, or leaves it out.
+replace_pod() { # new record or nothing
   kept=
   for record in $PODS; do
-    if [ "$record" != "$1" ]; then kept=$kept$record$NL; fi
+    case $record in
+      "$NUMBER "*) if [ -n "$1" ]; then kept=$kept$1$NL; fi ;;
+      *) kept=$kept$record$NL ;;
+    esac
   done
-  PODS=$kept${2:+$2$NL}
+  PODS=$kept
 }
 
 # A pod is opted in, or its label or annotation changed.
 opt_in() { # uid, mode, namespace, name, overrides
   if find_pod "$1"; then
     if [ "$MODE" = "$2" ] && [ "$OVERRIDES" = "$5" ]; then return 0; fi
-    replace_pod "$RECORD" "$NUMBER $1 $UNDERSCORED_UID $2 $3 $4 $5"
+    replace_pod "$NUMBER $1 $UNDERSCORED_UID $2 $3 $4 $5 $SANDBOX"
     find_pod "$1"
     log info 'pod changed' pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
     rechoose
@@ -68,7 +73,7 @@ opt_in() { # uid, mode, namespace, name, overrides
   fi
   LAST_NUMBER=$((LAST_NUMBER + 1))
   underscore "$1"
-  PODS="$PODS$LAST_NUMBER $1 $UNDERSCORED $2 $3 $4 $5$NL"
+  PODS="$PODS$LAST_NUMBER $1 $UNDERSCORED $2 $3 $4 $5 new$NL"
   find_pod "$1"
   log info 'pod opted in' pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
   attach || :
@@ -77,7 +82,7 @@ opt_in() { # uid, mode, namespace, name, overrides
 # Containers go back to the node value, and are none of our business from then on.
 opt_out() { # uid
   find_pod "$1" || return 0
-  replace_pod "$RECORD" ''
+  replace_pod ''
   # The links first: from here on no event that is still queued can write.
   rm -f "0/$NUMBER-"* "1/$NUMBER-"*
   kept=
@@ -85,7 +90,7 @@ opt_out() { # uid
     case $entry in
       "$NUMBER-"*)
         directory=pod/$NUMBER/${entry#* }
-        if is_sandbox "$directory"; then restore "$directory" sandbox; else restore "$directory" container; fi
+        if looks_like_sandbox "$directory"; then restore "$directory" sandbox; else restore "$directory" container; fi
         ;;
       *) kept=$kept$entry$NL ;;
     esac
@@ -95,8 +100,9 @@ opt_out() { # uid
   log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
 }
 
-# The sandbox (pause) is the container of the current pod that has no log file, where others have one.
-is_sandbox() { # directory
+# Of the containers that were there before us, the sandbox is the one without a log file, where others
+# have one.
+looks_like_sandbox() { # directory
   find_id "${1##*/}" || return 1
   for log_file in "logs/${NAME}_${NAMESPACE}_"*"-$ID.log"; do
     if [ -L "$log_file" ]; then return 1; fi
@@ -132,24 +138,53 @@ look_again() {
 }
 
 adopt_all() {
-  for directory in "pod/$NUMBER"/*/; do
-    directory=${directory%/}
-    adopt "${directory##*/}" || :
+  for path in "pod/$NUMBER"/*/; do
+    path=${path%/}
+    adopt "${path##*/}" || :
   done
+}
+
+# Every runtime but CRI-O starts a pod with its sandbox (pause), to which the kubelet gives no mode, and
+# so do we. It is known by being alone, and, should that be wrong, by having got a mode nonetheless.
+is_sandbox() { # directory within the current pod's
+  case $SANDBOX in
+    "$1") ! { read_value "pod/$NUMBER/$1/$FILE" && [ "$VALUE" = 1 ]; } ;;
+    new)
+      case $1 in crio-*) alone=no ;; *) alone=yes ;; esac
+      for directory in "pod/$NUMBER"/*/; do
+        directory=${directory%/}
+        directory=${directory##*/}
+        if [ "$directory" != "$1" ] && find_id "$directory"; then alone=no; fi
+      done
+      if [ "$alone" = yes ]; then SANDBOX=$1; else SANDBOX=-; fi
+      replace_pod "$NUMBER $CGROUP_UID $UNDERSCORED_UID $MODE $NAMESPACE $NAME $OVERRIDES $SANDBOX"
+      [ "$alone" = yes ] && is_sandbox "$1"
+      ;;
+    *) return 1 ;;
+  esac
 }
 
 # A container cgroup of the current pod, perhaps a new one. Fails if it has no file (yet).
 adopt() { # directory within the pod's
   find_id "${1%/container}" || return 0
   [ -e "pod/$NUMBER/$1/$FILE" ] || return 1
+  if is_sandbox "$1"; then return 0; fi
+  find_id "${1%/container}"
   leaf=
-  case $1 in */container) leaf=c ;; esac
+  case $1 in */container)
+    leaf=c
+    found_crun
+    ;;
+  esac
   # The start of the id is enough for a name, and short events are read faster; all of it if not.
   for key in "$NUMBER-${ID%"${ID#????????}"}$leaf" "$NUMBER-$ID$leaf"; do
     link=0/$key
     if ! [ -L "$link" ]; then link=1/$key; fi
     if ! [ -L "$link" ]; then break; fi
-    if [ "$link" -ef "pod/$NUMBER/$1/$FILE" ]; then return 0; fi
+    if [ "$link" -ef "pod/$NUMBER/$1/$FILE" ]; then
+      adopt_inner "$1"
+      return 0
+    fi
   done
   choose "$1"
   ln -s "../pod/$NUMBER/$1/$FILE" "$WANTED/$key" 2>/dev/null || return 0
@@ -157,8 +192,15 @@ adopt() { # directory within the pod's
   NEW_CONTAINERS=$NEW_CONTAINERS$key$NL
   enforce "$WANTED/$key"
   rewatch
-  # crun puts the processes one level deeper.
-  if [ -z "$leaf" ] && [ -d "pod/$NUMBER/$1/container" ]; then adopt "$1/container" || :; fi
+  # It may come before there is a watch for it.
+  if may_have_crun; then NEW_PODS=$NEW_PODS$NUMBER$NL; fi
+  adopt_inner "$1"
+}
+
+# crun's level below a container's.
+adopt_inner() { # directory within the pod's
+  case $1 in */container) return 0 ;; esac
+  if [ -d "pod/$NUMBER/$1/container" ]; then adopt "$1/container" || look_again; fi
 }
 
 # The value that the current pod wants for one of its containers.

@@ -1,16 +1,17 @@
 # shellcheck shell=sh
 # What happens on the node: inotifyd, started, replaced and restarted, and its events.
 
-# Each inotifyd has a number. STARTING is the newest one's until it is up; AGAIN says that more came
-# to watch since it was started.
+# Each inotifyd has a number, counted up. STARTING is the newest one's until it is up, ENDING the one's
+# before it until it is gone; AGAIN says that there is more to watch than the newest one was told.
 GENERATION=0
 STARTING=
+ENDING=
 AGAIN=
-# Process numbers: the inotifyd that is up, the newest one, its keeper, and "<generation>:<keeper>" of
-# all keepers that were not waited for yet.
+# The number of the one that is up, and process numbers: its own, the newest one's, and all keepers', as
+# "<generation>:<keeper>".
+UP=
 INOTIFYD=
 NEWEST=
-KEEPER=
 KEEPERS=
 # What the starting one is going to watch for the first time.
 UNCHECKED=
@@ -20,10 +21,10 @@ COMPLAINT=
 FAILURES=0
 POLLER=
 
-# Starts an inotifyd with today's watches. While one is starting, the next one waits: a burst of new
-# cgroups costs a few starts, not one each.
+# Starts an inotifyd with today's watches. While one is starting or ending, the next one waits: so a
+# burst of new cgroups costs a few starts, not one each, and no report can be taken for another's.
 rewatch() {
-  if [ -n "$STARTING" ]; then
+  if [ -n "$STARTING$ENDING" ]; then
     AGAIN=yes
     return 0
   fi
@@ -38,7 +39,6 @@ rewatch() {
   UNSCANNED=$UNSCANNED$NEW_PODS
   NEW_PODS=
   keep_inotifyd &
-  KEEPER=$!
   KEEPERS="$KEEPERS $GENERATION:$!"
 }
 
@@ -51,11 +51,11 @@ keep_inotifyd() {
   printf 'started\t%s\t%s\n' "$GENERATION" "$child" >&3
   # inotifyd does not say when it is ready. It adds its watches in order, so it is once it reports
   # what is done to the last one.
-  while kill -0 "$child" 2>/dev/null; do
+  while runs "$child"; do
+    pause 0.01
     read -r up <../up
     if [ "$up" = "$GENERATION" ]; then break; fi
     : >"$ping"
-    sleep 0.01
   done
   wait "$child" 2>/dev/null || :
   printf 'ended\t%s\n' "$GENERATION" >&3
@@ -77,9 +77,7 @@ list_watches() {
       done
     fi
   done
-  # For crun's container/ below it.
-  set -- pod/*/*.scope
-  if [ -e "$1" ]; then printf '%s:n\n' "$@"; fi
+  list_scopes
 }
 
 watch_started() { # generation, process number
@@ -93,8 +91,12 @@ watch_is_up() { # path of the ping
   STARTING=
   FAILURES=0
   before=$INOTIFYD
-  stop_inotifyd
+  if [ -n "$before" ]; then
+    ENDING=$UP
+    kill "$before" 2>/dev/null || :
+  fi
   INOTIFYD=$NEWEST
+  UP=$GENERATION
   if [ -n "$POLLER" ]; then
     kill "$POLLER" 2>/dev/null || :
     POLLER=
@@ -118,11 +120,6 @@ watch_is_up() { # path of the ping
   become_ready watching
 }
 
-stop_inotifyd() {
-  if [ -n "$INOTIFYD" ]; then kill "$INOTIFYD" 2>/dev/null || :; fi
-  INOTIFYD=
-}
-
 watch_complained() { # text
   COMPLAINT=$1
 }
@@ -130,7 +127,11 @@ watch_complained() { # text
 # An inotifyd ended: the old one, as it should, or one that we need.
 watch_ended() { # generation
   wait_for_keeper "$1"
-  if [ "$1" != "$GENERATION" ]; then return 0; fi
+  if [ "$1" = "$ENDING" ]; then ENDING=; fi
+  if [ "$1" != "$GENERATION" ]; then
+    if [ -n "$AGAIN" ]; then rewatch; fi
+    return 0
+  fi
   if [ -z "$STARTING" ]; then INOTIFYD=; fi
   STARTING=
   FAILURES=$((FAILURES + 1))
@@ -167,13 +168,18 @@ wait_for_keeper() { # generation
   IFS=$NL
 }
 
-# A keeper that was killed cannot tell that its inotifyd ends, or is up.
-check_keeper() {
-  if [ -n "$POLLER" ] || runs "$KEEPER"; then return 0; fi
-  if [ "$NEWEST" != "$INOTIFYD" ] && [ -n "$NEWEST" ]; then kill "$NEWEST" 2>/dev/null || :; fi
-  stop_inotifyd
-  STARTING=
-  rewatch
+# A keeper that was killed cannot tell that its inotifyd is up, or ended; that one goes as well.
+check_keepers() {
+  IFS=' '
+  # shellcheck disable=SC2086 # split on purpose: pairs of numbers
+  set -- $KEEPERS
+  IFS=$NL
+  for keeper; do
+    if ! runs "${keeper#*:}"; then
+      if [ "${keeper%%:*}" = "$GENERATION" ] && [ -n "$NEWEST" ]; then kill "$NEWEST" 2>/dev/null || :; fi
+      watch_ended "${keeper%%:*}"
+    fi
+  done
 }
 
 # Every tick is a chance that inotify is to be had again.

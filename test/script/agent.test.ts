@@ -150,20 +150,46 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     await eventually('0', () => node.read(cgroup) === '0', agent);
   });
 
-  test('gives the pause container back what it had', async () => {
+  test('leaves the sandbox of a new pod alone', async () => {
+    start();
+    const group = pod('Group');
+    api.setPod(group);
+    await agent.ready();
+    const directory = node.createPod(group.uid);
+    await aWhile(50);
+    const cgroup = node.createContainer(directory, containerId(), '0');
+    await eventually('1', () => node.read(cgroup) === '1', agent);
+    expect(node.read(node.sandbox(directory))).toBe('0');
+    api.removeLabel(group.uid);
+    await eventually('let go', () => agent.logged('no longer opted in').length === 1, agent);
+    expect(node.read(node.sandbox(directory))).toBe('0');
+    expect(node.read(cgroup)).toBe('1');
+  });
+
+  test('gives the sandbox of a pod that ran before it back what it had', async () => {
     start();
     const group = pod('Group');
     const directory = node.createPod(group.uid);
-    const pause = node.createContainer(directory, containerId(), '0');
     const id = containerId();
     const cgroup = node.createContainer(directory, id, '1');
     node.createLog(group, 'app', id);
     api.setPod(group);
     await agent.ready();
     api.removeLabel(group.uid);
-    await eventually('0', () => node.read(pause) === '0', agent);
     await eventually('let go', () => agent.logged('no longer opted in').length === 1, agent);
+    expect(node.read(node.sandbox(directory))).toBe('0');
     expect(node.read(cgroup)).toBe('1');
+  });
+
+  test('takes no container for a sandbox for long', async () => {
+    start({ environment: { RESYNC_SECONDS: '1' } });
+    const single = pod('Single');
+    api.setPod(single);
+    await agent.ready();
+    const directory = node.createPod(single.uid);
+    await aWhile(100);
+    node.write(node.sandbox(directory), '1');
+    await eventually('0', () => node.read(node.sandbox(directory)) === '0', agent);
   });
 
   test('treats an invalid mode as none, and says so', async () => {
@@ -234,7 +260,9 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   });
 
   test("writes crun's own level, and nothing else inside a container or beside it", async () => {
-    start({ layout: LAYOUTS['systemd driver, CRI-O'] as Layout });
+    node = new FakeNode(LAYOUTS['systemd driver, CRI-O'] as Layout);
+    node.createCgroup(`${node.own}/container`, '1');
+    agent = new Agent(node, api, shell);
     const single = pod('Single');
     const directory = node.createPod(single.uid);
     api.setPod(single);

@@ -33,6 +33,8 @@ export interface Layout {
   pod(uid: string, qos: Qos): string;
   /** The directory of a container, below the pod's. */
   container(id: string): string;
+  /** Whether a pod has a sandbox container: CRI-O does without. */
+  readonly sandbox: boolean;
 }
 
 export type Qos = 'guaranteed' | 'burstable' | 'besteffort';
@@ -55,6 +57,7 @@ function systemd(slice: string, container: (id: string) => string, root?: string
   const top = root ?? `${slice}.slice`;
   return {
     container,
+    sandbox: !container('').startsWith('crio'),
     pod: (uid, qos) => {
       const name = `pod${uid.replaceAll('-', '_')}.slice`;
       return qos === 'guaranteed'
@@ -67,6 +70,7 @@ function systemd(slice: string, container: (id: string) => string, root?: string
 function cgroupfs(top: string, container: (id: string) => string): Layout {
   return {
     container,
+    sandbox: !container('').startsWith('crio'),
     pod: (uid, qos) => (qos === 'guaranteed' ? `${top}/pod${uid}` : `${top}/${qos}/pod${uid}`),
   };
 }
@@ -95,6 +99,8 @@ export class FakeNode {
   /** The directory of the agent's own container, below the cgroup root. */
   public readonly own: string;
 
+  private readonly sandboxes = new Map<string, string>();
+
   public constructor(
     public readonly layout: Layout,
     options: { nodeValue?: string; ownQos?: Qos; version?: 1 | 2 } = {},
@@ -113,10 +119,23 @@ export class FakeNode {
     this.own = this.createContainer(pod, containerId(), options.nodeValue ?? '1');
   }
 
+  /** Creates a pod's cgroup, and its sandbox in it, to which a kubelet gives no mode. */
   public createPod(uid: string, qos: Qos = 'burstable'): string {
     const pod = this.layout.pod(uid, qos);
     mkdirSync(join(this.cgroupRoot, pod), { recursive: true });
+    if (this.layout.sandbox) {
+      this.sandboxes.set(pod, this.createContainer(pod, containerId(), '0'));
+    }
     return pod;
+  }
+
+  /** The sandbox of a pod that `createPod` made. */
+  public sandbox(pod: string): string {
+    const sandbox = this.sandboxes.get(pod);
+    if (sandbox === undefined) {
+      throw new Error(`${pod} has no sandbox`);
+    }
+    return sandbox;
   }
 
   /** Creates a container's cgroup with a value, as the kernel (0) or runc (1) leaves it. */

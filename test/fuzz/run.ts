@@ -5,21 +5,45 @@
  * FUZZ_SEED      repeats a run     [random]
  */
 import { fuzzAwk } from './awk';
+import { liveThrough } from './node';
 import { Random } from './random';
 
 async function main(): Promise<void> {
   const seconds = Number(process.env.FUZZ_SECONDS ?? 60);
   const seed = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31));
   console.log(`FUZZ_SEED=${seed} FUZZ_SECONDS=${seconds}`);
+  const fail = (text: string) => {
+    console.log(`\nFAILED with FUZZ_SEED=${seed}\n${text}`);
+    process.exit(1);
+  };
   const random = new Random(seed);
   const began = Date.now();
+  const lives = random.seed();
+
   const parser = await fuzzAwk(random.seed(), began + seconds * 400);
   console.log(`pods.awk: ${parser.cases} events and lists`);
   if (parser.failure !== undefined) {
-    console.log(`\nFAILED with FUZZ_SEED=${seed}\n${parser.failure}`);
-    process.exit(1);
+    fail(parser.failure);
   }
-  console.log(`${parser.cases} cases`);
+
+  const end = began + seconds * 1000;
+  const next = new Random(lives);
+  let count = 0;
+  let steps = 0;
+  // Two at a time: most of a life is waiting.
+  const liveAndLive = async () => {
+    while (Date.now() < end) {
+      const life = await liveThrough(next.seed(), end);
+      count += 1;
+      steps += life.steps;
+      if (life.failure !== undefined) {
+        fail(`${life.story}\n\n${life.failure}`);
+      }
+    }
+  };
+  await Promise.all([liveAndLive(), liveAndLive()]);
+  console.log(`agent: ${count} lives, ${steps} steps`);
+  console.log(`${parser.cases + steps} cases`);
 }
 
 void main();

@@ -21,16 +21,21 @@ process.on('exit', () => {
   rmSync(SCRATCH, { recursive: true });
 });
 
+/** Whether the program tells when a watch is open. */
+const CONNECTS = readFileSync(PROGRAM, 'utf8').includes('"connected"');
+
 type Phase = 'list' | 'watch';
 
 /** One input for one process, and what has to come of it. */
 interface Input {
   readonly phase: Phase;
-  /** The answer, cut into what can be left out to find a smaller one that still fails. */
+  /** The head of the HTTP answer; empty if there was none. */
+  readonly head: string;
+  /** The body of the answer, cut into what can be left out to find a smaller one that still fails. */
   readonly parts: string[];
   /** curl's last line, as "<status> <exit code>", or nothing if curl was killed. */
   readonly answer: string | undefined;
-  readonly judge: (parts: string[], said: Decision) => string | undefined;
+  readonly judge: (this: Circumstances, parts: string[], said: Decision) => string | undefined;
 }
 
 /** Tries one random input after the other; returns how many events and lists it was, or a failure. */
@@ -75,18 +80,51 @@ function makeInput(random: Random): Input {
   const answer = random.chance(0.95)
     ? `${random.pick([200, 200, 200, 410, 0, 503])} ${random.pick([0, 0, 18, 28, 92])}`
     : undefined;
-  if (random.chance(0.4)) {
-    return { answer, ...makeList(random, documents) };
+  const phase = random.chance(0.4) ? 'list' : 'watch';
+  if (random.chance(0.02)) {
+    return { phase, head: '', parts: [], answer: `000 ${random.pick([6, 7, 60])}`, judge: exactly };
   }
-  const events = random.times(longest > 2_000 ? 20 : 400, () => `${documents.event()}\n`);
+  const head = makeHead(random);
+  return {
+    head,
+    answer,
+    ...(phase === 'list'
+      ? makeList(random, documents)
+      : makeWatch(random, documents, longest > 2_000 ? 20 : 400)),
+  };
+}
+
+function makeHead(random: Random): string {
+  const status = random.pick(['200 OK', '200 OK', '200 ', '410 Gone', '403 Forbidden']);
+  const fields = random.times(random.int(6), () =>
+    random.pick([
+      'Audit-Id: 0f5c1d2e-1111-4222-8333-444444444444',
+      'Content-Type: application/json',
+      'Warning: 299 - "a } b { \\ c"',
+      `X-Long: ${random.text('abc ', random.size(8_000))}`,
+      'answer: 200 0',
+    ]),
+  );
+  return `${[`HTTP/1.1 ${status}`, ...fields].join('\r\n')}\r\n\r\n`;
+}
+
+interface Circumstances {
+  readonly answer: string;
+  readonly phase: Phase;
+}
+
+type Body = Omit<Input, 'answer' | 'head'>;
+
+function makeWatch(random: Random, documents: Documents, count: number): Body {
+  const events = random.times(count, () => `${documents.event()}\n`);
   const breakage = random.int(6);
   if (breakage === 0) {
     events.push(cut(random, documents.event()));
-    return { phase: 'watch', parts: events, answer, judge: exactly };
+    return { phase: 'watch', parts: events, judge: exactly };
   }
   if (breakage === 1) {
     events.push(`${documents.error()}\n`);
-    return { phase: 'watch', parts: events, answer, judge: exactly };
+    return { phase: 'watch', parts: events, judge: exactly };
   }
   if (breakage === 2) {
     const at = random.int(events.length);
@@ -98,12 +136,12 @@ function makeInput(random: Random): Input {
       () =>
         `${documents.event().replace(random.pick(['":"', '":{', '{"', ',"']), (s) => `${s}\n`)}\n`,
     ])();
-    return { phase: 'watch', parts: spliced(events, at, 0, broken), answer, judge: atMost };
+    return { phase: 'watch', parts: spliced(events, at, 0, broken), judge: atMost };
   }
-  return { phase: 'watch', parts: events, answer, judge: exactly };
+  return { phase: 'watch', parts: events, judge: exactly };
 }
 
-function makeList(random: Random, documents: Documents): Omit<Input, 'answer'> {
+function makeList(random: Random, documents: Documents): Body {
   const phase = 'list';
   switch (random.int(8)) {
     case 0:
@@ -142,7 +180,7 @@ function judge(awk: string[], input: Input, parts: string[]): string | undefined
   writeFileSync(events, '');
   const tail = input.answer === undefined ? '' : `\nanswer ${input.answer}\n`;
   const result = spawnSync(command, [...args, '-f', PROGRAM], {
-    input: parts.join('') + tail,
+    input: input.head + parts.join('') + tail,
     env: { EVENTS: events, PHASE: input.phase, LABEL_PREFIX: PREFIX, LC_ALL: 'C' },
     encoding: 'utf8',
     timeout: SECONDS * 1000,
@@ -156,11 +194,16 @@ function judge(awk: string[], input: Input, parts: string[]): string | undefined
     return `exit code ${result.status}: ${result.stderr}`;
   }
   const said = { lines: lines(readFileSync(events, 'utf8')), outcome: result.stdout.trimEnd() };
+  if (CONNECTS && input.phase === 'watch' && input.head.startsWith('HTTP/1.1 200')) {
+    if (said.lines.shift() !== 'connected') {
+      return 'does not say that it is connected';
+    }
+  }
   const odd = said.lines.find((line) => !GRAMMAR.test(line));
   if (odd !== undefined) {
     return `said what is not in its grammar: ${JSON.stringify(odd)}`;
   }
-  return input.judge.call({ answer: input.answer ?? '0 0' }, parts, said);
+  return input.judge.call({ answer: input.answer ?? '0 0', phase: input.phase }, parts, said);
 }
 
 const UID = '([0-9a-f-]{36}|[0-9a-f]{32})';
@@ -174,11 +217,11 @@ function lines(text: string): string[] {
 }
 
 /** Everything is well-formed, but for a last line that is not complete. */
-function exactly(this: { answer: string }, parts: string[], said: Decision): string | undefined {
+function exactly(this: Circumstances, parts: string[], said: Decision): string | undefined {
   const reference = new Reference();
   const text = parts.join('');
-  if (text.trimStart().startsWith('{"kind"')) {
-    reference.list(JSON.parse(text) as Record<string, unknown>);
+  if (this.phase === 'list') {
+    reference.list(JSON.parse(text || '{}') as Record<string, unknown>);
   } else {
     for (const line of text.split('\n').slice(0, -1)) {
       reference.event(JSON.parse(line) as Record<string, unknown>);
@@ -188,7 +231,7 @@ function exactly(this: { answer: string }, parts: string[], said: Decision): str
 }
 
 /** Up to the broken line all that is due, from there on only what well-formed lines say. */
-function atMost(this: { answer: string }, parts: string[], said: Decision): string | undefined {
+function atMost(this: Circumstances, parts: string[], said: Decision): string | undefined {
   const text = parts.join('').split('\n').slice(0, -1);
   const sound = new Reference();
   const allowed = new Set<string>();
@@ -313,6 +356,9 @@ async function chunks(random: Random): Promise<string | undefined> {
   let said = '';
   child.stderr.on('data', (data: Buffer) => (said += data.toString()));
   const reference = new Reference();
+  const head = 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n';
+  const greeting = CONNECTS ? ['connected'] : [];
+  child.stdin.write(head);
   try {
     for (let count = 0; count < 15; count += 1) {
       const line = documents.event();
@@ -323,7 +369,7 @@ async function chunks(random: Random): Promise<string | undefined> {
         at += size;
       }
       reference.event(JSON.parse(line) as Record<string, unknown>);
-      const expected = reference.lines.map((one) => `${one}\n`).join('');
+      const expected = [...greeting, ...reference.lines].map((one) => `${one}\n`).join('');
       const end = Date.now() + 5_000;
       while (said.length < expected.length && Date.now() < end) {
         await new Promise((done) => setTimeout(done, 1));

@@ -127,6 +127,9 @@ export class Life {
 
   public async end(): Promise<void> {
     clearInterval(this.sampler);
+    if (this.failure !== undefined && this.started) {
+      this.note(`left:${this.family()}`);
+    }
     if (this.sampler !== undefined) {
       await this.agent.stop('SIGKILL');
     }
@@ -571,7 +574,7 @@ export class Life {
               one !== this.agent.pid && !/^(find|head|ln|mkdir|mkfifo|mv|rm)$/.test(called),
           ),
         );
-        this.note(`kill ${name} ${pid}`);
+        this.note(`kill ${name} ${pid} of${this.family()}`);
         try {
           process.kill(pid, 'SIGKILL');
         } catch {
@@ -613,7 +616,9 @@ export class Life {
       this.apiFaults += 1;
     } else {
       // One by one: whoever starts the others again could be the next to go.
-      await pause(2_500);
+      await pause(1_000);
+      api.bookmark(); // A real server sends one every minute.
+      await pause(1_500);
     }
   }
 
@@ -723,6 +728,20 @@ export class Life {
     if (existsSync(this.trap)) {
       throw new Error('the agent ran what a pod says');
     }
+  }
+
+  /** Who is whose child, for the story. */
+  private family(): string {
+    return [...this.processes()]
+      .map(([pid, name]) => {
+        try {
+          const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+          return ` ${/\) \S+ (\S+)/.exec(stat)?.[1] ?? '?'}>${pid}:${name}`;
+        } catch {
+          return '';
+        }
+      })
+      .join('');
   }
 
   /** The names of the processes of the agent's group. */

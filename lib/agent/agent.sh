@@ -46,7 +46,7 @@ TAB='	'
 HERE=$(cd "$(dirname "$0")" && pwd)
 TICKER=
 TIMED_READ=
-MISSING=' synced watching '
+MISSING=' synced connected watching '
 
 for part in node pods watch api; do
   # shellcheck source=/dev/null # each of them is checked by itself
@@ -97,8 +97,8 @@ start_ticker() {
   TICKER=$!
 }
 
-# Ready is whoever watches the node and has heard of every pod, once.
-become_ready() { # "synced" or "watching"
+# Ready is whoever watches the node, has heard of every pod, and is going to hear of the next one.
+become_ready() { # "synced", "connected" or "watching"
   case $MISSING in
     *" $1 "*) MISSING=${MISSING%% "$1" *}${MISSING#* "$1"} ;;
     *) return 0 ;;
@@ -121,9 +121,9 @@ tick() {
   retry_inotify
 }
 
-# A child that died is there until somebody waits for it, but only as a zombie.
+# A child that died is there until somebody waits for it, but without memory.
 runs() { # process number
-  { IFS=' ' read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null && [ "$state" != Z ]
+  { IFS=' ' read -r pages _ <"/proc/$1/statm"; } 2>/dev/null && [ "$pages" != 0 ]
 }
 
 # Whatever died is started again. The ticker and the API server's bookmarks both lead here.
@@ -201,6 +201,7 @@ run() {
       pod) api_pod "$path" "$rest" ;;
       gone) opt_out "$path" ;;
       synced) api_synced ;;
+      connected) become_ready connected ;;
       tick) tick ;;
       alive) check_children ;;
       *) log_text warn 'unknown event' event "$kind" ;;

@@ -19,7 +19,7 @@ request() { # kind of object, query, seconds
   token=
   { IFS= read -r token <"$SERVICE_ACCOUNT/token"; } 2>/dev/null || :
   case $token in *[!A-Za-z0-9._~+/=-]*) token= ;; esac
-  exec curl -q --config - --silent --no-buffer --http1.1 --noproxy '*' \
+  exec curl -q --config - --silent --dump-header - --no-buffer --http1.1 --noproxy '*' \
     --cacert "$SERVICE_ACCOUNT/ca.crt" --user-agent cdk8s-oom-kill-mode \
     --header "Accept: application/json;as=$1;v=v1;g=meta.k8s.io" \
     --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$3" \
@@ -132,7 +132,6 @@ api_pod() { # uid, "mode namespace name flag"
   else
     opt_in "$uid" "$1" "$2" "$3" "$overrides"
   fi
-  check_children
 }
 
 # The list is complete: who is not in it left while nobody listened.

@@ -53,12 +53,6 @@ may_have_crun() {
   [ -n "$CRUN" ]
 }
 
-list_scopes() {
-  may_have_crun || return 0
-  set -- pod/*/*.scope
-  if [ -e "$1" ]; then printf '%s:n\n' "$@"; fi
-}
-
 # systemd's names have no dashes within a part.
 underscore() { # uid
   UNDERSCORED=$1

@@ -1,9 +1,9 @@
 # Turns what the API server says of the opted-in pods into one short line for each change of mind.
 #
-# Input: JSON on standard input, a PartialObjectMetadataList (PHASE=list) or a stream of watch
-# events (PHASE=watch), followed by "\nanswer <HTTP status> <curl exit code>\n" from curl.
-# The record separator is the closing brace: every event ends with one, so the event is complete the
-# moment its last byte is here, and no record is longer than the text between two braces.
+# Input: an HTTP answer with its head, whose body is a PartialObjectMetadataList (PHASE=list) or a stream
+# of watch events (PHASE=watch), and "\nanswer <HTTP status> <curl exit code>\n", which curl adds.
+# In the body the record separator is the closing brace: every event ends with one, so the event is
+# complete the moment its last byte is here, and no record is longer than the text between two braces.
 #
 # Output, to the FIFO named by EVENTS, fields separated by tabs. Every field is one of a fixed set of
 # words, or was checked against its alphabet; no other byte of the input ever leaves this program.
@@ -13,12 +13,13 @@
 #                                           flag is "ok", or "malformed" for a bad annotation
 #   gone <uid>                              no longer opted in, or deleted
 #   synced                                  the list was complete
+#   connected                               the watch is open
 #   alive                                   a bookmark
 # and one line to standard output at the end, for the loop that makes the requests:
 #   <resourceVersion or -> <HTTP status> <curl exit code> <code of a Status object or 0>
 
 BEGIN {
-  RS = "}"
+  head = 1
   events = ENVIRON["EVENTS"]
   watching = ENVIRON["PHASE"] == "watch"
   mode_label = ENVIRON["LABEL_PREFIX"] "/mode"
@@ -32,6 +33,17 @@ BEGIN {
   if (!watching) say("list")
 }
 
+# The head: lines up to an empty one. Without an answer there is only what curl adds.
+head && /^HTTP\// { good = $2 == "200" }
+head && /^answer [0-9]+ [0-9]+$/ { answer = substr($0, 8) }
+head {
+  if ($0 != "\r") next
+  head = 0
+  RS = "}"
+  if (watching && good) say("connected")
+  next
+}
+
 {
   # A raw line feed cannot be part of a JSON string, so this is never the API server's text.
   if (index($0, "\nanswer ") && match($0, /\nanswer [0-9]+ [0-9]+\n$/)) {
@@ -39,7 +51,7 @@ BEGIN {
     exit
   }
   # No name we look for has an escape in it: "!" is in none of their alphabets.
-  gsub(/\\./, "!")
+  if (index($0, "\\")) gsub(/\\./, "!")
   count = split($0, part, "\"")
   for (p = 1; p <= count; p++) {
     if (p > 1) {
@@ -67,6 +79,9 @@ function say(line) {
 
 # What stands between strings: braces, brackets, colons, commas, numbers, true, false, null.
 function structure(s,    i, c, size) {
+  # Nearly all of it.
+  if (s == ":") { key[depth] = text; after_colon = 1; number = ""; return }
+  if (s == ",") { after_colon = 0; return }
   size = length(s)
   for (i = 1; i <= size; i++) {
     c = substr(s, i, 1)
@@ -74,7 +89,7 @@ function structure(s,    i, c, size) {
     else if (c == "{" || c == "[") open_value()
     else if (c == ",") { end_of_number(); after_colon = 0 }
     else if (c == "]") { end_of_number(); if (depth > 0) depth-- }
-    else if (c ~ /[0-9]/) { if (after_colon) number = number c }
+    else if (after_colon && c ~ /[0-9]/) number = number c
     # One line is one event: a line feed inside of one means that the rest cannot be trusted.
     else if (c == "\n" && watching && depth > 0) broken = 1
   }

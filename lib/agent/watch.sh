@@ -16,6 +16,9 @@ KEEPERS=
 # What the starting one is going to watch for the first time.
 UNCHECKED=
 UNSCANNED=
+# The arguments of the next inotifyd, in two parts.
+WATCHES=
+SOME_WATCHES=
 # What the last inotifyd complained of, failures in a row, and the process number of the substitute.
 COMPLAINT=
 FAILURES=0
@@ -45,39 +48,50 @@ rewatch() {
 # Runs beside the loop, as the parent of one inotifyd, to tell its beginning and its end.
 keep_inotifyd() {
   ping=../ping$((GENERATION % 2))
-  # shellcheck disable=SC2046 # split on purpose, at line feeds only; no name in it has a wildcard
-  inotifyd - $(list_watches) "$ping:w" >&3 2>&1 &
+  run_inotifyd "$ping" >&3 2>&1 &
   child=$!
   printf 'started\t%s\t%s\n' "$GENERATION" "$child" >&3
   # inotifyd does not say when it is ready. It adds its watches in order, so it is once it reports
   # what is done to the last one.
+  milliseconds=10
   while runs "$child"; do
-    pause 0.01
+    pause "0.0$milliseconds"
     read -r up <../up
     if [ "$up" = "$GENERATION" ]; then break; fi
     : >"$ping"
+    if [ "$milliseconds" -lt 90 ]; then milliseconds=$((milliseconds + 20)); fi
   done
   wait "$child" 2>/dev/null || :
   printf 'ended\t%s\n' "$GENERATION" >&3
 }
 
-# inotifyd gives up if one path does not exist, and mixes up paths that it was given twice.
-list_watches() {
+# The process that calls this becomes inotifyd, which gives up if one path does not exist, and mixes up
+# paths that it was given twice.
+run_inotifyd() { # path of the ping
   find_qos_directories
   for path in $QOS_DIRECTORIES logs pod/*; do
-    if [ -e "$path" ]; then printf '%s:n\n' "$path"; fi
+    if [ -e "$path" ]; then add_watch "$path:n"; fi
   done
-  for links in 0 1; do
-    set -- "$links"/*
-    if [ "$GONE" = 0 ] && [ -L "$1" ]; then
-      printf '%s:c\n' "$@"
-    else
-      for link; do
-        if [ -e "$link" ]; then printf '%s:c\n' "$link"; fi
-      done
-    fi
+  for path in 0/* 1/*; do
+    if [ -e "$path" ]; then add_watch "$path:c"; fi
   done
-  list_scopes
+  if may_have_crun; then
+    for path in pod/*/*.scope; do
+      if [ -d "$path" ]; then add_watch "$path:n"; fi
+    done
+  fi
+  set -f
+  # shellcheck disable=SC2086 # split on purpose, at line feeds only, without wildcards
+  exec inotifyd - $WATCHES$SOME_WATCHES "$1:w"
+}
+
+# To append to a long string is to copy it: it grows by short ones.
+add_watch() { # path:mask
+  SOME_WATCHES=$SOME_WATCHES$1$NL
+  if [ ${#SOME_WATCHES} -gt 1000 ]; then
+    WATCHES=$WATCHES$SOME_WATCHES
+    SOME_WATCHES=
+  fi
 }
 
 watch_started() { # generation, process number
@@ -138,7 +152,6 @@ watch_ended() { # generation
   case $COMPLAINT in
     '' | *'No such file'*)
       # Killed, or a cgroup went away while it started: try again, unless that is all that happens.
-      GONE=$((GONE + 1))
       if [ "$FAILURES" -lt 50 ]; then
         rewatch
         return 0

@@ -77,6 +77,7 @@ export class Life {
   private api!: FakeApiServer;
   private agent!: Agent;
   private apiFaults = 0;
+  private killed = false;
   private sampler: NodeJS.Timeout | undefined;
 
   public constructor(seed: number) {
@@ -610,16 +611,18 @@ export class Life {
       },
     ];
     // Pauses between requests grow with each failure, so that few of them fit into a life.
+    // One process only: whoever starts the others again could be the next to go.
     const kind = random.int(this.apiFaults < 3 ? kinds.length : 1);
-    kinds[kind]?.();
     if (kind > 0) {
       this.apiFaults += 1;
+    } else if (this.killed) {
+      return;
     } else {
-      // One by one: whoever starts the others again could be the next to go.
-      await pause(1_000);
-      api.bookmark(); // A real server sends one every minute.
-      await pause(1_500);
+      this.killed = true;
     }
+    kinds[kind]?.();
+    await pause(kind === 0 ? 1_000 : 0);
+    api.bookmark(); // A real server sends one every minute.
   }
 
   private make(path: string, value: string): Cgroup {

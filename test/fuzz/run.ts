@@ -30,18 +30,23 @@ async function main(): Promise<void> {
   const next = new Random(lives);
   let count = 0;
   let steps = 0;
+  let failure: string | undefined;
   // Two at a time: most of a life is waiting.
   const liveAndLive = async () => {
-    while (Date.now() < end) {
+    while (Date.now() < end && failure === undefined) {
       const life = await liveThrough(next.seed(), end);
       count += 1;
       steps += life.steps;
       if (life.failure !== undefined) {
-        fail(`${life.story}\n\n${life.failure}`);
+        failure ??= `${life.story}\n\n${life.failure}`;
       }
     }
   };
   await Promise.all([liveAndLive(), liveAndLive()]);
+  // Only now: the other agent has to end as well.
+  if (failure !== undefined) {
+    fail(failure);
+  }
   console.log(`agent: ${count} lives, ${steps} steps`);
   console.log(`${parser.cases + steps} cases`);
 }

@@ -126,7 +126,7 @@ runs() { # process number
   { IFS=' ' read -r pages _ <"/proc/$1/statm"; } 2>/dev/null && [ "$pages" != 0 ]
 }
 
-# Whatever died is started again. The ticker and the API server's bookmarks both lead here.
+# Whatever died is started again. The ticker and whatever the API server says both lead here.
 check_children() {
   check_keepers
   check_api

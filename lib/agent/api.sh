@@ -132,6 +132,7 @@ api_pod() { # uid, "mode namespace name flag"
   else
     opt_in "$uid" "$1" "$2" "$3" "$overrides"
   fi
+  check_children
 }
 
 # The list is complete: who is not in it left while nobody listened.

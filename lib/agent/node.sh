@@ -5,6 +5,8 @@ FILE=memory.oom.group
 DRIVER=
 SLICE=
 NODE_VALUE=
+# Matches a container's directory, and none of the sixty files beside it, which need no look each.
+LONG_NAME='????????????????????????????????*'
 # Set once any container has a cgroup of crun's below its own: then the others may get one as well.
 CRUN=
 
@@ -38,7 +40,7 @@ find_kubepods() {
 # What the kubelet gives containers that did not opt in, it gave to our own.
 read_node_value() { # own pod's cgroup
   NODE_VALUE=0
-  for file in "$1"/*/"$FILE"; do
+  for file in "$1"/$LONG_NAME/"$FILE"; do
     if read_value "$file" && [ "$VALUE" = 1 ]; then NODE_VALUE=1; fi
     if [ -d "${file%/*}/container" ]; then found_crun; fi
   done

@@ -14,7 +14,7 @@ NEW_CONTAINERS=
 NEW_PODS=
 # Keys of the containers whose refusal was logged.
 REFUSALS=' '
-# How many cgroups are gone since the lists were tidied up.
+# How many cgroups and pods are gone since the lists were tidied up.
 GONE=0
 
 read_fields() { # record
@@ -83,20 +83,18 @@ opt_in() { # uid, mode, namespace, name, overrides
 opt_out() { # uid
   find_pod "$1" || return 0
   replace_pod ''
-  # The links first: from here on no event that is still queued can write.
-  rm -f "0/$NUMBER-"* "1/$NUMBER-"*
-  kept=
+  # The links first: from here on no event that is still queued can write. A pod that is gone can wait
+  # for prune().
+  if [ -e "pod/$NUMBER" ]; then rm -f "0/$NUMBER-"* "1/$NUMBER-"*; fi
   for entry in $CONTAINERS; do
     case $entry in
       "$NUMBER-"*)
         directory=pod/$NUMBER/${entry#* }
         if looks_like_sandbox "$directory"; then restore "$directory" sandbox; else restore "$directory" container; fi
         ;;
-      *) kept=$kept$entry$NL ;;
     esac
   done
-  CONTAINERS=$kept
-  rm -f "pod/$NUMBER"
+  GONE=$((GONE + 1))
   log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
 }
 
@@ -138,8 +136,7 @@ look_again() {
 }
 
 adopt_all() {
-  for path in "pod/$NUMBER"/*/; do
-    path=${path%/}
+  for path in "pod/$NUMBER"/$LONG_NAME; do
     adopt "${path##*/}" || :
   done
 }
@@ -151,8 +148,7 @@ is_sandbox() { # directory within the current pod's
     "$1") ! { read_value "pod/$NUMBER/$1/$FILE" && [ "$VALUE" = 1 ]; } ;;
     new)
       case $1 in crio-*) alone=no ;; *) alone=yes ;; esac
-      for directory in "pod/$NUMBER"/*/; do
-        directory=${directory%/}
+      for directory in "pod/$NUMBER"/$LONG_NAME; do
         directory=${directory##*/}
         if [ "$directory" != "$1" ] && find_id "$directory"; then alone=no; fi
       done
@@ -286,12 +282,12 @@ removed() { # path
   GONE=$((GONE + 1))
   if [ -e "$1" ]; then
     rewatch
-  elif [ "$GONE" -ge 64 ]; then
+  elif [ "$GONE" -ge 100 ]; then
     prune
   fi
 }
 
-# Forgets the cgroups that are gone.
+# Forgets the cgroups that are gone, and the links of pods that opted out.
 prune() {
   kept=
   refusals=' '
@@ -308,7 +304,9 @@ prune() {
   CONTAINERS=$kept
   REFUSALS=$refusals
   for link in pod/*; do
-    if [ -L "$link" ] && ! [ -e "$link" ]; then set -- "$@" "$link"; fi
+    if [ -L "$link" ]; then
+      if ! [ -e "$link" ] || ! find_pod_of "${link#pod/}"; then set -- "$@" "$link"; fi
+    fi
   done
   if [ $# -gt 0 ]; then rm -f "$@"; fi
   GONE=0

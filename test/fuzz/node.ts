@@ -504,6 +504,9 @@ export class Life {
     await this.settle(`after ${pod.cgroupUid} left`);
     for (const container of pod.containers) {
       container.untouched = this.changed(container.path);
+      if (!container.logged) {
+        container.value = this.read(container.path);
+      }
     }
   }
 

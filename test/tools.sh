@@ -20,19 +20,23 @@ build=$cache/tools.build
 # What the tests and the builds below run, as command=package.
 commands='
   bzip2=bzip2
+  chattr=e2fsprogs
   cpio=cpio
   curl=curl
   dash=dash
   dpkg-source=dpkg-dev
+  gawk=gawk
   gcc=gcc
   ldd=libc-bin
   make=make
   modprobe=kmod
   openssl=openssl
   patch=patch
+  ps=procps
   qemu-system-x86_64=qemu-system-x86
   shellcheck=shellcheck
   shfmt=shfmt
+  unzip=unzip
   xz=xz-utils
 '
 

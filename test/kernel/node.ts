@@ -24,9 +24,9 @@ const drivers = {
   },
 } as const;
 
-// Seconds between two starts. A node that is not emulated would be ten times as fast: 20 starts a
-// second, which is more than a kubelet and containerd get done.
-const PAUSE = 0.5;
+// Seconds between two starts, sandboxes included. A node that is not emulated is ten times as fast:
+// there it would be ten starts a second.
+const PAUSE = 1;
 
 export type Driver = keyof typeof drivers;
 export type Qos = 'guaranteed' | 'burstable' | 'besteffort';

@@ -117,6 +117,7 @@ heartbeat() {
 tick() {
   heartbeat
   check_children
+  check_start
   resync
   retry_inotify
 }
@@ -140,7 +141,7 @@ prepare() {
     if [ -d "$farm" ] && [ "${farm##*.}" -gt "$last" ]; then last=${farm##*.}; fi
   done
   farm=$RUN_DIR/farm.$((last + 1))
-  rm -f "$RUN_DIR/ready" "$RUN_DIR/queue" "$RUN_DIR/idle"
+  rm -f "$RUN_DIR/ready" "$RUN_DIR/queue" "$RUN_DIR/idle" "$RUN_DIR/curl"
   mkdir -p "$farm/0" "$farm/1" "$farm/pod"
   mkfifo "$RUN_DIR/queue" "$RUN_DIR/idle"
   cd "$farm"
@@ -177,7 +178,7 @@ run() {
   until find_kubepods; do
     log error "own pod's cgroup not found below CGROUP_ROOT" node "$NODE_NAME"
     heartbeat
-    sleep 10
+    pause 10
   done
   rewatch
   start_api
@@ -195,7 +196,10 @@ run() {
       o | poll) resync ;;
       inotifyd:*) watch_complained "$kind" ;;
       started) watch_started "$path" "$rest" ;;
-      ended) watch_ended "$path" ;;
+      ended)
+        watch_ended "$path"
+        check_children
+        ;;
       list) api_list ;;
       container) api_container "$path" "$rest" ;;
       pod) api_pod "$path" "$rest" ;;

@@ -39,10 +39,11 @@ exchange() { # "list" or "watch", kind of object, query, seconds
     request "$2" "$3" "$4"
   } | {
     read -r curl
+    printf '%s\n' "$curl" >../curl
     EVENTS=$RUN_DIR/queue PHASE=$1 LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/pods.awk" >../outcome 2>&4 || :
     # Nobody would read what it still has to say.
     kill "$curl" 2>/dev/null || :
-  }
+  } || :
   read -r seen status curl_exit code <../outcome || :
 }
 
@@ -92,6 +93,9 @@ follow_pods() {
 
 # A shell says "Terminated" of a curl that it ended itself; that is not for the log.
 start_api() {
+  # One that was killed leaves its request behind: two watches would tell the same events in turns.
+  { read -r curl <../curl && kill "$curl"; } 2>/dev/null || :
+  PENDING_UID=
   follow_pods 4>&2 2>/dev/null &
   API=$!
 }
@@ -103,6 +107,7 @@ check_api() {
 # A list begins.
 api_list() {
   LISTED=' '
+  PENDING_UID=
 }
 
 # One override of the pod that comes next.
@@ -122,7 +127,7 @@ api_pod() { # uid, "mode namespace name flag"
   # shellcheck disable=SC2086 # split on purpose: four words that pods.awk checked
   set -- $2
   IFS=$NL
-  LISTED="$LISTED$uid "
+  if [ -n "$LISTED" ]; then LISTED="$LISTED$uid "; fi
   if [ "$4" = malformed ]; then
     log warn "annotation $LABEL_PREFIX/containers has an entry that is not <container>=Single|Group" pod "$2/$3"
   fi
@@ -142,6 +147,7 @@ api_synced() {
     uid=${uid%% *}
     case $LISTED in *" $uid "*) ;; *) opt_out "$uid" ;; esac
   done
+  LISTED=
   release_earlier
   become_ready synced
 }

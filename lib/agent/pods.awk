@@ -51,7 +51,7 @@ head {
     exit
   }
   # No name we look for has an escape in it: "!" is in none of their alphabets.
-  if (index($0, "\\")) gsub(/\\./, "!")
+  if (index($0, "\\")) gsub(/\\[^\n]/, "!")
   count = split($0, part, "\"")
   for (p = 1; p <= count; p++) {
     if (p > 1) {
@@ -59,22 +59,35 @@ head {
       else text = ""
       in_string = !in_string
     }
-    if (in_string) text = text part[p]
+    if (in_string) add(part[p])
     else structure(part[p])
   }
-  if (in_string) text = text "}"
-  else close_object()
   if (broken) exit
+  if (in_string) add("}")
+  else close_object()
 }
 
 END {
+  # The end of the input ends a record as well, so a list is complete only if curl says so, too.
   if (broken) code = 599
+  else if (complete && answer == "200 0") {
+    version = list_version
+    say("synced")
+  }
+  close(events)
   print version, answer, code
 }
 
 function say(line) {
   print line > events
   fflush(events)
+}
+
+# Longer than the longest annotation that counts, a text is nothing we look for: the rest is not kept,
+# since to append to a long text costs as much as all of it, for each of its braces.
+function add(s) {
+  if (index(s, "\n")) broken = 1
+  if (length(text) <= 8192) text = text s
 }
 
 # What stands between strings: braces, brackets, colons, commas, numbers, true, false, null.
@@ -121,7 +134,6 @@ function end_of_number() {
 }
 
 function end_of_string() {
-  if (index(text, "\n")) broken = 1
   if (!after_colon) return
   after_colon = 0
   if (path[depth] == metadata) {
@@ -153,9 +165,7 @@ function end_of_event() {
 }
 
 function end_of_list() {
-  if (kind != "PartialObjectMetadataList" || list_version !~ /^[0-9]+$/) return
-  version = list_version
-  say("synced")
+  complete = kind == "PartialObjectMetadataList" && list_version ~ /^[0-9]+$/
 }
 
 # The UID that names the pod's cgroup. A static pod's is the hash that the kubelet put into its mirror

@@ -29,12 +29,14 @@ read_fields() { # record
 find_pod() { # uid
   case $PODS in *" $1 "*) ;; *) return 1 ;; esac
   for record in $PODS; do
-    case $record in *" $1 "*)
+    # The second word only: the name of a pod may be the UID of another.
+    case ${record#* } in "$1 "*)
       read_fields "$record"
       return 0
       ;;
     esac
   done
+  return 1
 }
 
 # Makes the pod that a link or a directory belongs to the current one.
@@ -83,29 +85,50 @@ opt_in() { # uid, mode, namespace, name, overrides
 opt_out() { # uid
   find_pod "$1" || return 0
   replace_pod ''
-  # The links first: from here on no event that is still queued can write. A pod that is gone can wait
-  # for prune().
-  if [ -e "pod/$NUMBER" ]; then rm -f "0/$NUMBER-"* "1/$NUMBER-"*; fi
-  for entry in $CONTAINERS; do
-    case $entry in
-      "$NUMBER-"*)
-        directory=pod/$NUMBER/${entry#* }
-        if looks_like_sandbox "$directory"; then restore "$directory" sandbox; else restore "$directory" container; fi
-        ;;
-    esac
-  done
+  # A pod that is gone can wait for prune().
+  if find_pod_directory "$CGROUP_UID" "$UNDERSCORED_UID"; then
+    # The links first: from here on no event that is still queued can write.
+    rm -f "0/$NUMBER-"* "1/$NUMBER-"* "pod/$NUMBER" || :
+    for entry in $CONTAINERS; do
+      case $entry in
+        "$NUMBER-"*)
+          directory=${entry#* }
+          if looks_like_sandbox "$directory"; then kind=sandbox; else kind=container; fi
+          restore "$POD_DIRECTORY/$directory" "$kind"
+          ;;
+      esac
+    done
+  fi
   GONE=$((GONE + 1))
   log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
 }
 
-# Of the containers that were there before us, the sandbox is the one without a log file, where others
-# have one.
-looks_like_sandbox() { # directory
-  find_id "${1##*/}" || return 1
-  for log_file in "logs/${NAME}_${NAMESPACE}_"*"-$ID.log"; do
-    if [ -L "$log_file" ]; then return 1; fi
+# Of the containers that were there before us, the sandbox is the only one without a log file. CRI-O has
+# none.
+looks_like_sandbox() { # directory within the current pod's
+  case $SANDBOX:$1 in
+    -:crio-*) return 1 ;;
+    -:*) ;;
+    *) return 1 ;;
+  esac
+  if has_log "$1"; then return 1; fi
+  others=
+  for container in $CONTAINERS; do
+    case $container in
+      "$NUMBER-"*" $1") ;;
+      "$NUMBER-"*)
+        has_log "${container#* }" || return 1
+        others=yes
+        ;;
+    esac
   done
-  for log_file in "logs/${NAME}_${NAMESPACE}_"*.log; do
+  [ -n "$others" ]
+}
+
+has_log() { # directory within the current pod's
+  find_id "${1%/container}" || return 1
+  # The start of the id, since the kubelet cuts names that are too long at their end.
+  for log_file in "logs/${NAME}_${NAMESPACE}_"*"-${ID%"${ID#????????}"}"*.log; do
     if [ -L "$log_file" ]; then return 0; fi
   done
   return 1
@@ -183,7 +206,10 @@ adopt() { # directory within the pod's
     fi
   done
   choose "$1"
-  ln -s "../pod/$NUMBER/$1/$FILE" "$WANTED/$key" 2>/dev/null || return 0
+  if ! ln -s "../pod/$NUMBER/$1/$FILE" "$WANTED/$key" 2>/dev/null; then
+    log error 'container not watched: no link could be made in RUN_DIR' pod "$NAMESPACE/$NAME" container "$key"
+    return 0
+  fi
   CONTAINERS="$CONTAINERS$key $1$NL"
   NEW_CONTAINERS=$NEW_CONTAINERS$key$NL
   enforce "$WANTED/$key"
@@ -223,7 +249,7 @@ rechoose() {
       key=${entry%% *}
       choose "${entry#* }"
       if ! [ -L "$WANTED/$key" ]; then
-        mv -f "$((1 - WANTED))/$key" "$WANTED/$key"
+        mv -f "$((1 - WANTED))/$key" "$WANTED/$key" || :
         NEW_CONTAINERS=$NEW_CONTAINERS$key$NL
         rewatch
       fi
@@ -287,7 +313,7 @@ removed() { # path
   fi
 }
 
-# Forgets the cgroups that are gone, and the links of pods that opted out.
+# Forgets the cgroups that are gone.
 prune() {
   kept=
   refusals=' '
@@ -304,11 +330,9 @@ prune() {
   CONTAINERS=$kept
   REFUSALS=$refusals
   for link in pod/*; do
-    if [ -L "$link" ]; then
-      if ! [ -e "$link" ] || ! find_pod_of "${link#pod/}"; then set -- "$@" "$link"; fi
-    fi
+    if [ -L "$link" ] && ! [ -e "$link" ]; then set -- "$@" "$link"; fi
   done
-  if [ $# -gt 0 ]; then rm -f "$@"; fi
+  if [ $# -gt 0 ]; then rm -f "$@" || :; fi
   GONE=0
 }
 
@@ -337,7 +361,7 @@ release_earlier() {
           write_value "$NODE_VALUE" "$link" || :
         fi
       done
-      rm -rf "$earlier"
+      rm -rf "$earlier" || :
     fi
   done
 }

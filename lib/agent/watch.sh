@@ -7,6 +7,8 @@ GENERATION=0
 STARTING=
 ENDING=
 AGAIN=
+# STARTING at the last tick.
+LATE=
 # The number of the one that is up, and process numbers: its own, the newest one's, and all keepers', as
 # "<generation>:<keeper>".
 UP=
@@ -165,6 +167,8 @@ watch_ended() { # generation
     become_ready watching
   fi
   resync
+  UNCHECKED=
+  UNSCANNED=
 }
 
 # A shell keeps the status of every job until it is asked for.
@@ -193,6 +197,15 @@ check_keepers() {
       watch_ended "${keeper%%:*}"
     fi
   done
+}
+
+# One that is not up a tick later never will be: it is replaced.
+check_start() {
+  if [ -n "$STARTING" ] && [ "$STARTING" = "$LATE" ] && [ -n "$NEWEST" ]; then
+    log warn 'inotifyd does not get up; another one is started'
+    kill "$NEWEST" 2>/dev/null || :
+  fi
+  LATE=$STARTING
 }
 
 # Every tick is a chance that inotify is to be had again.

@@ -150,6 +150,26 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     await eventually('0', () => node.read(cgroup) === '0', agent);
   });
 
+  test('follows a label that comes and goes, and a pod that is made again under its name', async () => {
+    start();
+    const single = pod('Single');
+    const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
+    await agent.ready();
+    for (let n = 0; n < 10; n += 1) {
+      api.setPod(single);
+      await eventually('0', () => node.read(cgroup) === '0', agent);
+      node.write(cgroup, '1');
+      await eventually('repair', () => node.read(cgroup) === '0', agent);
+      api.removeLabel(single.uid);
+      await eventually('1', () => node.read(cgroup) === '1', agent);
+    }
+    const again = pod('Single', { name: single.name });
+    const another = node.createContainer(node.createPod(again.uid), containerId(), '1');
+    api.setPod(again);
+    await eventually('the new one', () => node.read(another) === '0', agent);
+    expect(node.read(cgroup)).toBe('1');
+  });
+
   test('leaves the sandbox of a new pod alone', async () => {
     start();
     const group = pod('Group');

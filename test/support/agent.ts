@@ -1,4 +1,4 @@
-import { ChildProcess, spawn } from 'node:child_process';
+import { ChildProcess, spawn, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -26,6 +26,17 @@ export const SHELLS: Record<string, string[]> = {
   dash: ['dash'],
   'busybox ash': [join(TOOLS, 'busybox'), 'ash'],
 };
+
+/** Fails with the names of the tools that are missing, and what brings them. */
+export function requireTools(): void {
+  const missing = ['dash', 'curl', 'openssl', 'ps', 'chattr', 'busybox'].filter(
+    (tool) => spawnSync('sh', ['-c', `PATH=${TOOLS}:$PATH; command -v ${tool}`]).status !== 0,
+  );
+  if (missing.length > 0 || !existsSync(join(TOOLS, 'bin/inotifyd'))) {
+    const names = [...missing, 'busybox with inotifyd'].join(', ');
+    throw new Error(`missing: ${names}; as root on Debian, this brings them: sh test/tools.sh`);
+  }
+}
 
 /** How a kubelet names its cgroups: one entry for each layout that is in use. */
 export interface Layout {

@@ -53,6 +53,15 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     return { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', labels, ...more };
   }
 
+  /** Opts in a pod whose container runs already, and waits until the agent has made it Single. */
+  async function protect(single: PodMetadata): Promise<string> {
+    const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
+    api.setPod(single);
+    await agent.ready();
+    await eventually('0', () => node.read(cgroup) === '0', agent);
+    return cgroup;
+  }
+
   test('reaches a container that runs already, in each direction', async () => {
     start();
     const [single, group] = [pod('Single'), pod('Group')];
@@ -130,10 +139,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('restores the node value when the label is removed, and lets go', async () => {
     start();
     const single = pod('Single');
-    const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
-    api.setPod(single);
-    await agent.ready();
-    await eventually('0', () => node.read(cgroup) === '0', agent);
+    const cgroup = await protect(single);
     api.removeLabel(single.uid);
     await eventually('1', () => node.read(cgroup) === '1', agent);
     node.write(cgroup, '0');
@@ -218,10 +224,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('treats an invalid mode as none, and says so', async () => {
     start();
     const single = pod('Single');
-    const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
-    api.setPod(single);
-    await agent.ready();
-    await eventually('0', () => node.read(cgroup) === '0', agent);
+    const cgroup = await protect(single);
     api.setPod({ ...single, labels: { [LABEL]: 'single' } });
     await eventually('1', () => node.read(cgroup) === '1', agent);
     await aWhile();
@@ -403,12 +406,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('restores a pod that left unseen, after 410', async () => {
     start();
     const [stays, leaves] = [pod('Single'), pod('Single')];
-    const cgroups = [stays, leaves].map((p) => {
-      api.setPod(p);
-      return node.createContainer(node.createPod(p.uid), containerId(), '1');
-    }) as [string, string];
-    await agent.ready();
-    await eventually('0', () => cgroups.every((path) => node.read(path) === '0'), agent);
+    const cgroups = [await protect(stays), await protect(leaves)] as const;
     api.forgetSilently(leaves.uid);
     api.compact();
     api.sendRaw('{"type":"ERROR","object":{"kind":"Status","status":"Failure","code":410}}\n');
@@ -556,10 +554,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('a list that breaks off opts nobody out', async () => {
     start();
     const single = pod('Single');
-    const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
-    api.setPod(single);
-    await agent.ready();
-    await eventually('0', () => node.read(cgroup) === '0', agent);
+    const cgroup = await protect(single);
     api.compact();
     let broken = 0;
     api.outage = (response, url) => {
@@ -583,12 +578,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('restores what left while its container was restarted', async () => {
     start();
     const [stays, leaves] = [pod('Single'), pod('Single')];
-    const cgroups = [stays, leaves].map((p) => {
-      api.setPod(p);
-      return node.createContainer(node.createPod(p.uid), containerId(), '1');
-    }) as [string, string];
-    await agent.ready();
-    await eventually('0', () => cgroups.every((path) => node.read(path) === '0'), agent);
+    const cgroups = [await protect(stays), await protect(leaves)] as const;
     await agent.stop('SIGKILL');
     api.forgetSilently(leaves.uid);
     agent = new Agent(node, api, shell);
@@ -599,10 +589,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('leaves everything as it is when it is told to end, within a second', async () => {
     start();
     const single = pod('Single');
-    const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
-    api.setPod(single);
-    await agent.ready();
-    await eventually('0', () => node.read(cgroup) === '0', agent);
+    const cgroup = await protect(single);
     const began = Date.now();
     expect(await agent.stop('SIGTERM')).toBe(0);
     expect(Date.now() - began).toBeLessThan(1000);

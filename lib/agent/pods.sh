@@ -71,6 +71,7 @@ opt_in() { # uid, mode, namespace, name, overrides
     find_pod "$1"
     log info 'pod changed' pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
     rechoose
+    check_overrides
     return 0
   fi
   LAST_NUMBER=$((LAST_NUMBER + 1))
@@ -79,6 +80,7 @@ opt_in() { # uid, mode, namespace, name, overrides
   find_pod "$1"
   log info 'pod opted in' pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
   attach || :
+  check_overrides
 }
 
 # Containers go back to the node value, and are none of our business from then on.
@@ -167,6 +169,11 @@ adopt_all() {
 # Every runtime but CRI-O starts a pod with its sandbox (pause), to which the kubelet gives no mode, and
 # so do we. It is known by being alone, and, should that be wrong, by having got a mode nonetheless.
 is_sandbox() { # directory within the current pod's
+  # A sandbox that ended is replaced, and with it all containers.
+  case $SANDBOX in
+    new | -) ;;
+    *) if ! [ -d "pod/$NUMBER/$SANDBOX" ]; then SANDBOX=new; fi ;;
+  esac
   case $SANDBOX in
     "$1") ! { read_value "pod/$NUMBER/$1/$FILE" && [ "$VALUE" = 1 ]; } ;;
     new)
@@ -232,11 +239,32 @@ choose() { # directory within the pod's
   find_id "${1%/container}" || return 0
   IFS=,
   for override in $OVERRIDES; do
-    if [ -n "$override" ]; then
-      log_name=${NAME}_${NAMESPACE}_${override%=*}-$ID
-      # The kubelet cuts names that would be too long for the file system.
-      if [ ${#log_name} -gt 251 ]; then log_name=$(printf '%.251s' "$log_name"); fi
-      if [ -L "logs/$log_name.log" ]; then WANTED=${override#*=}; fi
+    if [ -n "$override" ] && name_log "${override%=*}" && [ -L "$LOG_LINK" ]; then WANTED=${override#*=}; fi
+  done
+  IFS=$NL
+}
+
+# The kubelet cuts the names of logs that would be too long for the file system. Fewer than eight digits
+# of the id could be those of another container as well: then nobody can know which one has this name.
+name_log() { # container's name; its id is in ID
+  LOG_LINK=logs/${NAME}_${NAMESPACE}_$1-
+  digits=$((256 - ${#LOG_LINK}))
+  if [ "$digits" -lt 8 ]; then return 1; fi
+  if [ "$digits" -lt 64 ]; then
+    LOG_LINK=$LOG_LINK$(printf "%.${digits}s" "$ID").log
+  else
+    LOG_LINK=$LOG_LINK$ID.log
+  fi
+}
+
+# An override that can never be followed is better said than found out.
+check_overrides() {
+  ID=
+  IFS=,
+  for override in $OVERRIDES; do
+    if [ -n "$override" ] && ! name_log "${override%=*}"; then
+      log warn "override without effect: with names this long the kubelet cuts the container's id from the name of its log" \
+        pod "$NAMESPACE/$NAME" container "${override%=*}"
     fi
   done
   IFS=$NL
@@ -280,18 +308,16 @@ refused() { # link
     pod "$SUBJECT" container "${1#*-}"
 }
 
-# The name of the pod behind a link, for the log; looked up after the deed.
+# The name of the pod behind a link, for the log; looked up after the deed. The current pod stays what
+# it is.
 describe() { # link
   number=${1#*/}
-  number=${number%%-*}
   SUBJECT=
   for record in $PODS; do
-    case $record in "$number "*)
-      IFS=' '
-      # shellcheck disable=SC2086 # as in read_fields, but the current pod stays what it is
-      set -- $record
-      IFS=$NL
-      SUBJECT=$5/$6
+    case $record in "${number%%-*} "*)
+      SUBJECT=${record#* * * * }
+      SUBJECT=${SUBJECT% * *}
+      SUBJECT=${SUBJECT% *}/${SUBJECT#* }
       ;;
     esac
   done

@@ -2,13 +2,14 @@ import { ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process
 import { once } from 'node:events';
 import { chmodSync, cpSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { AddressInfo, createServer, Server, Socket } from 'node:net';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const repo = join(__dirname, '../..');
 const tools = join(repo, '.cache/tools');
-const work = join(repo, '.cache/kernel');
+// Of this process alone: another may have a machine of its own at the same time.
+const work = join(repo, '.cache', `kernel-${process.pid}`);
 const root = join(work, 'root');
 const guest = join(__dirname, 'guest');
 
@@ -24,10 +25,13 @@ export interface Result {
  * a real machine, and so are the times of what runs in it.
  */
 export class Vm {
-  /** Builds the initramfs and boots; resolves once the guest takes commands. */
-  static async boot(): Promise<Vm> {
+  /**
+   * Builds the initramfs, with more scripts and C programs if there are any, and boots; resolves
+   * once the guest takes commands.
+   */
+  static async boot(more: string[] = []): Promise<Vm> {
     requireTools();
-    buildInitramfs();
+    buildInitramfs(more);
     const server = createServer();
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -118,6 +122,7 @@ export class Vm {
       this.kill();
       await once(this.qemu, 'exit');
     }
+    rmSync(work, { recursive: true, force: true });
   }
 
   private async orFail<T>(timeoutMs: number, what: string, result: Promise<T>): Promise<T> {
@@ -154,7 +159,7 @@ function requireTools(): void {
   }
 }
 
-function buildInitramfs(): void {
+function buildInitramfs(more: string[]): void {
   rmSync(work, { recursive: true, force: true });
   for (const directory of [
     ...['dev', 'proc', 'sys', 'tmp', 'agent-root', 'host/cgroup', 'host/containers'],
@@ -178,14 +183,20 @@ function buildInitramfs(): void {
     copy(join(guest, from), to);
     chmodSync(join(root, to), 0o755);
   }
-  const compile = (name: string, ...options: string[]) => {
-    const files = [join(guest, `${name}.c`), '-o', join(root, 'bin', name)];
+  const compile = (source: string, ...options: string[]) => {
+    const files = [source, '-o', join(root, 'bin', basename(source, '.c')), '-lm'];
     execFileSync('gcc', ['-static', '-Os', '-Wall', '-Wextra', '-Werror', ...options, ...files]);
   };
-  for (const name of ['runc-standin', 'confine', 'hog', 'witness']) {
-    compile(name);
+  const programs = ['runc-standin', 'confine', 'hog', 'witness'].map((name) => `${name}.c`);
+  for (const source of [...programs.map((name) => join(guest, name)), ...more]) {
+    if (source.endsWith('.c')) {
+      compile(source);
+    } else {
+      copy(source, basename(source));
+      chmodSync(join(root, basename(source)), 0o755);
+    }
   }
-  compile('print-mode', '-nostdlib', '-fno-stack-protector');
+  compile(join(guest, 'print-mode.c'), '-nostdlib', '-fno-stack-protector');
   execFileSync('sh', ['-c', 'find . | cpio --quiet -o -H newc -R 0:0'], {
     cwd: root,
     stdio: ['ignore', openSync(join(work, 'initramfs'), 'w'), 'inherit'],

@@ -1,0 +1,62 @@
+/** What bench/results.json holds. */
+
+/** The tools that are compared, the agent first. */
+export const TOOLS = ['agent', 'limit', 'poll-0.1', 'poll-1', 'poll-60'] as const;
+
+export type Tool = (typeof TOOLS)[number];
+
+/** Sorted microseconds. What was not over when it was last seen is in `pending`, with its age. */
+export interface Latencies {
+  readonly microseconds: number[];
+  readonly pending: number[];
+}
+
+export interface ToolResults {
+  readonly idle: {
+    readonly cpuSecondsPerMinute: number;
+    readonly wakeupsPerMinute: number;
+    readonly requestsPerMinute: number;
+    readonly requestBytesPerMinute: number;
+    readonly pssBytes: number;
+    readonly currentBytes: number;
+    readonly peakBytes: number;
+  };
+  readonly drift: {
+    readonly cpuSecondsPerThousand: number;
+    readonly latencies: Latencies;
+  };
+  readonly starts: {
+    readonly count: number;
+    readonly rightAtFirstInstruction: number;
+    readonly cpuSecondsPerThousand: number;
+    readonly latencies: Latencies;
+  };
+}
+
+export interface SizeResults {
+  readonly pods: number;
+  readonly containers: number;
+  readonly tools: Record<Tool, ToolResults>;
+}
+
+export interface Results {
+  readonly environment: {
+    /** SHA-256 of the files in lib/agent, in the order of their names. */
+    readonly script: string;
+    readonly kernel: string;
+    readonly busybox: string;
+    readonly qemu: string;
+    readonly hostCpus: number;
+    readonly hostLoadBefore: number[];
+    readonly hostLoadAfter: number[];
+    readonly secondsBetweenStarts: number;
+    readonly driftsPerSecond: number;
+  };
+  readonly sizes: SizeResults[];
+}
+
+/** The latency below which this share of the events is; infinite among those that were not over. */
+export function quantile({ microseconds, pending }: Latencies, share: number): number {
+  const rank = Math.max(1, Math.ceil(share * (microseconds.length + pending.length)));
+  return microseconds[rank - 1] ?? Infinity;
+}

@@ -13,6 +13,8 @@ import {
   requireLabelPrefix,
   scriptAnnotation,
 } from './private/contract';
+import { METRICS_PORT } from './private/metrics';
+import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
 import { misuse } from './private/misuse';
 import {
   requireAnnotations,
@@ -232,6 +234,25 @@ export interface OomKillModeAgentProps {
   readonly resyncPeriod?: Duration;
 
   /**
+   * Whether to serve metrics for Prometheus: a second, unprivileged container,
+   * node-exporter with only its textfile collector, with requests of 10m CPU and
+   * 16Mi, limits of 50m and 64Mi, and a NetworkPolicy that lets anyone in to its
+   * port 9539. `OomKillModeMonitoring` makes the objects that scrape it.
+   *
+   * @default false
+   */
+  readonly metrics?: boolean;
+
+  /**
+   * The image of the second container, as a full reference pinned by digest or
+   * by a tag that is not `latest`: node-exporter 1.5 or later. Without `metrics`
+   * it is not used.
+   *
+   * @default "quay.io/prometheus/node-exporter:v1.12.1": the Prometheus project's own image
+   */
+  readonly metricsImage?: string;
+
+  /**
    * Labels to add to every object and to the agent's pods.
    *
    * @default {}
@@ -252,7 +273,7 @@ export interface OomKillModeAgentProps {
  *
  * Creates a Namespace, ServiceAccount, ClusterRole (`pods: list, watch` and
  * nothing else), ClusterRoleBinding, ConfigMap with the script, DaemonSet, and
- * a NetworkPolicy that denies all ingress.
+ * a NetworkPolicy that denies all ingress, but to the metrics if they are on.
  *
  * What a reviewer will ask about, and why it cannot be less:
  * - uid 0, with no capability at all: cgroup files belong to root, and another
@@ -275,6 +296,12 @@ export class OomKillModeAgent extends Construct {
   /** The namespace of the agent. */
   public readonly namespace: string;
 
+  /** Whether the agent serves metrics. */
+  public readonly metrics: boolean;
+
+  /** The labels that select the agent's pods, in its namespace. */
+  public readonly podSelector: { [key: string]: string };
+
   private readonly createsNamespace: boolean;
 
   public constructor(scope: Construct, id: string, props: OomKillModeAgentProps = {}) {
@@ -283,6 +310,7 @@ export class OomKillModeAgent extends Construct {
     this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? 'oom-kill-mode');
     this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
     this.createsNamespace = props.createNamespace ?? true;
+    this.metrics = props.metrics ?? false;
     this.requireUnique();
 
     const script = readScript();
@@ -291,6 +319,7 @@ export class OomKillModeAgent extends Construct {
       'app.kubernetes.io/instance': this.name,
       'app.kubernetes.io/component': 'agent',
     };
+    this.podSelector = selector;
     const ourLabels = { ...selector, 'app.kubernetes.io/managed-by': 'cdk8s' };
     // A ConfigMap that changes does not restart the pods that mount it; a template that changes does.
     const templateAnnotations = { [scriptAnnotation(this.labelPrefix)]: sha256(script) };
@@ -332,10 +361,17 @@ export class OomKillModeAgent extends Construct {
     binding.addSubjects(account);
     removeNamespace(binding);
     new kplus.ConfigMap(this, 'ConfigMap', { metadata, data: script });
-    new kplus.NetworkPolicy(this, 'NetworkPolicy', {
+    // The L2 NetworkPolicy has no rule for a port without one for a peer, and who Prometheus is,
+    // only the cluster knows.
+    new k8s.KubeNetworkPolicy(this, 'NetworkPolicy', {
       metadata,
-      selector: kplus.Pods.select(this, 'Pods', { labels: selector }),
-      ingress: { default: kplus.NetworkPolicyTrafficDefault.DENY },
+      spec: {
+        podSelector: { matchLabels: selector },
+        policyTypes: ['Ingress'],
+        ingress: this.metrics
+          ? [{ ports: [{ port: k8s.IntOrString.fromNumber(METRICS_PORT), protocol: 'TCP' }] }]
+          : undefined,
+      },
     });
 
     // The L2 DaemonSet has no updateStrategy, priorityClassName, nodeSelector, enableServiceLinks,
@@ -422,7 +458,7 @@ export class OomKillModeAgent extends Construct {
         name: requireDnsSubdomain(this, 'imagePullSecrets', name),
       })),
       securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
-      containers: [this.container(props)],
+      containers: [this.container(props), ...this.sidecars(props)],
       volumes: [
         { name: 'script', configMap: { name: this.name, defaultMode: 0o444 } },
         {
@@ -432,6 +468,7 @@ export class OomKillModeAgent extends Construct {
         { name: 'cgroup', hostPath: { path: '/sys/fs/cgroup', type: 'Directory' } },
         // The kubelet creates this directory when it starts.
         { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
+        ...(this.metrics ? [NO_TOKEN_VOLUME] : []),
       ],
     };
   }
@@ -460,6 +497,7 @@ export class OomKillModeAgent extends Construct {
         { name: 'LABEL_PREFIX', value: this.labelPrefix },
         { name: 'LOG_LEVEL', value: logLevel },
         { name: 'RESYNC_SECONDS', value: String(resync) },
+        ...(this.metrics ? [{ name: 'METRICS', value: 'yes' }] : []),
       ],
       readinessProbe: {
         exec: { command: [...command, 'ready'] },
@@ -494,6 +532,12 @@ export class OomKillModeAgent extends Construct {
         { name: 'containers', mountPath: '/host/containers', readOnly: true },
       ],
     };
+  }
+
+  private sidecars(props: OomKillModeAgentProps): k8s.Container[] {
+    const image = requirePinnedImage(this, props.metricsImage ?? NODE_EXPORTER_IMAGE);
+    const pullPolicy = props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT;
+    return this.metrics ? [metricsSidecar(image, pullPolicy, 'run')] : [];
   }
 
   private resources(props: AgentResources): k8s.ResourceRequirements {

@@ -34,6 +34,8 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   seLinuxType: 'spc_t',
   logLevel: AgentLogLevel.DEBUG,
   resyncPeriod: Duration.minutes(5),
+  metrics: true,
+  metricsImage: 'registry.example.com:5000/mirror/node-exporter:v1.12.1',
   labels: { 'example.com/team': 'platform' },
   annotations: { 'example.com/runbook': 'https://example.com/oom' },
 };

@@ -221,7 +221,7 @@ describe('the DaemonSet', () => {
 describe('every option', () => {
   const manifests = synth(allPropsChart(Testing.app()));
   const { spec } = pod(manifests);
-  const agent = container(pod(manifests));
+  const [agent, sidecar] = spec.containers;
   const selector = { ...SELECTOR, 'app.kubernetes.io/instance': 'oom-agent' };
 
   test('names and places the objects', () => {
@@ -259,7 +259,7 @@ describe('every option', () => {
     expect(find(manifests, 'NetworkPolicy').spec.podSelector).toEqual({ matchLabels: selector });
   });
 
-  test('reaches the container', () => {
+  test('reaches the containers', () => {
     expect(agent).toMatchObject({
       image: 'registry.example.com:5000/mirror/curl:8.20.0',
       imagePullPolicy: 'Always',
@@ -268,12 +268,19 @@ describe('every option', () => {
         limits: { cpu: '200m', memory: '128Mi' },
       },
     });
-    expect(agent.securityContext.seLinuxOptions).toEqual({ type: 'spc_t' });
-    expect(agent.env.slice(2)).toEqual([
+    expect(agent?.securityContext.seLinuxOptions).toEqual({ type: 'spc_t' });
+    expect(agent?.env.slice(2)).toEqual([
       { name: 'LABEL_PREFIX', value: 'oom.example.com' },
       { name: 'LOG_LEVEL', value: 'debug' },
       { name: 'RESYNC_SECONDS', value: '300' },
+      { name: 'METRICS', value: 'yes' },
     ]);
+    expect(sidecar).toMatchObject({
+      name: 'metrics',
+      image: 'registry.example.com:5000/mirror/node-exporter:v1.12.1',
+      imagePullPolicy: 'Always',
+    });
+    expect(spec.containers).toHaveLength(2);
   });
 
   test('reaches the pod', () => {

@@ -1,4 +1,6 @@
-import { Manifest, parse, read, template } from './manifests';
+import { Chart, Testing } from 'cdk8s';
+import { OomKillModeAgent } from '../lib';
+import { Manifest, find, parse, read, synth, template } from './manifests';
 
 /** Everything that gives power over a node or the API, literally: a change here is a security review. */
 const AGENT = {
@@ -39,6 +41,44 @@ const AGENT = {
         { name: 'run', mountPath: '/run/oom-kill-mode' },
         { name: 'cgroup', mountPath: '/host/cgroup' },
         { name: 'containers', mountPath: '/host/containers', readOnly: true },
+      ],
+    },
+  ],
+};
+
+/** The agent with its metrics on: these, and nothing else, come on top. */
+const AGENT_WITH_METRICS = {
+  pod: {
+    ...AGENT.pod,
+    volumes: [
+      ...AGENT.pod.volumes,
+      { name: 'no-token', emptyDir: { medium: 'Memory', sizeLimit: '4Ki' } },
+    ],
+  },
+  containers: [
+    ...AGENT.containers,
+    {
+      name: 'metrics',
+      ports: [{ name: 'metrics', containerPort: 9539, protocol: 'TCP' }],
+      envFrom: undefined,
+      lifecycle: undefined,
+      volumeDevices: undefined,
+      securityContext: {
+        runAsUser: 65534,
+        runAsGroup: 65534,
+        runAsNonRoot: true,
+        privileged: false,
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        capabilities: { drop: ['ALL'] },
+      },
+      volumeMounts: [
+        { name: 'run', mountPath: '/run/metrics', subPath: 'metrics', readOnly: true },
+        {
+          name: 'no-token',
+          mountPath: '/var/run/secrets/kubernetes.io/serviceaccount',
+          readOnly: true,
+        },
       ],
     },
   ],
@@ -134,20 +174,35 @@ const AGENT_KINDS = [
   'DaemonSet',
 ];
 
+function agentWithMetrics(): Manifest[] {
+  const chart = new Chart(Testing.app(), 'metrics');
+  new OomKillModeAgent(chart, 'agent', { metrics: true });
+  return synth(chart);
+}
+
 describe.each([
   {
-    file: ['dist', 'herder.k8s.yaml'],
+    name: 'dist/herder.k8s.yaml',
+    manifests: parse(read('dist', 'herder.k8s.yaml')),
     kinds: [...AGENT_KINDS, 'Deployment'],
     workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT, 'Deployment/herder': HERDER },
+    ingress: undefined,
   },
   {
-    file: ['examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml'],
+    name: 'examples/agent-only/dist/oom-kill-mode-agent.k8s.yaml',
+    manifests: parse(read('examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml')),
     kinds: AGENT_KINDS,
     workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT },
+    ingress: undefined,
   },
-])('$file', ({ file, kinds, workloads }) => {
-  const manifests = parse(read(...file));
-
+  {
+    name: 'the agent with metrics',
+    manifests: agentWithMetrics(),
+    kinds: AGENT_KINDS,
+    workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT_WITH_METRICS },
+    ingress: [{ ports: [{ port: 9539, protocol: 'TCP' }] }],
+  },
+])('$name', ({ manifests, kinds, workloads, ingress }) => {
   test('has these objects and no other', () => {
     expect(manifests.map((m) => m.kind)).toEqual(kinds);
   });
@@ -168,6 +223,14 @@ describe.each([
           : { kind, name: metadata.name, rules, aggregationRule },
       );
     expect(found).toEqual(RBAC);
+  });
+
+  test('lets this in to the pods of the agent and no other', () => {
+    const { spec } = find(manifests, 'NetworkPolicy');
+    expect(spec.podSelector).toEqual({
+      matchLabels: find(manifests, 'DaemonSet').spec.selector.matchLabels,
+    });
+    expect([spec.policyTypes, spec.ingress]).toEqual([['Ingress'], ingress]);
   });
 
   test('gives the token to the pods that ask for it only', () => {

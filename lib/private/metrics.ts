@@ -1,0 +1,102 @@
+/**
+ * What the agent writes for Prometheus, in one place: the alerts, the dashboard, their tests and
+ * docs/monitoring.md are held against this list, and so is what the agent's script writes.
+ */
+export interface Metric {
+  readonly name: string;
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  /** The labels that the agent writes, each with its values where they are few. */
+  readonly labels: Record<string, readonly string[] | undefined>;
+  readonly help: string;
+}
+
+/** `container` is the short id where the name is not known. */
+const CONTAINER_LABELS = { namespace: undefined, pod: undefined, container: undefined };
+
+/** What keeps a mode from working on a node; the anchors of docs/troubleshooting.md. */
+export const CONDITIONS = [
+  'cgroup_v1',
+  'no_inotify',
+  'write_refused',
+  'ancestor_group',
+  'systemd_oom_policy',
+  'main_process_killed',
+] as const;
+
+export const METRICS = {
+  BUILD_INFO: {
+    name: 'oom_kill_mode_build_info',
+    type: 'gauge',
+    labels: { script_sha256: undefined },
+    help: 'Always 1; the label tells which script runs.',
+  },
+  CONTAINERS: {
+    name: 'oom_kill_mode_containers',
+    type: 'gauge',
+    labels: { mode: ['Single', 'Group'] },
+    help: 'Containers of opted-in pods on this node, by the mode they are to have.',
+  },
+  GROUP_DESIRED: {
+    name: 'oom_kill_mode_container_group_desired',
+    type: 'gauge',
+    labels: CONTAINER_LABELS,
+    help: 'Mode the container is to have: 0 for Single, 1 for Group.',
+  },
+  GROUP_EFFECTIVE: {
+    name: 'oom_kill_mode_container_group_effective',
+    type: 'gauge',
+    labels: CONTAINER_LABELS,
+    help: 'What memory.oom.group of the container said when it was last read: 0 or 1.',
+  },
+  WRITES: {
+    name: 'oom_kill_mode_writes_total',
+    type: 'counter',
+    labels: {},
+    help: 'Values written to memory.oom.group.',
+  },
+  DRIFT_REPAIRS: {
+    name: 'oom_kill_mode_drift_repairs_total',
+    type: 'counter',
+    labels: { cause: ['start', 'event', 'resync'] },
+    help: 'Values written over a wrong one, by what told the agent: the start of a container, an event of the kernel, or the periodic look.',
+  },
+  SURVIVED_KILLS: {
+    name: 'oom_kill_mode_survived_process_kills_total',
+    type: 'counter',
+    labels: CONTAINER_LABELS,
+    help: 'Processes that the kernel killed for memory in a container that kept running.',
+  },
+  WATCH_RECONNECTS: {
+    name: 'oom_kill_mode_watch_reconnects_total',
+    type: 'counter',
+    labels: {},
+    help: 'Times the watch on the API server was opened again.',
+  },
+  LAST_SYNC: {
+    name: 'oom_kill_mode_last_sync_timestamp_seconds',
+    type: 'gauge',
+    labels: {},
+    help: 'When the agent last had the complete truth from the API server, in seconds since 1970.',
+  },
+  APPLY_LATENCY: {
+    name: 'oom_kill_mode_apply_latency_seconds',
+    type: 'histogram',
+    labels: {},
+    help: 'Time from hearing of a container or of a wrong value to the value written, in seconds.',
+  },
+  CONDITION: {
+    name: 'oom_kill_mode_condition',
+    type: 'gauge',
+    labels: { condition: CONDITIONS },
+    help: '1 while there is, on this node, what keeps a mode from working; 0 otherwise.',
+  },
+} as const satisfies Record<string, Metric>;
+
+/** The directory below the agent's run directory with the files for Prometheus; the sidecar sees no other. */
+export const METRICS_DIR = 'metrics';
+
+/** The sidecar's port; node-exporter's own, 9100, is left to the node's exporter. */
+export const METRICS_PORT = 9539;
+
+/** The name of the sidecar and of its port. */
+export const METRICS_NAME = 'metrics';

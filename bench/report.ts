@@ -1,0 +1,262 @@
+// Makes the tables and plots of docs/performance.md from bench/results.json. `npm run bench` writes them;
+// a test compares them with what is committed.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as vega from 'vega';
+import { compile, TopLevelSpec } from 'vega-lite';
+
+import { Latencies, quantile, Results, SizeResults, Tool, ToolResults, TOOLS } from './schema';
+
+const docs = join(__dirname, '../docs');
+
+const NAMES: Record<Tool, string> = {
+  agent: 'agent',
+  limit: 'C program',
+  'poll-0.1': 'poll every 0.1 s',
+  'poll-1': 'poll every 1 s',
+  'poll-60': 'poll every 60 s',
+};
+
+// Okabe and Ito's colours, which the colour-blind can tell apart.
+const COLOURS = ['#d55e00', '#000000', '#0072b2', '#56b4e9', '#009e73'];
+
+/** The results of the last run. */
+export function readResults(): Results {
+  return JSON.parse(readFileSync(join(__dirname, 'results.json'), 'utf8')) as Results;
+}
+
+/** Every file that is made of the results, with its path. */
+export async function report(results: Results): Promise<Record<string, string>> {
+  const page = join(docs, 'performance.md');
+  return {
+    [page]: withTables(readFileSync(page, 'utf8'), results),
+    [join(docs, 'performance-latency.svg')]: await svg(latencyPlot(results)),
+    [join(docs, 'performance-growth.svg')]: await svg(growthPlot(results)),
+  };
+}
+
+/** Puts the tables between their marks. */
+function withTables(page: string, results: Results): string {
+  const tables: Record<string, string> = {
+    environment: environment(results),
+    latency: table(
+      [
+        'pods × 3',
+        'tool',
+        'drift p50',
+        'p99',
+        'max',
+        'start p50',
+        'p99',
+        'max',
+        'first instruction right',
+      ],
+      results,
+      ({ drift, starts }) => [
+        ...[0.5, 0.99, 1].map((share) => time(drift.latencies, share)),
+        ...[0.5, 0.99, 1].map((share) => time(starts.latencies, share)),
+        `${starts.rightAtFirstInstruction} of ${starts.count}`,
+      ],
+    ),
+    cost: table(
+      [
+        'pods × 3',
+        'tool',
+        'CPU s per 1,000 drifts',
+        'per 1,000 starts',
+        'per idle minute',
+        'wake-ups per idle minute',
+        'API requests and bytes a minute',
+        'memory.current',
+        'peak',
+        'PSS of all processes',
+      ],
+      results,
+      ({ drift, starts, idle }) => [
+        drift.cpuSecondsPerThousand.toFixed(2),
+        starts.cpuSecondsPerThousand.toFixed(1),
+        idle.cpuSecondsPerMinute.toFixed(2),
+        idle.wakeupsPerMinute.toFixed(0),
+        `${idle.requestsPerMinute.toFixed(1)}, ${idle.requestBytesPerMinute.toFixed(0)} B`,
+        mebibytes(idle.currentBytes),
+        mebibytes(idle.peakBytes),
+        mebibytes(idle.pssBytes),
+      ],
+    ),
+    ratios: ratios(results),
+  };
+  return page.replace(
+    /(<!-- bench: (\w+) -->\n)[^]*?(<!-- end -->)/g,
+    (_, start: string, name: string, end: string) => `${start}\n${tables[name] ?? ''}\n\n${end}`,
+  );
+}
+
+function environment({ environment: run, sizes }: Results): string {
+  const load = (values: number[]) => values.map((value) => value.toFixed(2)).join(', ');
+  const starts = sizes.reduce((sum, { tools }) => sum + tools.agent.starts.count, 0);
+  return [
+    `Linux ${run.kernel} with two CPUs, emulated in software by ${run.qemu} on ${run.hostCpus} CPUs;`,
+    `${run.busybox}; ${starts} container starts, one every ${run.secondsBetweenStarts} s (sandboxes included);`,
+    `drift ${run.driftsPerSecond} times a second. Load of the host before: ${load(run.hostLoadBefore)},`,
+    `after: ${load(run.hostLoadAfter)}. Agent: \`${run.script.slice(0, 12)}\` (SHA-256 of \`lib/agent\`).`,
+  ].join('\n');
+}
+
+function table(
+  head: string[],
+  { sizes }: Results,
+  cells: (results: ToolResults) => string[],
+): string {
+  const rows = sizes.flatMap(({ pods, tools }) =>
+    TOOLS.map((tool) => [String(pods), NAMES[tool], ...cells(tools[tool])]),
+  );
+  return aligned([head, head.map(() => '---'), ...rows]);
+}
+
+/** How many times as long as the C program the agent takes. */
+function ratios({ sizes }: Results): string {
+  const ratio = (size: SizeResults, kind: 'drift' | 'starts', share: number) =>
+    (
+      quantile(size.tools.agent[kind].latencies, share) /
+      quantile(size.tools.limit[kind].latencies, share)
+    ).toFixed(1);
+  const head = ['pods × 3', 'drift p50', 'drift p99', 'start p50', 'start p99'];
+  return aligned([
+    head,
+    head.map(() => '---'),
+    ...sizes.map((size) => [
+      String(size.pods),
+      ratio(size, 'drift', 0.5),
+      ratio(size, 'drift', 0.99),
+      ratio(size, 'starts', 0.5),
+      ratio(size, 'starts', 0.99),
+    ]),
+  ]);
+}
+
+/** A table as prettier would have it. */
+function aligned(rows: string[][]): string {
+  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  return rows
+    .map((row) => {
+      const cells = row.map((cell, i) =>
+        cell === '---' ? '-'.repeat(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0),
+      );
+      return `| ${cells.join(' | ')} |`;
+    })
+    .join('\n');
+}
+
+function time(latencies: Latencies, share: number): string {
+  const microseconds = quantile(latencies, share);
+  if (microseconds === Infinity) {
+    return 'not seen';
+  }
+  const milliseconds = microseconds / 1000;
+  return milliseconds < 10 ? `${milliseconds.toFixed(1)} ms` : `${milliseconds.toFixed(0)} ms`;
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
+}
+
+const COLOUR = {
+  field: 'tool',
+  type: 'nominal',
+  title: null,
+  scale: { domain: TOOLS.map((tool) => NAMES[tool]), range: COLOURS },
+  legend: { orient: 'bottom', columns: 5 },
+} as const;
+
+/** The share of events that were over after a time, at the largest size. */
+function latencyPlot({ sizes }: Results): TopLevelSpec {
+  const largest = sizes.at(-1);
+  const kinds = [
+    ['drift', `repair of drift, ${largest?.pods ?? 0} pods × 3 containers`],
+    ['starts', 'start of a container: from the runtime’s write to ours'],
+  ] as const;
+  const values = kinds.flatMap(([kind, title]) =>
+    TOOLS.flatMap((tool) => {
+      const latencies = largest?.tools[tool][kind].latencies ?? { microseconds: [], pending: [] };
+      const shares = Array.from({ length: 200 }, (_, i) => (i + 1) / 200);
+      return shares
+        .map((share) => ({
+          tool: NAMES[tool],
+          kind: title,
+          share,
+          ms: quantile(latencies, share) / 1000,
+        }))
+        .filter(({ ms }) => ms !== Infinity);
+    }),
+  );
+  return {
+    data: { values },
+    facet: { column: { field: 'kind', title: null, sort: kinds.map(([, title]) => title) } },
+    spec: {
+      width: 340,
+      height: 240,
+      mark: { type: 'line', interpolate: 'step-after' },
+      encoding: {
+        x: {
+          field: 'ms',
+          type: 'quantitative',
+          scale: { type: 'log' },
+          title: 'milliseconds (log scale)',
+        },
+        y: {
+          field: 'share',
+          type: 'quantitative',
+          title: 'share of events',
+          axis: { format: '%' },
+        },
+        color: COLOUR,
+      },
+    },
+  };
+}
+
+/** How cost grows with the number of pods. */
+function growthPlot({ sizes }: Results): TopLevelSpec {
+  const measures: [string, (results: ToolResults) => number][] = [
+    ['drift repair p99, ms', ({ drift }) => quantile(drift.latencies, 0.99) / 1000],
+    ['CPU s per 1,000 drifts', ({ drift }) => drift.cpuSecondsPerThousand],
+    ['CPU s per 1,000 starts', ({ starts }) => starts.cpuSecondsPerThousand],
+    ['CPU s per idle minute', ({ idle }) => idle.cpuSecondsPerMinute],
+    ['memory.current, MiB', ({ idle }) => idle.currentBytes / 1024 / 1024],
+    ['PSS, MiB', ({ idle }) => idle.pssBytes / 1024 / 1024],
+  ];
+  const values = measures.flatMap(([measure, figure]) =>
+    sizes.flatMap(({ pods, tools }) =>
+      TOOLS.map((tool) => ({ measure, pods, tool: NAMES[tool], figure: figure(tools[tool]) })),
+    ),
+  );
+  return {
+    data: { values: values.filter(({ figure }) => figure !== Infinity) },
+    facet: {
+      field: 'measure',
+      type: 'nominal',
+      title: null,
+      sort: measures.map(([measure]) => measure),
+    },
+    columns: 3,
+    spec: {
+      width: 220,
+      height: 160,
+      mark: { type: 'line', point: true },
+      encoding: {
+        x: { field: 'pods', type: 'quantitative', title: 'pods × 3 containers' },
+        y: { field: 'figure', type: 'quantitative', title: null, scale: { zero: true } },
+        color: COLOUR,
+      },
+    },
+    resolve: { scale: { y: 'independent' } },
+  };
+}
+
+async function svg(spec: TopLevelSpec): Promise<string> {
+  const view = new vega.View(vega.parse(compile({ ...spec, background: 'white' }).spec), {
+    renderer: 'none',
+  });
+  return `${await view.toSVG()}\n`;
+}

@@ -45,6 +45,8 @@ NL='
 TAB='	'
 HERE=$(cd "$(dirname "$0")" && pwd)
 TICKER=
+# The time of the last tick.
+TICKED=
 TIMED_READ=
 MISSING=' synced connected watching '
 
@@ -116,8 +118,11 @@ heartbeat() {
 
 tick() {
   heartbeat
+  # They pile up while the loop stands still, and nobody could have answered the first by the second.
+  if [ "$UPTIME" = "$TICKED" ]; then return 0; fi
+  TICKED=$UPTIME
+  check_hung
   check_children
-  check_start
   resync
   retry_inotify
 }
@@ -191,9 +196,13 @@ run() {
     fi
     case $kind in
       n) created "$path" "$rest" ;;
-      w) watch_is_up "$path" ;;
+      w) watch_answered "$path" ;;
       x) removed "$path" ;;
-      o | poll) resync ;;
+      o)
+        log warn 'inotify lost events; everything is looked at'
+        resync
+        ;;
+      poll) resync ;;
       inotifyd:*) watch_complained "$kind" ;;
       started) watch_started "$path" "$rest" ;;
       ended)
@@ -205,7 +214,11 @@ run() {
       pod) api_pod "$path" "$rest" ;;
       gone) opt_out "$path" ;;
       synced) api_synced ;;
-      connected) become_ready connected ;;
+      connected)
+        api_answers
+        become_ready connected
+        ;;
+      trouble) api_trouble "$path" ;;
       tick) tick ;;
       alive) check_children ;;
       *) log_text warn 'unknown event' event "$kind" ;;

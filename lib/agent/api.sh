@@ -7,6 +7,8 @@ API=
 LISTED=' '
 PENDING_UID=
 PENDING=
+# Whether the API server's last word was trouble.
+TROUBLE=
 
 # One request, made by the process that calls this. curl's own report follows the answer on a line that
 # no JSON can contain. The token is read anew each time, since it rotates, and goes through standard
@@ -29,9 +31,10 @@ header = "Authorization: Bearer $token"
 END
 }
 
-# One request and its answer, from beginning to end; its outcome is left in a file.
+# One request and its answer, from beginning to end; its outcome is left in a file, which is written in
+# place: that takes no room on a disk that is full.
 exchange() { # "list" or "watch", kind of object, query, seconds
-  : >../outcome
+  printf '\n' 1<>../outcome
   {
     # The process that is going to be curl tells its number first.
     read -r own _ </proc/self/stat
@@ -39,8 +42,8 @@ exchange() { # "list" or "watch", kind of object, query, seconds
     request "$2" "$3" "$4"
   } | {
     read -r curl
-    printf '%s\n' "$curl" >../curl
-    EVENTS=$RUN_DIR/queue PHASE=$1 LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/pods.awk" >../outcome 2>&4 || :
+    printf '%s\n' "$curl" 1<>../curl
+    EVENTS=$RUN_DIR/queue PHASE=$1 LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/pods.awk" 1<>../outcome 2>&4 || :
     # Nobody would read what it still has to say.
     kill "$curl" 2>/dev/null || :
   } || :
@@ -70,7 +73,6 @@ follow_pods() {
     : "${status:=0}" "${curl_exit:=0}" "${code:=0}"
     if [ "${seen:--}" != - ]; then version=$seen; fi
     if [ "$status:$code" = 200:0 ] && [ "$version" != - ]; then
-      if [ -n "$problem" ]; then log info 'API server answers again'; fi
       problem=
       read_uptime
       # A stream that ends at once, again and again, is a problem too.
@@ -78,8 +80,7 @@ follow_pods() {
       if [ "$phase" = list ]; then continue; fi
     else
       if [ "$problem" != "$phase:$status:$curl_exit:$code" ]; then
-        log warn 'no answer from the API server; known pods stay as they are' \
-          request "$phase" status "$status" curl "$curl_exit" code "$code"
+        printf 'trouble\t%s\n' "$phase $status $curl_exit $code" >&3
       fi
       problem=$phase:$status:$curl_exit:$code
       # Gone, unknown version, or a stream that made no sense: start over with a list.
@@ -102,6 +103,22 @@ start_api() {
 
 check_api() {
   if ! runs "$API"; then start_api; fi
+}
+
+api_trouble() { # "request status curl code"
+  TROUBLE=yes
+  IFS=' '
+  # shellcheck disable=SC2086 # split on purpose: four words of ours
+  set -- $1
+  IFS=$NL
+  log warn 'no answer from the API server; known pods stay as they are' \
+    request "$1" status "$2" curl "$3" code "$4"
+}
+
+# A list is complete, or a watch is open, which is minutes before it ends.
+api_answers() {
+  if [ -n "$TROUBLE" ]; then log info 'API server answers again'; fi
+  TROUBLE=
 }
 
 # A list begins.
@@ -142,6 +159,7 @@ api_pod() { # uid, "mode namespace name flag"
 
 # The list is complete: who is not in it left while nobody listened.
 api_synced() {
+  api_answers
   for pod in $PODS; do
     uid=${pod#* }
     uid=${uid%% *}

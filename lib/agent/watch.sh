@@ -7,8 +7,11 @@ GENERATION=0
 STARTING=
 ENDING=
 AGAIN=
-# STARTING at the last tick.
+# The one that was asked for a sign of life and gave none yet. All three at the last tick.
+SILENT=
 LATE=
+# Which of the two files the one that is up has for its ping: the starting one has the other.
+PING=0
 # The number of the one that is up, and process numbers: its own, the newest one's, and all keepers', as
 # "<generation>:<keeper>".
 UP=
@@ -49,7 +52,7 @@ rewatch() {
 
 # Runs beside the loop, as the parent of one inotifyd, to tell its beginning and its end.
 keep_inotifyd() {
-  ping=../ping$((GENERATION % 2))
+  ping=../ping$((1 - PING))
   run_inotifyd "$ping" >&3 2>&1 &
   child=$!
   printf 'started\t%s\t%s\n' "$GENERATION" "$child" >&3
@@ -100,16 +103,26 @@ watch_started() { # generation, process number
   if [ "$1" = "$GENERATION" ]; then NEWEST=$2; fi
 }
 
-# The newest inotifyd reports its ping: the one before it may go.
-watch_is_up() { # path of the ping
-  if [ -z "$STARTING" ] || [ "$1" != "../ping$((GENERATION % 2))" ]; then return 0; fi
+# An inotifyd reports its ping.
+watch_answered() { # path of the ping
+  if [ "$1" = "../ping$PING" ]; then
+    SILENT=
+  elif [ -n "$STARTING" ]; then
+    watch_is_up
+  fi
+}
+
+# The newest inotifyd is up: the one before it may go, at once, even if it hangs.
+watch_is_up() {
   printf '%s\n' "$GENERATION" 1<>../up
+  PING=$((1 - PING))
   STARTING=
+  SILENT=
   FAILURES=0
   before=$INOTIFYD
   if [ -n "$before" ]; then
     ENDING=$UP
-    kill "$before" 2>/dev/null || :
+    kill -KILL "$before" 2>/dev/null || :
   fi
   INOTIFYD=$NEWEST
   UP=$GENERATION
@@ -193,19 +206,41 @@ check_keepers() {
   IFS=$NL
   for keeper; do
     if ! runs "${keeper#*:}"; then
-      if [ "${keeper%%:*}" = "$GENERATION" ] && [ -n "$NEWEST" ]; then kill "$NEWEST" 2>/dev/null || :; fi
+      if [ "${keeper%%:*}" = "$GENERATION" ] && [ -n "$NEWEST" ]; then
+        kill -KILL "$NEWEST" 2>/dev/null || :
+      fi
       watch_ended "${keeper%%:*}"
     fi
   done
 }
 
-# One that is not up a tick later never will be: it is replaced.
-check_start() {
-  if [ -n "$STARTING" ] && [ "$STARTING" = "$LATE" ] && [ -n "$NEWEST" ]; then
-    log warn 'inotifyd does not get up; another one is started'
-    kill "$NEWEST" 2>/dev/null || :
+# What has been starting, ending or silent for a whole tick hangs, or its keeper does: check_keepers goes
+# on without both.
+check_hung() {
+  for generation in $STARTING $ENDING $SILENT; do
+    case " $LATE " in *" $generation "*)
+      log warn 'inotifyd hangs; another one is started'
+      kill_keeper "$generation"
+      ;;
+    esac
+  done
+  if [ -n "$INOTIFYD" ] && [ -z "$STARTING" ]; then
+    SILENT=$UP
+    : 1<>"../ping$PING"
   fi
-  LATE=$STARTING
+  LATE="$STARTING $ENDING $SILENT"
+}
+
+kill_keeper() { # generation
+  IFS=' '
+  for keeper in $KEEPERS; do
+    case $keeper in "$1":*)
+      kill -KILL "${keeper#*:}" 2>/dev/null || :
+      wait "${keeper#*:}" 2>/dev/null || :
+      ;;
+    esac
+  done
+  IFS=$NL
 }
 
 # Every tick is a chance that inotify is to be had again.

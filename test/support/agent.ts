@@ -1,9 +1,10 @@
-import { ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -161,15 +162,26 @@ export class FakeNode {
   }
 
   public write(cgroup: string, value: string): void {
-    writeFileSync(join(this.cgroupRoot, cgroup, 'memory.oom.group'), `${value}\n`);
+    writeFileSync(this.file(cgroup), `${value}\n`);
   }
 
   public read(cgroup: string): string {
-    return readFileSync(join(this.cgroupRoot, cgroup, 'memory.oom.group'), 'utf8').trim();
+    return readFileSync(this.file(cgroup), 'utf8').trim();
+  }
+
+  public file(cgroup: string): string {
+    return join(this.cgroupRoot, cgroup, 'memory.oom.group');
   }
 
   public removeCgroup(cgroup: string): void {
     rmSync(join(this.cgroupRoot, cgroup), { recursive: true });
+  }
+
+  /** The same at one blow, as the kernel does it: nobody can open a file of it half-way. */
+  public vanish(cgroup: string): void {
+    const trash = mkdtempSync(join(this.directory, 'trash-'));
+    renameSync(join(this.cgroupRoot, cgroup), join(trash, 'cgroup'));
+    rmSync(trash, { recursive: true });
   }
 
   /** What the kubelet leaves in /var/log/containers once a container runs. */
@@ -230,6 +242,20 @@ export class Agent {
     return this.child.pid ?? -1;
   }
 
+  /** The process numbers of the agent and of everything that it started and that runs still. */
+  public get processes(): number[] {
+    return execFileSync('ps', ['-e', '-o', 'pid=,pgid=,stat='], { encoding: 'utf8' })
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .filter(([, group, state]) => Number(group) === this.pid && !state?.startsWith('Z'))
+      .map(([pid]) => Number(pid));
+  }
+
+  /** The processes of the agent whose command line begins with a word, "inotifyd" for example. */
+  public running(word: string): number[] {
+    return this.processes.filter((pid) => commandLine(pid).startsWith(`${word} `));
+  }
+
   /** Every line that the agent logged so far; a line that is not JSON throws. */
   public get log(): LogLine[] {
     return this.output
@@ -284,4 +310,13 @@ export async function eventually(
 /** Time for an agent to do what it must not do. */
 export async function aWhile(milliseconds = 300): Promise<void> {
   await new Promise((done) => setTimeout(done, milliseconds));
+}
+
+/** The command line of a process, or nothing if it has ended by now. */
+export function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+  } catch {
+    return '';
+  }
 }

@@ -61,7 +61,7 @@ export class FakeApiServer {
 
   private constructor(
     private readonly server: Server,
-    public readonly caPem: string,
+    public caPem: string,
   ) {
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
       this.answer(request, response);
@@ -136,6 +136,18 @@ export class FakeApiServer {
       response.end();
     }
     this.watches.clear();
+  }
+
+  /** Says nothing more to the watches that are open now, and does not close them. */
+  public hangWatches(): void {
+    this.watches.clear();
+  }
+
+  /** Another certificate, from another authority, for every connection from now on. */
+  public rotateCertificate(): void {
+    const { key, cert, ca } = issueCertificate();
+    this.server.setSecureContext({ key, cert });
+    this.caPem = ca;
   }
 
   /** Breaks every connection. */

@@ -85,6 +85,8 @@ follow_pods() {
       problem=$phase:$status:$curl_exit:$code
       # Gone, unknown version, or a stream that made no sense: start over with a list.
       case $status:$code in 410:* | *:410 | *:504 | *:599) version=- ;; esac
+      # It is back, and what changed meanwhile is known to a list only.
+      case $phase:$status:$code in watch:410:* | watch:*:410) delay=1 ;; esac
     fi
     pause "$delay"
     delay=$((delay * 2))

@@ -111,12 +111,12 @@ find_id() { # directory name
 # The file may be gone by now: then there is nothing to read, and nothing to do.
 read_value() { # file
   VALUE=
-  { read -r VALUE <"$1"; } 2>/dev/null || return 1
+  { read -r VALUE <"$1"; } 2>&6 || return 1
 }
 
 # Not truncated first (<>): a truncation would be one more event for everybody who watches the file.
 write_value() { # value, file
-  { printf '%s\n' "$1" 1<>"$2"; } 2>/dev/null
+  { printf '%s\n' "$1" 1<>"$2"; } 2>&6
 }
 
 # What it would be without us. The kubelet asks for nothing for the sandbox (pause) container.

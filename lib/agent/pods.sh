@@ -14,6 +14,10 @@ NEW_CONTAINERS=
 NEW_PODS=
 # Keys of the containers whose refusal was logged.
 REFUSALS=' '
+# Keys of those for which there was no room for a link, since there last was.
+UNLINKED=' '
+# Set once any pod has an override: from then on the kubelet's links, which tell names, are watched.
+OVERRIDDEN=
 # How many cgroups and pods are gone since the lists were tidied up.
 GONE=0
 
@@ -63,8 +67,13 @@ replace_pod() { # new record or nothing
   PODS=$kept
 }
 
+needs_names() {
+  [ -n "$OVERRIDDEN" ]
+}
+
 # A pod is opted in, or its label or annotation changed.
 opt_in() { # uid, mode, namespace, name, overrides
+  if [ "$5" != , ]; then OVERRIDDEN=yes; fi
   if find_pod "$1"; then
     if [ "$MODE" = "$2" ] && [ "$OVERRIDES" = "$5" ]; then return 0; fi
     replace_pod "$NUMBER $1 $UNDERSCORED_UID $2 $3 $4 $5 $SANDBOX"
@@ -72,6 +81,8 @@ opt_in() { # uid, mode, namespace, name, overrides
     log info 'pod changed' pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
     rechoose
     check_overrides
+    # A name may become known before the kubelet's links are watched.
+    if [ "$OVERRIDES" != , ]; then look_again; fi
     return 0
   fi
   LAST_NUMBER=$((LAST_NUMBER + 1))
@@ -214,9 +225,10 @@ adopt() { # directory within the pod's
   done
   choose "$1"
   if ! ln -s "../pod/$NUMBER/$1/$FILE" "$WANTED/$key" 2>/dev/null; then
-    log error 'container not watched: no link could be made in RUN_DIR' pod "$NAMESPACE/$NAME" container "$key"
+    unlinked "$key" "pod/$NUMBER/$1/$FILE"
     return 0
   fi
+  UNLINKED=' '
   CONTAINERS="$CONTAINERS$key $1$NL"
   NEW_CONTAINERS=$NEW_CONTAINERS$key$NL
   enforce "$WANTED/$key"
@@ -224,6 +236,18 @@ adopt() { # directory within the pod's
   # It may come before there is a watch for it.
   if may_have_crun; then NEW_PODS=$NEW_PODS$NUMBER$NL; fi
   adopt_inner "$1"
+}
+
+# Without a link nothing tells of a change: what is wanted is written now, and again by each resync.
+unlinked() { # key, file
+  case $UNLINKED in
+    *" $1 "*) ;;
+    *)
+      UNLINKED="$UNLINKED$1 "
+      log error 'container not watched: no link could be made in RUN_DIR' pod "$NAMESPACE/$NAME" container "$1"
+      ;;
+  esac
+  if read_value "$2" && [ "$VALUE" != "$WANTED" ]; then write_value "$WANTED" "$2" || :; fi
 }
 
 # crun's level below a container's.
@@ -259,6 +283,7 @@ name_log() { # container's name; its id is in ID
 
 # An override that can never be followed is better said than found out.
 check_overrides() {
+  if [ "$OVERRIDES" = , ]; then return 0; fi
   ID=
   IFS=,
   for override in $OVERRIDES; do
@@ -294,18 +319,25 @@ enforce() { # link
   if [ "$VALUE" = "$wanted" ]; then return 0; fi
   if write_value "$wanted" "$1"; then
     describe "$1" && log info 'kill mode written' pod "$SUBJECT" container "${1#*-}" from "$VALUE" to "$wanted"
+    if [ "$REFUSALS" != ' ' ]; then forget_refusal "$1"; fi
   else
     refused "$1"
   fi
 }
 
-# A refusal is not going to change by itself: it is said once for each container.
+# A refusal is not going to change soon: it is said once for each container, until a write succeeds.
 refused() { # link
   if ! [ -e "$1" ]; then return 0; fi
   case $REFUSALS in *" ${1#*/} "*) return 0 ;; esac
   REFUSALS="$REFUSALS${1#*/} "
   describe "$1" && log error 'kill mode not written: the node refuses (SELinux? read-only mount? user namespace?)' \
     pod "$SUBJECT" container "${1#*-}"
+}
+
+forget_refusal() { # link
+  case $REFUSALS in
+    *" ${1#*/} "*) REFUSALS="${REFUSALS%%" ${1#*/} "*} ${REFUSALS#*" ${1#*/} "}" ;;
+  esac
 }
 
 # The name of the pod behind a link, for the log; looked up after the deed. The current pod stays what

@@ -12,8 +12,8 @@ SILENT=
 LATE=
 # Which of the two files the one that is up has for its ping: the starting one has the other.
 PING=0
-# The number of the one that is up, and process numbers: its own, the newest one's, and all keepers', as
-# "<generation>:<keeper>".
+# The number of the one that is up, and process numbers: its own, the newest one's as far as it was looked
+# up, and all keepers', as "<generation>:<keeper>".
 UP=
 INOTIFYD=
 NEWEST=
@@ -38,7 +38,6 @@ rewatch() {
   fi
   AGAIN=
   COMPLAINT=
-  NEWEST=
   GENERATION=$((GENERATION + 1))
   STARTING=$GENERATION
   # What comes from here on is for the next one.
@@ -55,7 +54,7 @@ keep_inotifyd() {
   ping=../ping$((1 - PING))
   run_inotifyd "$ping" >&3 2>&1 &
   child=$!
-  printf 'started\t%s\t%s\n' "$GENERATION" "$child" >&3
+  printf '%s %s\n' "$GENERATION" "$child" 1<>../newest
   # inotifyd does not say when it is ready. It adds its watches in order, so it is once it reports
   # what is done to the last one.
   milliseconds=10
@@ -74,9 +73,10 @@ keep_inotifyd() {
 # paths that it was given twice.
 run_inotifyd() { # path of the ping
   find_qos_directories
-  for path in $QOS_DIRECTORIES logs pod/*; do
+  for path in $QOS_DIRECTORIES pod/*; do
     if [ -e "$path" ]; then add_watch "$path:n"; fi
   done
+  if needs_names; then add_watch logs:n; fi
   for path in 0/* 1/*; do
     if [ -e "$path" ]; then add_watch "$path:c"; fi
   done
@@ -99,8 +99,11 @@ add_watch() { # path:mask
   fi
 }
 
-watch_started() { # generation, process number
-  if [ "$1" = "$GENERATION" ]; then NEWEST=$2; fi
+# Looked up when it is needed, since to be told is to be woken up.
+find_newest() {
+  { IFS=' ' read -r generation NEWEST <"$RUN_DIR/newest"; } 2>/dev/null || return 1
+  if [ "$generation" != "$GENERATION" ]; then NEWEST=; fi
+  [ -n "$NEWEST" ]
 }
 
 # An inotifyd reports its ping.
@@ -124,6 +127,7 @@ watch_is_up() {
     ENDING=$UP
     kill -KILL "$before" 2>/dev/null || :
   fi
+  find_newest || :
   INOTIFYD=$NEWEST
   UP=$GENERATION
   if [ -n "$POLLER" ]; then
@@ -138,7 +142,10 @@ watch_is_up() {
       enforce "1/$key"
     done
     for number in $UNSCANNED; do
-      if find_pod_of "$number"; then adopt_all; fi
+      if find_pod_of "$number"; then
+        adopt_all
+        if [ "$OVERRIDES" != , ]; then rechoose; fi
+      fi
     done
   else
     resync
@@ -206,7 +213,7 @@ check_keepers() {
   IFS=$NL
   for keeper; do
     if ! runs "${keeper#*:}"; then
-      if [ "${keeper%%:*}" = "$GENERATION" ] && [ -n "$NEWEST" ]; then
+      if [ "${keeper%%:*}" = "$GENERATION" ] && find_newest; then
         kill -KILL "$NEWEST" 2>/dev/null || :
       fi
       watch_ended "${keeper%%:*}"

@@ -56,6 +56,7 @@ export class FakeApiServer {
   private readonly history: { version: number; line: string }[] = [];
   private readonly watches = new Set<ServerResponse>();
   private readonly sockets = new Set<Socket>();
+  private closedBytes = 0;
   private version = 1000;
   private oldest = 1000;
 
@@ -68,12 +69,23 @@ export class FakeApiServer {
     });
     server.on('connection', (socket: Socket) => {
       this.sockets.add(socket);
-      socket.on('close', () => this.sockets.delete(socket));
+      socket.on('close', () => {
+        this.closedBytes += socket.bytesRead + socket.bytesWritten;
+        this.sockets.delete(socket);
+      });
     });
   }
 
   public get port(): number {
     return (this.server.address() as AddressInfo).port;
+  }
+
+  /** Bytes on the wire so far, in both directions, TLS included. */
+  public get bytes(): number {
+    return [...this.sockets].reduce(
+      (sum, { bytesRead, bytesWritten }) => sum + bytesRead + bytesWritten,
+      this.closedBytes,
+    );
   }
 
   /** The watches that are open now. */

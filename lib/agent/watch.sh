@@ -164,11 +164,12 @@ watch_complained() { # text
 watch_ended() { # generation
   wait_for_keeper "$1"
   if [ "$1" = "$ENDING" ]; then ENDING=; fi
+  # Even if a newer one was tried meanwhile: its end is not going to be told once more.
+  if [ "$1" = "$UP" ]; then INOTIFYD=; fi
   if [ "$1" != "$GENERATION" ]; then
     if [ -n "$AGAIN" ]; then rewatch; fi
     return 0
   fi
-  if [ -z "$STARTING" ]; then INOTIFYD=; fi
   STARTING=
   FAILURES=$((FAILURES + 1))
   case $COMPLAINT in

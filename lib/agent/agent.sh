@@ -153,6 +153,8 @@ prepare() {
   printf '0\n' >../up
   : >../ping0
   : >../ping1
+  : >../last0
+  : >../last1
   printf '0 0\n' >../newest
   ln -s "$CONTAINER_LOGS" logs
   # Whatever reads without saying where from reads the queue: a redirection costs four system calls.
@@ -177,7 +179,7 @@ idle() { # message
 run() {
   IFS=$NL
   trap 'exit 0' TERM INT
-  trap 'find_newest 2>/dev/null || :; kill $INOTIFYD $NEWEST $TICKER $API $POLLER 2>/dev/null || :' EXIT
+  trap 'find_newest 2>/dev/null || :; kill $INOTIFYD $OLD $NEWEST $TICKER $API $POLLER 2>/dev/null || :' EXIT
   prepare
   if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then
     idle 'cgroup v1: the kernel kills single processes on this node whatever anyone wants; nothing to do'

@@ -2,15 +2,18 @@
 # What happens on the node: inotifyd, started, replaced and restarted, and its events.
 
 # Each inotifyd has a number, counted up. STARTING is the newest one's until it is up, ENDING the one's
-# before it until it is gone; AGAIN says that there is more to watch than the newest one was told.
+# before it until it is gone, and OLD its process number while it may have something to tell; AGAIN says
+# that there is more to watch than the newest one was told.
 GENERATION=0
 STARTING=
 ENDING=
+OLD=
 AGAIN=
 # The one that was asked for a sign of life and gave none yet. All three at the last tick.
 SILENT=
 LATE=
-# Which of the two files the one that is up has for its ping: the starting one has the other.
+# Which of two pairs of files the one that is up watches besides, ping0 and last0 or ping1 and last1: the
+# starting or ending one has the others. A ping asks for a sign of life, the last is asked for once.
 PING=0
 # The number of the one that is up, and process numbers: its own, the newest one's as far as it was looked
 # up, and all keepers', as "<generation>:<keeper>".
@@ -52,7 +55,7 @@ rewatch() {
 # Runs beside the loop, as the parent of one inotifyd, to tell its beginning and its end.
 keep_inotifyd() {
   ping=../ping$((1 - PING))
-  run_inotifyd "$ping" >&3 2>&1 &
+  run_inotifyd $((1 - PING)) >&3 2>&1 &
   child=$!
   printf '%s %s\n' "$GENERATION" "$child" 1<>../newest
   # inotifyd does not say when it is ready. It adds its watches in order, so it is once it reports
@@ -71,7 +74,7 @@ keep_inotifyd() {
 
 # The process that calls this becomes inotifyd, which gives up if one path does not exist, and mixes up
 # paths that it was given twice.
-run_inotifyd() { # path of the ping
+run_inotifyd() { # 0 or 1
   find_qos_directories
   for path in $QOS_DIRECTORIES pod/*; do
     if [ -e "$path" ]; then add_watch "$path:n"; fi
@@ -87,7 +90,7 @@ run_inotifyd() { # path of the ping
   fi
   set -f
   # shellcheck disable=SC2086 # split on purpose, at line feeds only, without wildcards
-  exec inotifyd - $WATCHES$SOME_WATCHES "$1:w"
+  exec inotifyd - $WATCHES$SOME_WATCHES "../last$1:w" "../ping$1:w"
 }
 
 # To append to a long string is to copy it: it grows by short ones.
@@ -106,16 +109,21 @@ find_newest() {
   [ -n "$NEWEST" ]
 }
 
-# An inotifyd reports its ping.
-watch_answered() { # path of the ping
-  if [ "$1" = "../ping$PING" ]; then
-    SILENT=
-  elif [ -n "$STARTING" ]; then
-    watch_is_up
-  fi
+# An inotifyd reports its ping, or that it has told everything from before the newest one was up.
+watch_answered() { # path
+  case $1 in
+    "../ping$PING") SILENT= ;;
+    ../ping*) if [ -n "$STARTING" ]; then watch_is_up; fi ;;
+    *) if [ -n "$OLD" ]; then kill_old; fi ;;
+  esac
 }
 
-# The newest inotifyd is up: the one before it may go, at once, even if it hangs.
+kill_old() {
+  kill -KILL "$OLD" 2>/dev/null || :
+  OLD=
+}
+
+# The newest inotifyd is up: the one before it may go, once it has told what it alone knows.
 watch_is_up() {
   printf '%s\n' "$GENERATION" 1<>../up
   PING=$((1 - PING))
@@ -125,7 +133,8 @@ watch_is_up() {
   before=$INOTIFYD
   if [ -n "$before" ]; then
     ENDING=$UP
-    kill -KILL "$before" 2>/dev/null || :
+    OLD=$before
+    : 1<>"../last$((1 - PING))"
   fi
   find_newest || :
   INOTIFYD=$NEWEST
@@ -163,7 +172,14 @@ watch_complained() { # text
 # An inotifyd ended: the old one, as it should, or one that we need.
 watch_ended() { # generation
   wait_for_keeper "$1"
-  if [ "$1" = "$ENDING" ]; then ENDING=; fi
+  if [ "$1" = "$ENDING" ]; then
+    ENDING=
+    # Nobody knows what it had still to tell.
+    if [ -n "$OLD" ]; then
+      OLD=
+      resync
+    fi
+  fi
   # Even if a newer one was tried meanwhile: its end is not going to be told once more.
   if [ "$1" = "$UP" ]; then INOTIFYD=; fi
   if [ "$1" != "$GENERATION" ]; then
@@ -228,6 +244,7 @@ check_hung() {
   for generation in $STARTING $ENDING $SILENT; do
     case " $LATE " in *" $generation "*)
       log warn 'inotifyd hangs; another one is started'
+      if [ "$generation" = "$ENDING" ] && [ -n "$OLD" ]; then kill_old; fi
       kill_keeper "$generation"
       ;;
     esac

@@ -46,7 +46,10 @@ head {
 
 {
   # A raw line feed cannot be part of a JSON string, so this is never the API server's text.
-  if (index($0, "\nanswer ") && match($0, /\nanswer [0-9]+ [0-9]+\n$/)) {
+  last = index($0, "\nanswer ") && match($0, /\nanswer [0-9]+ [0-9]+\n$/)
+  # Nothing but that follows a list.
+  if (complete && (last ? substr($0, 1, RSTART) : $0) ~ /[^ \r\n]/) broken = 1
+  if (last) {
     answer = substr($0, RSTART + 8, RLENGTH - 9)
     exit
   }

@@ -1,0 +1,22 @@
+import { existsSync, readFileSync } from 'node:fs';
+
+import { readResults, report } from '../bench/report';
+import { TOOLS } from '../bench/schema';
+
+test('docs/performance.md and its plots are made of the figures of the last benchmark', async () => {
+  const files = Object.entries(await report(readResults()));
+  expect(files).toHaveLength(3);
+  for (const [path, text] of files) {
+    expect(existsSync(path)).toBe(true);
+    expect(readFileSync(path, 'utf8')).toBe(text);
+  }
+});
+
+test('the figures are of all sizes, of every tool, and of a thousand starts', () => {
+  const { sizes } = readResults();
+  expect(sizes.map(({ pods }) => pods)).toEqual([1, 30, 110]);
+  for (const tool of TOOLS) {
+    const starts = sizes.reduce((sum, { tools }) => sum + tools[tool].starts.count, 0);
+    expect(starts).toBeGreaterThanOrEqual(1000);
+  }
+});

@@ -31,6 +31,14 @@ export interface HerderChartProps extends ChartProps {
 
 /**
  * The whole answer in one file: the agent, and a herder that it keeps alive.
+ *
+ * @example
+ * import { HerderChart } from 'cdk8s-oom-kill-mode';
+ *
+ * new HerderChart(app, 'herder', {
+ *   replicas: 5,
+ *   agent: { seLinuxType: 'spc_t' }, // for nodes with SELinux in enforcing mode
+ * });
  */
 export class HerderChart extends Chart {
   /** The agent. */

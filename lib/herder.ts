@@ -74,6 +74,16 @@ export interface HerderProps {
  *
  * The constructor throws, with the construct path, on quantities over the caps
  * and on whatever `OnePerNodeDeployment` refuses.
+ *
+ * @example
+ * import { Herder, OomKillMode } from 'cdk8s-oom-kill-mode';
+ *
+ * new Herder(chart, 'single', { namespace: 'single', replicas: 2 });
+ * new Herder(chart, 'group', {
+ *   namespace: 'group',
+ *   replicas: 2,
+ *   oomKillMode: OomKillMode.GROUP, // to see the difference
+ * });
  */
 export class Herder extends Construct {
   /** The Deployment. */

@@ -1,8 +1,13 @@
-import { ApiObject, JsonPatch, Size } from 'cdk8s';
+import { ApiObject, Chart, JsonPatch, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
 import { OomKillPolicy } from './oom-kill-policy';
+import {
+  AUTOSCALER_IMAGE,
+  AUTOSCALER_SUFFIX,
+  ClusterProportionalAutoscaler,
+} from './private/cluster-proportional-autoscaler';
 import { AGENT_IMAGE, DEFAULT_LABEL_PREFIX } from './private/contract';
 import { misuse } from './private/misuse';
 import {
@@ -40,9 +45,39 @@ export interface OnePerNodeDeploymentProps {
 
   /**
    * How many pods, and so how many nodes at least: a positive integer. Pods
-   * without a node of their own stay pending.
+   * without a node of their own stay pending. Either this or `followNodes`.
+   *
+   * @default with `followNodes`, as many as there are nodes; without, an error
    */
-  readonly replicas: number;
+  readonly replicas?: number;
+
+  /**
+   * Whether there are always as many pods as nodes, cordoned and tainted ones
+   * included. The cluster-proportional-autoscaler sees to it, in a Deployment of
+   * its own, within some ten seconds of a change.
+   *
+   * `replicas` is then left out of the manifest, so that neither `kubectl apply`
+   * nor a GitOps tool sets it back; a new Deployment begins with one pod.
+   *
+   * On a node without room for it, a pod stays pending. Where an autoscaler of
+   * nodes answers each pending pod with a new node, that is one more pod, and so
+   * on up to its limit: keep room for the pods on every node, or set that limit.
+   *
+   * It needs a namespace of the Deployment, or of its chart, a name of at most
+   * 52 characters, and `tolerateAllTaints`.
+   *
+   * @default false
+   * @see https://github.com/kubernetes-sigs/cluster-proportional-autoscaler
+   */
+  readonly followNodes?: boolean;
+
+  /**
+   * The image of the cluster-proportional-autoscaler, as a pinned reference.
+   * Only with `followNodes`.
+   *
+   * @default "registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.10.3": the Kubernetes project's own
+   */
+  readonly autoscalerImage?: string;
 
   /**
    * CPU of the container, request and limit alike, in whole milli-CPUs.
@@ -108,7 +143,8 @@ export interface OnePerNodeDeploymentProps {
   readonly env?: { [name: string]: string };
 
   /**
-   * Labels to add to the Deployment and its pods.
+   * Labels to add to the Deployment and its pods, and to all that belongs to the
+   * autoscaler.
    *
    * @default {}
    */
@@ -138,12 +174,29 @@ export interface OnePerNodeDeploymentProps {
  * - Limits equal requests, so the pods are Guaranteed.
  * - The rolling update takes a pod away before it makes a new one: with a pod on
  *   every node, a surge pod would have no place and the update would never end.
+ * - With `followNodes`, as many pods as nodes, also when the cluster grows.
  *
  * `deployment` is the cdk8s-plus Deployment, to add volumes and the like.
  *
  * The constructor throws, with the construct path, on invalid names, image,
- * replicas, quantities and labels, on `labelPrefix` without `oomKillMode`, and on
- * `waitForAgent` without `OomKillMode.SINGLE`.
+ * replicas, quantities and labels, on `labelPrefix` without `oomKillMode`, on
+ * `waitForAgent` without `OomKillMode.SINGLE`, on both or neither of `replicas`
+ * and `followNodes`, and on `followNodes` without what it needs.
+ *
+ * @example
+ * import { Size } from 'cdk8s';
+ * import { Cpu } from 'cdk8s-plus-28';
+ * import { OnePerNodeDeployment, OomKillMode } from 'cdk8s-oom-kill-mode';
+ *
+ * new OnePerNodeDeployment(chart, 'runner', {
+ *   name: 'runner',
+ *   namespace: 'ci',
+ *   image: 'registry.example.com/ci/runner:4.2.0',
+ *   replicas: 3,
+ *   cpu: Cpu.millis(500),
+ *   memory: Size.mebibytes(512),
+ *   oomKillMode: OomKillMode.SINGLE, // a job that eats too much dies, the runner lives on
+ * });
  */
 export class OnePerNodeDeployment extends Construct {
   /** The Deployment. */
@@ -156,7 +209,7 @@ export class OnePerNodeDeployment extends Construct {
       requireDnsLabel(this, 'namespace', props.namespace);
     }
     const image = requirePinnedImage(this, props.image);
-    const replicas = requireReplicas(this, props.replicas);
+    const replicas = this.replicas(props);
     requireCpu(this, 'cpu', props.cpu);
     requireSize(this, 'memory', props.memory);
     const selector = { 'app.kubernetes.io/name': name, 'app.kubernetes.io/instance': name };
@@ -216,6 +269,66 @@ export class OnePerNodeDeployment extends Construct {
       }),
     );
     this.applyPolicy(props);
+    if (props.followNodes ?? false) {
+      this.followNodes(props);
+    }
+  }
+
+  private replicas(props: OnePerNodeDeploymentProps): number | undefined {
+    if (!(props.followNodes ?? false)) {
+      if (props.autoscalerImage !== undefined) {
+        throw misuse(this, 'autoscalerImage without followNodes does nothing', 'both or neither');
+      }
+      if (props.replicas === undefined) {
+        throw misuse(
+          this,
+          'there is neither replicas nor followNodes',
+          'replicas: 3 or followNodes: true',
+        );
+      }
+      return requireReplicas(this, props.replicas);
+    }
+    if (props.replicas !== undefined) {
+      throw misuse(
+        this,
+        `replicas is ${props.replicas}, and followNodes takes the number of nodes`,
+        'one of the two',
+      );
+    }
+    return undefined;
+  }
+
+  private followNodes(props: OnePerNodeDeploymentProps): void {
+    const namespace = props.namespace ?? Chart.of(this).namespace;
+    if (namespace === undefined) {
+      throw misuse(
+        this,
+        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name',
+        'the namespace',
+      );
+    }
+    if (props.name.length + AUTOSCALER_SUFFIX.length > 63) {
+      throw misuse(
+        this,
+        `followNodes makes a name of more than 63 characters: "${props.name}${AUTOSCALER_SUFFIX}"`,
+        `a name of at most ${63 - AUTOSCALER_SUFFIX.length} characters`,
+      );
+    }
+    if (!(props.tolerateAllTaints ?? true)) {
+      throw misuse(
+        this,
+        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints',
+        'tolerateAllTaints: true, or replicas,',
+      );
+    }
+    // Leaves `replicas` out of the manifest.
+    this.deployment.markHasAutoscaler();
+    new ClusterProportionalAutoscaler(this, 'Autoscaler', {
+      target: props.name,
+      namespace,
+      image: requirePinnedImage(this, props.autoscalerImage ?? AUTOSCALER_IMAGE),
+      labels: props.labels ?? {},
+    });
   }
 
   private initContainers(props: OnePerNodeDeploymentProps): kplus.ContainerProps[] {

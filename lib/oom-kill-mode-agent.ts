@@ -58,7 +58,8 @@ const NO_VIRTUAL_NODES: k8s.Affinity = {
 };
 
 /**
- * How much the agent writes to its log. At rest it writes nothing at any level.
+ * How much the agent writes to its log. At rest it writes nothing but, at the
+ * debug level, a line every few minutes.
  */
 export enum AgentLogLevel {
   /** What keeps the agent from doing its work. */
@@ -67,10 +68,10 @@ export enum AgentLogLevel {
   /** Also what it works around, such as a node where a mode cannot be had. */
   WARN = 'warn',
 
-  /** Also every mode written and every container lost: one line for each. */
+  /** Also every pod that opts in or out, and every mode written: one line for each. */
   INFO = 'info',
 
-  /** Also every event of the kernel and the API server. */
+  /** Also what it watches with: every inotifyd, watch and Event asked for. */
   DEBUG = 'debug',
 }
 
@@ -226,12 +227,40 @@ export interface OomKillModeAgentProps {
 
   /**
    * How often to look for what events did not tell: whole seconds, from 10
-   * seconds to 5 minutes. Events do the work; this heals what they cannot, and
-   * is the polling period where there is no inotify to be had.
+   * seconds to 5 minutes. Events do the work; this heals what they cannot. Where
+   * there is no inotify to be had, everything is looked at every second.
    *
    * @default Duration.seconds(60)
    */
   readonly resyncPeriod?: Duration;
+
+  /**
+   * Whether to tell of processes that the kernel killed in containers that kept
+   * running, and of pods whose mode cannot work, as Events of the pods, which
+   * `kubectl describe pod` shows. The agent may then create and patch Events in
+   * every namespace. A pod gets at most one request in ten seconds, and one in
+   * five minutes if its processes do not stop being killed.
+   *
+   * @default true
+   */
+  readonly events?: boolean;
+
+  /**
+   * Whether to post an Event for each container that got its mode as well: one
+   * more object in the API for each container that starts. It needs `events`.
+   *
+   * @default false
+   */
+  readonly eventsApplied?: boolean;
+
+  /**
+   * Whether to look into `/run/systemd/transient` of the node, through a
+   * read-only mount, for scopes of containers with `OOMPolicy=kill` or `stop`,
+   * for which `Single` cannot work. The nodes must have systemd.
+   *
+   * @default false: nothing of the node is mounted for that
+   */
+  readonly systemdUnits?: boolean;
 
   /**
    * Whether to serve metrics for Prometheus: a second, unprivileged container,
@@ -271,9 +300,10 @@ export interface OomKillModeAgentProps {
  * The agent: one pod on every Linux node that makes the container cgroups of
  * opted-in pods say what their label and annotation say.
  *
- * Creates a Namespace, ServiceAccount, ClusterRole (`pods: list, watch` and
- * nothing else), ClusterRoleBinding, ConfigMap with the script, DaemonSet, and
- * a NetworkPolicy that denies all ingress, but to the metrics if they are on.
+ * Creates a Namespace, ServiceAccount, ClusterRole (`pods: list, watch`, and
+ * `events: create, patch` unless they are off), ClusterRoleBinding, ConfigMap
+ * with the script, DaemonSet, and a NetworkPolicy that denies all ingress, but
+ * to the metrics if they are on.
  *
  * What a reviewer will ask about, and why it cannot be less:
  * - uid 0, with no capability at all: cgroup files belong to root, and another
@@ -282,9 +312,19 @@ export interface OomKillModeAgentProps {
  * - the Pod Security level `privileged` of its namespace: hostPath needs it.
  *
  * The constructor throws, with the construct path, on invalid names, prefix,
- * image, quantities, durations, labels and annotations, and if the app has
+ * image, quantities, durations, labels and annotations, on `eventsApplied`
+ * without `events`, and if the app has
  * another agent with the same prefix, the same name, or the same namespace to
  * create.
+ *
+ * @example
+ * import { OomKillModeAgent } from 'cdk8s-oom-kill-mode';
+ *
+ * new OomKillModeAgent(chart, 'agent', {
+ *   namespace: 'kube-system',
+ *   createNamespace: false,
+ *   labels: { team: 'platform' },
+ * });
  */
 export class OomKillModeAgent extends Construct {
   /** The prefix of the pod label and annotation that this agent obeys. */
@@ -303,6 +343,7 @@ export class OomKillModeAgent extends Construct {
   public readonly podSelector: { [key: string]: string };
 
   private readonly createsNamespace: boolean;
+  private readonly scriptHash: string;
 
   public constructor(scope: Construct, id: string, props: OomKillModeAgentProps = {}) {
     super(scope, id);
@@ -314,6 +355,11 @@ export class OomKillModeAgent extends Construct {
     this.requireUnique();
 
     const script = readScript();
+    this.scriptHash = sha256(script);
+    const events = props.events ?? true;
+    if (!events && (props.eventsApplied ?? false)) {
+      throw misuse(this, 'eventsApplied is true and events is false', 'events: true');
+    }
     const selector = {
       'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
       'app.kubernetes.io/instance': this.name,
@@ -322,7 +368,7 @@ export class OomKillModeAgent extends Construct {
     this.podSelector = selector;
     const ourLabels = { ...selector, 'app.kubernetes.io/managed-by': 'cdk8s' };
     // A ConfigMap that changes does not restart the pods that mount it; a template that changes does.
-    const templateAnnotations = { [scriptAnnotation(this.labelPrefix)]: sha256(script) };
+    const templateAnnotations = { [scriptAnnotation(this.labelPrefix)]: this.scriptHash };
     // The mode label is refused as well: an agent that acts on itself helps nobody.
     requireLabels(this, props.labels ?? {}, {
       ...ourLabels,
@@ -356,6 +402,9 @@ export class OomKillModeAgent extends Construct {
     });
     const role = new kplus.ClusterRole(this, 'ClusterRole', { metadata });
     role.allow(['list', 'watch'], kplus.ApiResource.PODS);
+    if (events) {
+      role.allow(['create', 'patch'], kplus.ApiResource.EVENTS);
+    }
     removeNamespace(role);
     const binding = new kplus.ClusterRoleBinding(this, 'ClusterRoleBinding', { metadata, role });
     binding.addSubjects(account);
@@ -468,6 +517,14 @@ export class OomKillModeAgent extends Construct {
         { name: 'cgroup', hostPath: { path: '/sys/fs/cgroup', type: 'Directory' } },
         // The kubelet creates this directory when it starts.
         { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
+        ...(props.systemdUnits
+          ? [
+              {
+                name: 'systemd',
+                hostPath: { path: '/run/systemd/transient', type: 'Directory' },
+              },
+            ]
+          : []),
         ...(this.metrics ? [NO_TOKEN_VOLUME] : []),
       ],
     };
@@ -497,7 +554,15 @@ export class OomKillModeAgent extends Construct {
         { name: 'LABEL_PREFIX', value: this.labelPrefix },
         { name: 'LOG_LEVEL', value: logLevel },
         { name: 'RESYNC_SECONDS', value: String(resync) },
-        ...(this.metrics ? [{ name: 'METRICS', value: 'yes' }] : []),
+        ...((props.events ?? true) ? [{ name: 'EVENTS', value: 'yes' }] : []),
+        ...(props.eventsApplied ? [{ name: 'EVENTS_APPLIED', value: 'yes' }] : []),
+        ...(props.systemdUnits ? [{ name: 'SYSTEMD_TRANSIENT', value: '/host/systemd' }] : []),
+        ...(this.metrics
+          ? [
+              { name: 'METRICS', value: 'yes' },
+              { name: 'SCRIPT_SHA256', value: this.scriptHash },
+            ]
+          : []),
       ],
       readinessProbe: {
         exec: { command: [...command, 'ready'] },
@@ -530,6 +595,9 @@ export class OomKillModeAgent extends Construct {
         { name: 'run', mountPath: RUN_DIR },
         { name: 'cgroup', mountPath: '/host/cgroup' },
         { name: 'containers', mountPath: '/host/containers', readOnly: true },
+        ...(props.systemdUnits
+          ? [{ name: 'systemd', mountPath: '/host/systemd', readOnly: true }]
+          : []),
       ],
     };
   }

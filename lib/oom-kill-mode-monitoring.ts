@@ -211,6 +211,16 @@ export interface OomKillModeMonitoringProps {
  * if nothing is to be made, on invalid names, labels, annotations, durations,
  * numbers, addresses and regular expressions, and if the app has another
  * `OomKillModeMonitoring` with the same name in the same namespace.
+ *
+ * @example
+ * import { Duration } from 'cdk8s';
+ * import { OomKillModeAgent, OomKillModeMonitoring } from 'cdk8s-oom-kill-mode';
+ *
+ * new OomKillModeMonitoring(chart, 'monitoring', {
+ *   agent: new OomKillModeAgent(chart, 'agent', { metrics: true }),
+ *   labels: { release: 'kube-prometheus-stack' }, // by which Prometheus selects
+ *   thresholds: { notApplied: Duration.minutes(2) },
+ * });
  */
 export class OomKillModeMonitoring extends Construct {
   /** The name of the PodMonitor and the PrometheusRule. */

@@ -6,7 +6,7 @@
  * move to the native field is one to one.
  *
  * @see https://github.com/kubernetes/enhancements/issues/5507
- * @see https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.oom.group)
+ * @see https://docs.kernel.org/admin-guide/cgroup-v2.html
  */
 export enum OomKillMode {
   /**

@@ -30,12 +30,6 @@ export interface OomKillPolicyProps {
 /**
  * Opts pods in, and says who of them dies when they run out of memory.
  *
- * ```ts
- * OomKillPolicy.of(postgres).single();
- * OomKillPolicy.of(helmRelease).single();
- * OomKillPolicy.of(web).perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
- * ```
- *
  * The policy is written on the pod templates as the label `<prefix>/mode` and,
  * for single containers, the annotation `<prefix>/containers`. That happens at
  * synthesis, so it reaches workloads that are added to a scope after the call.
@@ -49,6 +43,13 @@ export interface OomKillPolicyProps {
  * - the target holds a `List`, whose items cannot be reached,
  * - no workload reached has a container of a given name,
  * - a workload carries the label or annotation already, with another value.
+ *
+ * @example
+ * import { OomKillMode, OomKillPolicy } from 'cdk8s-oom-kill-mode';
+ *
+ * OomKillPolicy.of(postgres).single();
+ * OomKillPolicy.of(helmRelease).single();
+ * OomKillPolicy.of(web).perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
  */
 export class OomKillPolicy {
   /**

@@ -6,14 +6,23 @@
 # line by line. Two sources feed the queue: busybox inotifyd, which reports changes of the cgroup file
 # system, and curl with pods.awk, which report the opted-in pods of this node. What is wanted is kept
 # as symbolic links in RUN_DIR, the "farm": 0/<container> (Single) and 1/<container> (Group) lead to
-# the container's memory.oom.group, so that an event's own path, "0/7-3f2a9c01", says where to look
-# and what should be there: a wrong value costs one read and one write, no search and no fork. A link
-# that is gone makes every event still queued for it harmless. inotifyd takes its watches as arguments
-# only, so it is replaced when a cgroup appears: the new one is up before the old one ends.
+# the container's cgroup, so that an event's own path, "0/7-3f2a9c01/memory.oom.group", says where to
+# look and what should be there: a wrong value costs one read and one write, no search and no fork. A
+# link that is gone makes every event still queued for it harmless.
 #
-# This file is the loop and the life of the process; node.sh, pods.sh, watch.sh and api.sh beside it
-# are its four concerns, and pods.awk reads the API server's JSON. In all of them, capitals are what
-# outlives a function: settings, state, and what a function leaves behind for its caller.
+# inotifyd takes its watches as arguments only, so what is new takes another one. That would cost more the
+# more there is to watch, so a young one has what is new, and is replaced for what is newer; the next one
+# is up before the last one ends, and what lies between is looked at. When nothing new has come for three
+# seconds, one for everything takes the place of all. Nothing that a start or a repair waits for grows
+# with the number of pods; the regular check of everything is done pod by pod between events.
+#
+# This file is the loop and the life of the process. Beside it are its concerns: node.sh (where the
+# cgroups are), pods.sh (what is wanted), containers.sh (what is written), watch.sh (inotifyd), new.sh
+# (what no inotifyd watches yet) and api.sh, where pods.awk reads the API server's JSON. What the
+# kernel kills all the same is counted by kills.sh, when kill_watch.sh says so; where a mode cannot work
+# is found by conditions.sh; events.sh and metrics.sh make both seen, beside the loop. lists.sh is how
+# they keep their state. In all of them, capitals are what outlives a function: settings, state, and what
+# a function leaves behind for its caller.
 #
 # Usage: agent.sh           run the agent
 #        agent.sh ready     exit 0 when it watches and has heard of every pod (readiness probe)
@@ -30,6 +39,13 @@
 #   CONTAINER_LOGS            the node's /var/log/containers          [/host/containers]
 #   RUN_DIR                   a writable directory                    [/run/oom-kill-mode]
 #   SERVICE_ACCOUNT           directory with token and ca.crt         [where the kubelet puts them]
+#   EVENTS                    yes: an Event for killed processes      [no]
+#   EVENTS_APPLIED            yes: also one for each mode applied     [no]
+#   EVENT_SECONDS             least time between two Events of a pod  [10]
+#   METRICS                   yes: write RUN_DIR/metrics              [no]
+#   SCRIPT_SHA256             what the metrics call this script       [unknown]
+#   KILL_SECONDS              least time between two looks for kills  [10]
+#   SYSTEMD_TRANSIENT         the node's /run/systemd/transient       [not looked at]
 set -eu
 
 : "${LABEL_PREFIX:=cdk8s-oom-kill-mode}"
@@ -39,18 +55,29 @@ set -eu
 : "${CONTAINER_LOGS:=/host/containers}"
 : "${RUN_DIR:=/run/oom-kill-mode}"
 : "${SERVICE_ACCOUNT:=/var/run/secrets/kubernetes.io/serviceaccount}"
+: "${EVENTS:=no}"
+: "${EVENTS_APPLIED:=no}"
+: "${EVENT_SECONDS:=10}"
+: "${METRICS:=no}"
+: "${SCRIPT_SHA256:=unknown}"
+: "${KILL_SECONDS:=10}"
+: "${SYSTEMD_TRANSIENT:=}"
 
 NL='
 '
 TAB='	'
 HERE=$(cd "$(dirname "$0")" && pwd)
 TICKER=
-# The time of the last tick.
-TICKED=
+# The time of the last tick, and the newest inotifyd at that time.
+TICKED=0
+TICKED_GENERATION=
 TIMED_READ=
 MISSING=' synced connected watching '
+# How long the loop waits for the next event, and the same in hundredths of a second.
+PAUSE=
+HUNDREDTHS=0
 
-for part in node pods watch api; do
+for part in lists node pods containers watch new api kills kill_watch conditions events metrics; do
   # shellcheck source=/dev/null # each of them is checked by itself
   . "$HERE/$part.sh"
 done
@@ -70,11 +97,12 @@ log() { # level message [key value]...
 }
 
 # The same with another program's words: quoted only if no character in them could end a JSON string.
-log_text() { # level message key text
-  case $4 in
-    *[!\ -~]* | *\"* | *\\*) log "$1" "$2" "$3" '(not printable)' ;;
-    *) log "$@" ;;
-  esac
+log_text() { # level message key text [key value]...
+  text=$4
+  case $text in *[!\ -~]* | *\"* | *\\*) text='(not printable)' ;; esac
+  level=$1 message=$2 text_key=$3
+  shift 4
+  log "$level" "$message" "$text_key" "$text" "$@"
 }
 
 # busybox can wait without a process for it: for input that never comes.
@@ -87,10 +115,12 @@ pause() { # seconds
   fi
 }
 
+# Says when it did, since words pile up in the queue of a loop that is busy or stopped.
 every() { # seconds, word
   while :; do
     pause "$1"
-    printf '%s\n' "$2" >&3
+    read_uptime
+    printf '%s\t%s\n' "$2" "$INSTANT" >&3
   done
 }
 
@@ -108,6 +138,7 @@ become_ready() { # "synced", "connected" or "watching"
   if [ "$MISSING" = ' ' ]; then
     : >../ready
     log info 'ready' node "$NODE_NAME" driver "$DRIVER" nodeValue "$NODE_VALUE"
+    write_metrics
   fi
 }
 
@@ -117,14 +148,18 @@ heartbeat() {
 }
 
 tick() {
-  heartbeat
-  # They pile up while the loop stands still, and nobody could have answered the first by the second.
-  if [ "$UPTIME" = "$TICKED" ]; then return 0; fi
-  TICKED=$UPTIME
+  TICKED=$INSTANT
   check_hung
   check_children
-  resync
+  if [ "$TICKED_GENERATION" = "$GENERATION" ] && several_watchers; then rewatch; fi
+  TICKED_GENERATION=$GENERATION
+  if [ "$GONE" != 0 ]; then prune; fi
   retry_inotify
+  check_kill_watch
+  check_conditions
+  check_sender
+  send_events
+  write_metrics
 }
 
 # A child that died is there until somebody waits for it, but without memory.
@@ -147,39 +182,91 @@ prepare() {
   done
   farm=$RUN_DIR/farm.$((last + 1))
   rm -f "$RUN_DIR/ready" "$RUN_DIR/queue" "$RUN_DIR/idle" "$RUN_DIR/curl"
-  mkdir -p "$farm/0" "$farm/1" "$farm/pod"
+  mkdir -p "$farm/0" "$farm/1" "$farm/pod" "$farm/record" "$RUN_DIR/kills"
   mkfifo "$RUN_DIR/queue" "$RUN_DIR/idle"
   cd "$farm"
   printf '0\n' >../up
-  : >../ping0
-  : >../ping1
-  : >../last0
-  : >../last1
-  printf '0 0\n' >../newest
+  printf '0 0\n' >../killwatch
+  slot=0
+  while [ "$slot" -lt "$SLOTS" ]; do
+    : >"../ping$slot"
+    : >"../last$slot"
+    printf '0 0\n' >"../pid$slot"
+    slot=$((slot + 1))
+  done
   ln -s "$CONTAINER_LOGS" logs
+  prepare_metrics
   # Whatever reads without saying where from reads the queue: a redirection costs four system calls.
   exec 3<>../queue 5<>../idle 6>/dev/null <&3
   status=0
   # shellcheck disable=SC3045 # dash fails with another status than a time that is up
-  { read -r -t 0.01 _ <&5; } 2>/dev/null || status=$?
+  { read -r -t 0.01 -n 1 _ <&5; } 2>/dev/null || status=$?
   if [ "$status" = 1 ]; then TIMED_READ=yes; fi
   heartbeat
 }
 
+# How long to wait for the next event before the next pod of a tick, or before it counts as quiet: as long
+# as it takes if there is nothing of the kind. Without a timed read a tick is one piece.
+choose_pause() { # how many pods the tick has still to look at
+  PAUSE=
+  if [ -z "$TIMED_READ" ]; then return 0; fi
+  if [ -n "$AWAITED" ]; then
+    PAUSE=0.02 HUNDREDTHS=2
+  elif [ "$1" -gt 0 ] || [ -n "$BARE_PODS" ]; then
+    PAUSE=0.05 HUNDREDTHS=5
+  elif several_watchers; then
+    PAUSE=1 HUNDREDTHS=100
+  fi
+}
+
+# The next event, if there is one before the pause is over. Only its first character is waited for: a
+# line is written in one piece, but a reader that is throttled in the middle of it would run out of time
+# and lose it.
+read_in_time() {
+  # shellcheck disable=SC3045 # only where prepare() found that it works
+  read -r -t "$PAUSE" -n 1 first || return 1
+  IFS= read -r line || return 1
+  line=$first$line
+  kind=${line%%"$TAB"*}
+  line=${line#"$kind"}
+  line=${line#"$TAB"}
+  path=${line%%"$TAB"*}
+  rest=${line#"$path"}
+  rest=${rest#"$TAB"}
+}
+
+pause_is_over() {
+  if [ -n "$AWAITED" ]; then nothing_came; fi
+  if [ -n "$BARE_PODS" ]; then scan_bare_pods; fi
+  be_quiet "$HUNDREDTHS"
+}
+
 # On a node where there is nothing to do the agent says so and stays out of the way.
 idle() { # message
-  log warn "$1" node "$NODE_NAME"
+  log warn "$1" condition cgroup_v1 node "$NODE_NAME"
+  add_condition - cgroup_v1 - || :
+  note - cgroup_v1 -
   : >../ready
   start_ticker
-  while read -r _; do
+  while :; do
+    # There is nothing to ask the API server for, so nothing of it is missing.
+    api_heard
+    check_sender
+    send_events
+    write_metrics
+    IFS=$TAB read -r kind path rest || :
     heartbeat
+    case $kind in
+      sent) event_sent "$path" "$rest" ;;
+      delivered) events_delivered ;;
+    esac
   done
 }
 
 run() {
   IFS=$NL
   trap 'exit 0' TERM INT
-  trap 'find_newest 2>/dev/null || :; kill $INOTIFYD $OLD $NEWEST $TICKER $API $POLLER 2>/dev/null || :' EXIT
+  trap 'IFS=$NL; kill_watchers; kill $TICKER $API $POLLER $KILL_TIMER $SENDER 2>/dev/null || :; stop_kill_watch || :' EXIT
   prepare
   if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then
     idle 'cgroup v1: the kernel kills single processes on this node whatever anyone wants; nothing to do'
@@ -192,13 +279,24 @@ run() {
   rewatch
   start_api
   start_ticker
+  # The arguments are the pods that a tick has still to look at.
+  set --
+  busy=0
   while :; do
-    IFS=$TAB read -r kind path rest || continue
-    if [ "$kind" = c ]; then
-      enforce "$path"
-      continue
+    choose_pause $#
+    if [ -z "$PAUSE" ]; then
+      IFS=$TAB read -r kind path rest || continue
+    elif read_in_time; then
+      # Events that never pause are no excuse.
+      busy=$((busy + 1))
+    else
+      pause_is_over
+      kind=
+      busy=30
     fi
     case $kind in
+      c) enforce "$path" ;;
+      '') ;;
       n) created "$path" "$rest" ;;
       w) watch_answered "$path" ;;
       x) removed "$path" ;;
@@ -206,28 +304,59 @@ run() {
         log warn 'inotify lost events; everything is looked at'
         resync
         ;;
-      poll) resync ;;
+      poll) poll "$path" ;;
       inotifyd:*) watch_complained "$kind" ;;
       ended)
-        expected=$ENDING
+        expected=
+        if take "$path:*" "$ENDING"; then expected=yes; fi
         watch_ended "$path"
         # One that was not to end may not be the only process that did.
-        if [ "$path" != "$expected" ]; then check_children; fi
+        if [ -z "$expected" ]; then check_children; fi
         ;;
       list) api_list ;;
       container) api_container "$path" "$rest" ;;
       pod) api_pod "$path" "$rest" ;;
       gone) opt_out "$path" ;;
       synced) api_synced ;;
+      killed) check_kills "$path" "$rest" ;;
+      oom) kills_changed "$path" ;;
+      look) looked_for_kills ;;
+      sent) event_sent "$path" "$rest" ;;
+      delivered) events_delivered ;;
+      policy) oom_policy_found "$path" ;;
       connected)
+        watch_connected
+        log debug 'watch of the API server opened' opened "$CONNECTS"
         api_answers
         become_ready connected
         ;;
       trouble) api_trouble "$path" ;;
-      tick) tick ;;
-      alive) check_children ;;
+      tick)
+        heartbeat
+        # Nobody had the time to answer the last one if this one was sent before.
+        if [ "$path" -ge "$TICKED" ]; then
+          tick
+          if [ -z "$TIMED_READ" ]; then
+            resync
+          elif [ $# = 0 ]; then
+            # shellcheck disable=SC2086 # split on purpose, at line feeds
+            set -- $PODS
+          fi
+        fi
+        ;;
+      alive)
+        api_heard
+        check_children
+        ;;
       *) log_text warn 'unknown event' event "$kind" ;;
     esac
+    if [ "$busy" -ge 30 ]; then
+      busy=0
+      if [ $# -gt 0 ]; then
+        resync_pod "$1"
+        shift
+      fi
+    fi
   done
 }
 

@@ -10,10 +10,9 @@ PENDING=
 # Whether the API server's last word was trouble.
 TROUBLE=
 
-# One request, made by the process that calls this. curl's own report follows the answer on a line that
-# no JSON can contain. The token is read anew each time, since it rotates, and goes through standard
-# input: arguments are public.
-request() { # kind of object, query, seconds
+# Becomes curl for one request. The token is read anew each time, since it rotates, and goes through
+# standard input: arguments are public.
+call_api() { # seconds, what follows /api/v1/, more options
   case $KUBERNETES_SERVICE_HOST in
     *:*) host="[$KUBERNETES_SERVICE_HOST]" ;;
     *) host=$KUBERNETES_SERVICE_HOST ;;
@@ -21,14 +20,23 @@ request() { # kind of object, query, seconds
   token=
   { IFS= read -r token <"$SERVICE_ACCOUNT/token"; } 2>/dev/null || :
   case $token in *[!A-Za-z0-9._~+/=-]*) token= ;; esac
-  exec curl -q --config - --silent --dump-header - --no-buffer --http1.1 --noproxy '*' \
+  seconds=$1
+  path=$2
+  shift 2
+  exec curl -q --config - --silent --http1.1 --noproxy '*' \
     --cacert "$SERVICE_ACCOUNT/ca.crt" --user-agent cdk8s-oom-kill-mode \
-    --header "Accept: application/json;as=$1;v=v1;g=meta.k8s.io" \
-    --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$3" \
-    --write-out '\nanswer %{http_code} %{exitcode}\n' \
-    "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/pods?fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode&$2" <<END
+    --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$seconds" "$@" \
+    "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/$path" <<END
 header = "Authorization: Bearer $token"
 END
+}
+
+# Pods, as one of the two kinds that are metadata only. curl's own report follows the answer on a line
+# that no JSON can contain.
+request() { # kind of object, query, seconds
+  call_api "$3" "pods?fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode&$2" \
+    --dump-header - --no-buffer --header "Accept: application/json;as=$1;v=v1;g=meta.k8s.io" \
+    --write-out '\nanswer %{http_code} %{exitcode}\n'
 }
 
 # One request and its answer, from beginning to end; its outcome is left in a file, which is written in
@@ -162,12 +170,14 @@ api_pod() { # uid, "mode namespace name flag"
 # The list is complete: who is not in it left while nobody listened.
 api_synced() {
   api_answers
+  api_heard
   for pod in $PODS; do
     uid=${pod#* }
     uid=${uid%% *}
     case $LISTED in *" $uid "*) ;; *) opt_out "$uid" ;; esac
   done
   LISTED=
+  forget_earlier_kills
   release_earlier
   become_ready synced
 }

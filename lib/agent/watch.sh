@@ -1,71 +1,107 @@
 # shellcheck shell=sh
-# What happens on the node: inotifyd, started, replaced and restarted, and its events.
+# What happens on the node: inotifyds, started, replaced and restarted, and their events.
+#
+# inotifyd takes its watches as arguments only, so what is new takes a new one; and a new one for
+# everything costs more the more there is. So there are several, a few at the most. The oldest watches
+# everything there was when it started; only the youngest is replaced, by one that watches a little more.
+# When nothing new comes any more, one for everything takes the place of them all.
 
-# Each inotifyd has a number, counted up. STARTING is the newest one's until it is up, ENDING the one's
-# before it until it is gone, and OLD its process number while it may have something to tell; AGAIN says
-# that there is more to watch than the newest one was told.
+# Each inotifyd is "<generation>:<slot>", lines in lists. Generations count up; the slot is the number of
+# the files that it alone watches besides, ping<slot> (asks for a sign of life) and last<slot> (asks for
+# its last word), and of pid<slot>, where its process number is.
 GENERATION=0
+SLOT=0
+SLOTS=12
+# The one that is starting, and whether it is to watch "all" or what is "new"; what the next one is to.
 STARTING=
-ENDING=
-OLD=
+SCOPE=
 AGAIN=
-# The one that was asked for a sign of life and gave none yet. All three at the last tick.
+# Those that are up, oldest first; the youngest, if it may be replaced; how many there may be.
+WATCHERS=
+YOUNGEST=
+MOST_WATCHERS=6
+# Those that are replaced and were asked for their last word, and those that said it and were killed.
+ASKED=
+ENDING=
+# Set as long as somebody may have written what no inotifyd saw.
+LOST=yes
+# Those that were asked for a sign of life and gave none yet. Whatever was awaited at the last tick.
 SILENT=
 LATE=
-# Which of two pairs of files the one that is up watches besides, ping0 and last0 or ping1 and last1: the
-# starting or ending one has the others. A ping asks for a sign of life, the last is asked for once.
-PING=0
-# The number of the one that is up, and process numbers: its own, the newest one's as far as it was looked
-# up, and all keepers', as "<generation>:<keeper>".
-UP=
-INOTIFYD=
-NEWEST=
+# The parents of them all: "<generation>:<slot>:<process number>".
 KEEPERS=
-# What the starting one is going to watch for the first time.
-UNCHECKED=
-UNSCANNED=
-# The arguments of the next inotifyd, in two parts.
-WATCHES=
-SOME_WATCHES=
-# What the last inotifyd complained of, failures in a row, and the process number of the substitute.
+# What the last inotifyd complained of, failures in a row, the process number of the substitute, and when
+# its last look at everything ended.
 COMPLAINT=
 FAILURES=0
 POLLER=
+POLLED=0
 
-# Starts an inotifyd with today's watches. While one is starting or ending, the next one waits: so a
-# burst of new cgroups costs a few starts, not one each, and no report can be taken for another's.
+# Everything is to be watched by one inotifyd, which takes the place of all others.
 rewatch() {
-  if [ -n "$STARTING$ENDING" ]; then
-    AGAIN=yes
+  start_watcher all
+}
+
+# What is new is to be watched, by one that takes the place of the youngest at most.
+watch_new() {
+  start_watcher new
+}
+
+# One starts at a time: so a burst of new cgroups costs a few starts, not one each.
+start_watcher() { # "all" or "new"
+  if [ -n "$STARTING" ] || ! find_slot; then
+    if [ "$AGAIN" != all ]; then AGAIN=$1; fi
     return 0
   fi
+  SCOPE=$1
+  # Without a timed read nobody would notice that nothing new comes any more.
+  if [ -n "$LOST" ] || [ -z "$TIMED_READ" ]; then SCOPE=all; fi
+  if [ -z "$YOUNGEST" ] && too_many; then SCOPE=all; fi
   AGAIN=
   COMPLAINT=
   GENERATION=$((GENERATION + 1))
-  STARTING=$GENERATION
-  # What comes from here on is for the next one.
-  UNCHECKED=$UNCHECKED$NEW_CONTAINERS
-  NEW_CONTAINERS=
-  UNSCANNED=$UNSCANNED$NEW_PODS
-  NEW_PODS=
+  STARTING=$GENERATION:$SLOT
+  hand_over
   keep_inotifyd &
-  KEEPERS="$KEEPERS $GENERATION:$!"
+  KEEPERS=$KEEPERS$STARTING:$!$NL
+}
+
+# In turns: of the one that had a slot before, something may still be in the queue.
+find_slot() {
+  last_slot=$SLOT
+  while :; do
+    SLOT=$(((SLOT + 1) % SLOTS))
+    case $WATCHERS$ASKED$ENDING in *":$SLOT$NL"*) ;; *) return 0 ;; esac
+    if [ "$SLOT" = "$last_slot" ]; then return 1; fi
+  done
+}
+
+too_many() {
+  count=0
+  for watcher in $WATCHERS; do count=$((count + 1)); done
+  [ "$count" -ge "$MOST_WATCHERS" ]
+}
+
+several_watchers() {
+  case $WATCHERS in *"$NL"?*) return 0 ;; esac
+  return 1
 }
 
 # Runs beside the loop, as the parent of one inotifyd, to tell its beginning and its end.
 keep_inotifyd() {
-  ping=../ping$((1 - PING))
-  run_inotifyd $((1 - PING)) >&3 2>&1 &
+  slot=${STARTING#*:}
+  run_inotifyd "$slot" >&3 2>&1 &
   child=$!
-  printf '%s %s\n' "$GENERATION" "$child" 1<>../newest
+  printf '%s %s\n' "$GENERATION" "$child" 1<>"../pid$slot"
   # inotifyd does not say when it is ready. It adds its watches in order, so it is once it reports
   # what is done to the last one.
   milliseconds=10
   while runs "$child"; do
     pause "0.0$milliseconds"
     read -r up <../up
-    if [ "$up" = "$GENERATION" ]; then break; fi
-    : >"$ping"
+    # Another one may be up since.
+    if [ "$up" -ge "$GENERATION" ]; then break; fi
+    : >"../ping$slot"
     if [ "$milliseconds" -lt 90 ]; then milliseconds=$((milliseconds + 20)); fi
   done
   wait "$child" 2>/dev/null || :
@@ -74,94 +110,116 @@ keep_inotifyd() {
 
 # The process that calls this becomes inotifyd, which gives up if one path does not exist, and mixes up
 # paths that it was given twice.
-run_inotifyd() { # 0 or 1
-  find_qos_directories
-  for path in $QOS_DIRECTORIES pod/*; do
-    if [ -e "$path" ]; then add_watch "$path:n"; fi
-  done
-  if needs_names; then add_watch logs:n; fi
-  for path in 0/* 1/*; do
-    if [ -e "$path" ]; then add_watch "$path:c"; fi
-  done
-  if may_have_crun; then
-    for path in pod/*/*.scope; do
-      if [ -d "$path" ]; then add_watch "$path:n"; fi
-    done
-  fi
+run_inotifyd() { # slot
+  if [ "$SCOPE" = new ]; then list_new; else list_all; fi
   set -f
   # shellcheck disable=SC2086 # split on purpose, at line feeds only, without wildcards
-  exec inotifyd - $WATCHES$SOME_WATCHES "../last$1:w" "../ping$1:w"
+  exec inotifyd - $WATCHES "../last$1:w" "../ping$1:w"
 }
 
-# To append to a long string is to copy it: it grows by short ones.
-add_watch() { # path:mask
-  SOME_WATCHES=$SOME_WATCHES$1$NL
-  if [ ${#SOME_WATCHES} -gt 1000 ]; then
-    WATCHES=$WATCHES$SOME_WATCHES
-    SOME_WATCHES=
-  fi
+# No loop over the watches: this is what costs more the more there are.
+list_all() {
+  find_qos_directories
+  # What ends in a name without wildcards is found only if it exists.
+  WATCHES=$(
+    # shellcheck disable=SC2086 # split on purpose, at line feeds
+    list_directories $QOS_DIRECTORIES
+    list_directories pod/*/.
+    if needs_names; then list_directories logs; fi
+    # shellcheck disable=SC2086 # a pattern on purpose
+    if may_have_crun; then list_directories pod/*/$LONG_NAME/.; fi
+    list_files 0/*/"$FILE"
+    list_files 1/*/"$FILE"
+  )
 }
 
-# Looked up when it is needed, since to be told is to be woken up.
-find_newest() {
-  { IFS=' ' read -r generation NEWEST <"$RUN_DIR/newest"; } 2>/dev/null || return 1
-  if [ "$generation" != "$GENERATION" ]; then NEWEST=; fi
-  [ -n "$NEWEST" ]
+# A pattern that nothing matches stands for itself.
+list_directories() { # directory...
+  if [ -e "$1" ]; then printf '%s:n\n' "$@"; fi
 }
 
-# An inotifyd reports its ping, or that it has told everything from before the newest one was up.
+list_files() { # file...
+  if [ -e "$1" ]; then printf '%s:c\n' "$@"; fi
+}
+
+# No process is forked for so few.
+list_new() {
+  WATCHES=
+  for number in $YOUNGEST_PODS$UNSCANNED; do
+    add_watch "pod/$number/." n
+    if may_have_crun; then
+      for directory in "pod/$number"/$LONG_NAME/.; do add_watch "$directory" n; done
+    fi
+  done
+  for key in $YOUNGEST_CONTAINERS$UNCHECKED; do
+    add_watch "0/$key/$FILE" c
+    add_watch "1/$key/$FILE" c
+  done
+}
+
+add_watch() { # path, mask
+  if ! [ -e "$1" ]; then return 0; fi
+  case $NL$WATCHES in *"$NL$1:$2$NL"*) ;; *) WATCHES=$WATCHES$1:$2$NL ;; esac
+}
+
+# An inotifyd reports its ping, or that it has told everything.
 watch_answered() { # path
   case $1 in
-    "../ping$PING") SILENT= ;;
-    ../ping*) if [ -n "$STARTING" ]; then watch_is_up; fi ;;
-    *) if [ -n "$OLD" ]; then kill_old; fi ;;
+    "../ping${STARTING#*:}") watch_is_up ;;
+    ../ping*) if take "*:${1#../ping}" "$SILENT"; then SILENT=$REST; fi ;;
+    *)
+      if take "*:${1#../last}" "$ASKED"; then
+        ASKED=$REST
+        ENDING=$ENDING$TAKEN$NL
+        kill_watcher "$TAKEN"
+      fi
+      ;;
   esac
 }
 
-kill_old() {
-  kill -KILL "$OLD" 2>/dev/null || :
-  OLD=
+# Its process number is looked up when it is needed, since to be told is to be woken up.
+kill_watcher() { # generation:slot
+  { IFS=' ' read -r generation watcher_pid <"$RUN_DIR/pid${1#*:}"; } 2>/dev/null || return 0
+  if [ "$generation" = "${1%:*}" ]; then kill -KILL "$watcher_pid" 2>/dev/null || :; fi
 }
 
-# The newest inotifyd is up: the one before it may go, once it has told what it alone knows.
+kill_watchers() {
+  for watcher in $STARTING $WATCHERS $ASKED $ENDING; do kill_watcher "$watcher"; done
+}
+
+# The newest inotifyd is up: those in whose place it comes may go, once they have told what they alone
+# know.
 watch_is_up() {
   printf '%s\n' "$GENERATION" 1<>../up
-  PING=$((1 - PING))
-  STARTING=
-  SILENT=
   FAILURES=0
-  before=$INOTIFYD
-  if [ -n "$before" ]; then
-    ENDING=$UP
-    OLD=$before
-    : 1<>"../last$((1 - PING))"
-  fi
-  find_newest || :
-  INOTIFYD=$NEWEST
-  UP=$GENERATION
+  replaced=$YOUNGEST
+  if [ "$SCOPE" = all ]; then replaced=$WATCHERS; fi
+  for one in $replaced; do
+    take "$one" "$WATCHERS" || :
+    WATCHERS=$REST
+    ASKED=$ASKED$one$NL
+    : 1<>"../last${one#*:}"
+  done
+  WATCHERS=$WATCHERS$STARTING$NL
+  YOUNGEST=
+  if [ "$SCOPE" = new ]; then YOUNGEST=$STARTING; fi
   if [ -n "$POLLER" ]; then
     kill "$POLLER" 2>/dev/null || :
     POLLER=
     log info 'inotify is back'
   fi
-  if [ -n "$before" ]; then
-    # All the rest was watched without a gap.
-    for key in $UNCHECKED; do
-      enforce "0/$key"
-      enforce "1/$key"
-    done
-    for number in $UNSCANNED; do
-      if find_pod_of "$number"; then
-        adopt_all
-        if [ "$OVERRIDES" != , ]; then rechoose; fi
-      fi
-    done
-  else
+  if [ -n "$LOST" ] && [ "$SCOPE" = all ]; then
+    LOST=
     resync
+    handed_over checked
+  else
+    # All the rest was watched without a gap.
+    handed_over
   fi
-  UNCHECKED=
-  UNSCANNED=
-  if [ -n "$AGAIN" ]; then rewatch; fi
+  STARTING=
+  log debug 'inotifyd is up' scope "$SCOPE" number "$GENERATION"
+  if [ "$SCOPE" = all ]; then rewatch_kills; fi
+  if [ -n "$AGAIN" ]; then start_watcher "$AGAIN"; fi
   become_ready watching
 }
 
@@ -169,70 +227,62 @@ watch_complained() { # text
   COMPLAINT=$1
 }
 
-# An inotifyd ended: the old one, as it should, or one that we need.
+# An inotifyd ended: an old one, as it should, or one that we need.
 watch_ended() { # generation
   wait_for_keeper "$1"
-  if [ "$1" = "$ENDING" ]; then
-    ENDING=
+  if take "$1:*" "$SILENT"; then SILENT=$REST; fi
+  if take "$1:*" "$ENDING"; then
+    ENDING=$REST
+  elif take "$1:*" "$ASKED"; then
     # Nobody knows what it had still to tell.
-    if [ -n "$OLD" ]; then
-      OLD=
-      resync
-    fi
+    ASKED=$REST
+    resync
+  elif take "$1:*" "$WATCHERS"; then
+    WATCHERS=$REST
+    LOST=yes
+    if [ "${YOUNGEST%:*}" = "$1" ]; then YOUNGEST=; fi
+    AGAIN=all
+  elif [ "${STARTING%:*}" = "$1" ]; then
+    start_failed
+    STARTING=
   fi
-  # Even if a newer one was tried meanwhile: its end is not going to be told once more.
-  if [ "$1" = "$UP" ]; then INOTIFYD=; fi
-  if [ "$1" != "$GENERATION" ]; then
-    if [ -n "$AGAIN" ]; then rewatch; fi
-    return 0
-  fi
-  STARTING=
+  if [ -n "$AGAIN" ]; then start_watcher "$AGAIN"; fi
+}
+
+start_failed() {
   FAILURES=$((FAILURES + 1))
   case $COMPLAINT in
     '' | *'No such file'*)
       # Killed, or a cgroup went away while it started: try again, unless that is all that happens.
       if [ "$FAILURES" -lt 50 ]; then
-        rewatch
+        hand_back
+        if [ "$AGAIN" != all ]; then AGAIN=$SCOPE; fi
         return 0
       fi
       ;;
   esac
+  LOST=yes
   if [ -z "$POLLER" ]; then
-    log_text warn 'no inotify: polling every second until it is back' reason "$COMPLAINT"
-    every 1 poll &
-    POLLER=$!
+    log_text warn 'no inotify: polling every second until it is back' reason "$COMPLAINT" condition no_inotify
+    start_poller
     become_ready watching
   fi
   resync
-  UNCHECKED=
-  UNSCANNED=
+  handed_over checked
 }
 
 # A shell keeps the status of every job until it is asked for.
 wait_for_keeper() { # generation
-  IFS=' '
-  kept=
-  for keeper in $KEEPERS; do
-    case $keeper in
-      "$1":*) wait "${keeper#*:}" 2>/dev/null || : ;;
-      *) kept="$kept $keeper" ;;
-    esac
-  done
-  KEEPERS=$kept
-  IFS=$NL
+  take "$1:*" "$KEEPERS" || return 0
+  KEEPERS=$REST
+  wait "${TAKEN##*:}" 2>/dev/null || :
 }
 
 # A keeper that was killed cannot tell that its inotifyd is up, or ended; that one goes as well.
 check_keepers() {
-  IFS=' '
-  # shellcheck disable=SC2086 # split on purpose: pairs of numbers
-  set -- $KEEPERS
-  IFS=$NL
-  for keeper; do
-    if ! runs "${keeper#*:}"; then
-      if [ "${keeper%%:*}" = "$GENERATION" ] && find_newest; then
-        kill -KILL "$NEWEST" 2>/dev/null || :
-      fi
+  for keeper in $KEEPERS; do
+    if ! runs "${keeper##*:}"; then
+      kill_watcher "${keeper%:*}"
       watch_ended "${keeper%%:*}"
     fi
   done
@@ -241,53 +291,64 @@ check_keepers() {
 # What has been starting, ending or silent for a whole tick hangs, or its keeper does: check_keepers goes
 # on without both.
 check_hung() {
-  for generation in $STARTING $ENDING $SILENT; do
-    case " $LATE " in *" $generation "*)
+  for hung in $STARTING $ASKED $ENDING $SILENT; do
+    case $LATE in *"$NL$hung$NL"*)
       log warn 'inotifyd hangs; another one is started'
-      if [ "$generation" = "$ENDING" ] && [ -n "$OLD" ]; then kill_old; fi
-      kill_keeper "$generation"
+      kill_keeper "${hung%:*}"
       ;;
     esac
   done
-  if [ -n "$INOTIFYD" ] && [ -z "$STARTING" ]; then
-    SILENT=$UP
-    : 1<>"../ping$PING"
-  fi
-  LATE="$STARTING $ENDING $SILENT"
+  SILENT=$WATCHERS
+  for watcher in $WATCHERS; do : 1<>"../ping${watcher#*:}"; done
+  LATE=$NL$STARTING$NL$ASKED$ENDING$SILENT
 }
 
 kill_keeper() { # generation
-  IFS=' '
-  for keeper in $KEEPERS; do
-    case $keeper in "$1":*)
-      kill -KILL "${keeper#*:}" 2>/dev/null || :
-      wait "${keeper#*:}" 2>/dev/null || :
-      ;;
-    esac
-  done
-  IFS=$NL
+  take "$1:*" "$KEEPERS" || return 0
+  kill -KILL "${TAKEN##*:}" 2>/dev/null || :
+  wait "${TAKEN##*:}" 2>/dev/null || :
 }
 
 # Every tick is a chance that inotify is to be had again.
 retry_inotify() {
   if [ -z "$POLLER" ]; then return 0; fi
+  if ! runs "$POLLER"; then start_poller; fi
   FAILURES=0
   rewatch
+}
+
+start_poller() {
+  every 1 poll &
+  POLLER=$!
+}
+
+# On a slow node one look may take longer than the time between two.
+poll() { # when it was due
+  if [ "$1" -lt "$POLLED" ]; then return 0; fi
+  resync
+  read_uptime
+  POLLED=$INSTANT
 }
 
 # A cgroup or a log file was created.
 created() { # directory, name
   case $1 in
-    pod/*/*)
+    pod/*/*/.)
       if [ "$2" = container ] && find_pod_of "${1#pod/}"; then
-        adopt "${1#pod/*/}/container" || look_again
+        directory=${1#pod/*/}
+        adopt "${directory%.}container" created || expect_file
       fi
       ;;
-    pod/*) if find_pod_of "${1#pod/}"; then adopt "$2" || look_again; fi ;;
+    pod/*) if find_pod_of "${1#pod/}"; then adopt "$2" created || expect_file; fi ;;
     logs)
       for pod in $PODS; do
-        read_fields "$pod"
-        case $OVERRIDES:$2 in ,:*) ;; *:"${NAME}_${NAMESPACE}_"*) rechoose ;; esac
+        case $pod in
+          *' , '*) ;;
+          *)
+            read_fields "$pod"
+            case $2 in "${NAME}_${NAMESPACE}_"*) rechoose ;; esac
+            ;;
+        esac
       done
       ;;
     *) attach_waiting ;;

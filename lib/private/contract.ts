@@ -19,6 +19,9 @@ export function containersAnnotation(prefix: string): string {
   return `${prefix}/containers`;
 }
 
+/** A longer annotation is malformed as a whole; the agent's pods.awk has the same number. */
+export const LONGEST_CONTAINERS_ANNOTATION = 8192;
+
 /** The annotation of the agent's pod template that changes whenever the script does. */
 export function scriptAnnotation(prefix: string): string {
   return `${prefix}/script-sha256`;

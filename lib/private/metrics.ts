@@ -10,6 +10,11 @@ export interface Metric {
   readonly help: string;
 }
 
+/** The names of the series that a metric has. */
+export function seriesOf({ name, type }: Metric): string[] {
+  return type === 'histogram' ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name];
+}
+
 /** `container` is the short id where the name is not known. */
 const CONTAINER_LABELS = { namespace: undefined, pod: undefined, container: undefined };
 
@@ -60,6 +65,12 @@ export const METRICS = {
     labels: { cause: ['start', 'event', 'resync'] },
     help: 'Values written over a wrong one, by what told the agent: the start of a container, an event of the kernel, or the periodic look.',
   },
+  APPLY: {
+    name: 'oom_kill_mode_apply_seconds',
+    type: 'histogram',
+    labels: { le: ['0.02', '0.05', '0.1', '0.2', '0.5', '1', '+Inf'] },
+    help: "How long the runtime's value stood in a starting container at most: from the last moment when nothing told of it to the write.",
+  },
   SURVIVED_KILLS: {
     name: 'oom_kill_mode_survived_process_kills_total',
     type: 'counter',
@@ -77,12 +88,6 @@ export const METRICS = {
     type: 'gauge',
     labels: {},
     help: 'When the agent last had the complete truth from the API server, in seconds since 1970.',
-  },
-  APPLY_LATENCY: {
-    name: 'oom_kill_mode_apply_latency_seconds',
-    type: 'histogram',
-    labels: {},
-    help: 'Time from hearing of a container or of a wrong value to the value written, in seconds.',
   },
   CONDITION: {
     name: 'oom_kill_mode_condition',

@@ -1,6 +1,18 @@
 import { App, Chart, Duration, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
-import { AgentLogLevel, AgentResources, OomKillModeAgent, OomKillModeAgentProps } from '../lib';
+import {
+  AdmissionAction,
+  AdmissionFailurePolicy,
+  AgentLogLevel,
+  AgentResources,
+  OomKillModeAdmissionPolicy,
+  OomKillModeAdmissionPolicyProps,
+  OomKillModeAgent,
+  OomKillModeAgentProps,
+  OnePerNodeDeployment,
+  OnePerNodeDeploymentProps,
+  OomKillMode,
+} from '../lib';
 
 /** Every option of the agent; a new option does not compile until it is here. */
 export const ALL_RESOURCES: Required<AgentResources> = {
@@ -34,6 +46,9 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   seLinuxType: 'spc_t',
   logLevel: AgentLogLevel.DEBUG,
   resyncPeriod: Duration.minutes(5),
+  events: true,
+  eventsApplied: true,
+  systemdUnits: true,
   metrics: true,
   metricsImage: 'registry.example.com:5000/mirror/node-exporter:v1.12.1',
   labels: { 'example.com/team': 'platform' },
@@ -47,5 +62,56 @@ export function allPropsChart(app: App): Chart {
     labels: { 'example.com/chart': 'all-props' },
   });
   new OomKillModeAgent(chart, 'agent', ALL_PROPS);
+  return chart;
+}
+
+/** Every option of the admission policy. */
+export const ALL_ADMISSION_PROPS: Required<OomKillModeAdmissionPolicyProps> = {
+  name: 'guard.example.com',
+  labelPrefix: 'oom.example.com',
+  allowedNamespaces: ['team-a', 'team-b'],
+  injectedContainers: ['istio-proxy'],
+  validationActions: [AdmissionAction.WARN, AdmissionAction.AUDIT],
+  failurePolicy: AdmissionFailurePolicy.IGNORE,
+  kubernetesVersion: 'v1.33.2-eks-1',
+  labels: { 'example.com/team': 'platform' },
+  annotations: { 'example.com/runbook': 'https://example.com/oom' },
+};
+
+/** The policy as it is by default, and with every option. */
+export function admissionChart(app: App): Chart {
+  const chart = new Chart(app, 'admission', { namespace: 'elsewhere' });
+  new OomKillModeAdmissionPolicy(chart, 'default');
+  new OomKillModeAdmissionPolicy(chart, 'all-props', ALL_ADMISSION_PROPS);
+  return chart;
+}
+
+/** Every option of a deployment that follows the nodes, which excludes `replicas`. */
+export const ALL_FOLLOWING_PROPS: Omit<Required<OnePerNodeDeploymentProps>, 'replicas'> = {
+  name: 'web',
+  namespace: 'sheep',
+  image: 'example.com/web:1.2.3',
+  followNodes: true,
+  autoscalerImage: 'registry.example.com:5000/mirror/cluster-proportional-autoscaler:v1.10.3',
+  cpu: kplus.Cpu.millis(250),
+  memory: Size.mebibytes(256),
+  oomKillMode: OomKillMode.SINGLE,
+  labelPrefix: 'oom.example.com',
+  waitForAgent: true,
+  waitImage: 'example.com/busybox:1',
+  command: ['/bin/web'],
+  args: ['--port', '80'],
+  env: { LEVEL: 'debug', EMPTY: '' },
+  labels: { 'example.com/team': 'platform' },
+  tolerateAllTaints: true,
+  securityContext: { ensureNonRoot: true, user: 1000, readOnlyRootFilesystem: false },
+};
+
+export function followingChart(app: App): Chart {
+  const chart = new Chart(app, 'following', {
+    namespace: 'elsewhere',
+    labels: { 'example.com/chart': 'following' },
+  });
+  new OnePerNodeDeployment(chart, 'web', ALL_FOLLOWING_PROPS);
   return chart;
 }

@@ -24,7 +24,7 @@ import {
   OomKillModeMonitoringProps,
   OomKillPolicy,
 } from '../lib';
-import { CONDITIONS } from '../lib/private/metrics';
+import { CONDITIONS, seriesOf } from '../lib/private/metrics';
 import { crdValidator } from './crd';
 import { Manifest, ROOT, chart, find, read, synth, template } from './manifests';
 import { ALL_METRICS, SERIES, exposition, names, samples } from './promql';
@@ -228,8 +228,11 @@ describe('an agent with metrics', () => {
     const without = chart();
     new OomKillModeAgent(without, 'agent', { metrics: false });
     const other = template(find(synth(without), 'DaemonSet')).spec;
-    expect(agent?.env.at(-1)).toEqual({ name: 'METRICS', value: 'yes' });
-    expect({ ...agent, env: agent?.env.slice(0, -1) }).toEqual(other.containers[0]);
+    expect(agent?.env.slice(-2)).toEqual([
+      { name: 'METRICS', value: 'yes' },
+      { name: 'SCRIPT_SHA256', value: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
+    ]);
+    expect({ ...agent, env: agent?.env.slice(0, -2) }).toEqual(other.containers[0]);
     const { volumes } = spec;
     expect(volumes.at(-1)).toEqual({
       name: 'no-token',
@@ -561,6 +564,19 @@ describe('the alerts', () => {
     }
   });
 
+  test('lead to sections that docs/troubleshooting.md has', () => {
+    const headings = [...read('docs', 'troubleshooting.md').matchAll(/^#+ (.*)$/gm)].map(
+      ([, heading = '']) => heading.toLowerCase().replace(/ /g, '-'),
+    );
+    const anchors = rulesOf(manifests).flatMap(({ annotations }) => {
+      const [, anchor = ''] = annotations['runbook_url']?.split('#') ?? [];
+      return anchor.startsWith('{{') ? CONDITIONS : [anchor];
+    });
+    expect(anchors).toHaveLength(ALERTS.length - 1 + CONDITIONS.length);
+    expect(headings).toEqual(expect.arrayContaining(anchors));
+    expect(new Set(headings).size).toBe(headings.length);
+  });
+
   test('lead to the runbook, each to its own section', () => {
     const anchors = rulesOf(manifests).map(({ annotations }) =>
       annotations['runbook_url']?.replace('https://example.com/troubleshooting#', ''),
@@ -582,8 +598,8 @@ function strangers(expr: string): string[] {
   const known = new Set(
     found.metrics.flatMap((name) => [
       ...(OWN_SERIES[name] ?? TARGET_LABELS),
-      ...ALL_METRICS.filter((metric) => name.startsWith(metric.name)).flatMap(
-        ({ labels, type }) => [...Object.keys(labels), ...(type === 'histogram' ? ['le'] : [])],
+      ...ALL_METRICS.filter((metric) => seriesOf(metric).includes(name)).flatMap(({ labels }) =>
+        Object.keys(labels),
       ),
     ]),
   );
@@ -613,9 +629,7 @@ describe('what an expression names', () => {
   test('a misspelt metric and a misspelt label are strangers', () => {
     expect(strangers('oom_kill_mode_writes')).toEqual(['oom_kill_mode_writes']);
     expect(strangers('sum by (reason) (oom_kill_mode_drift_repairs_total)')).toEqual(['reason']);
-    expect(strangers('oom_kill_mode_apply_latency_seconds')).toEqual([
-      'oom_kill_mode_apply_latency_seconds',
-    ]);
+    expect(strangers('oom_kill_mode_condition_total')).toEqual(['oom_kill_mode_condition_total']);
     expect(strangers('up{pod="x"}')).toEqual(['pod']);
   });
 });
@@ -632,8 +646,8 @@ describe('the dashboard', () => {
 
   test('shows every metric of the catalog', () => {
     const shown = new Set(queries(board).flatMap(([, query]) => names(query).metrics));
-    for (const { name, type } of ALL_METRICS) {
-      expect(shown).toContain(type === 'histogram' ? `${name}_bucket` : name);
+    for (const metric of ALL_METRICS) {
+      expect(seriesOf(metric).filter((name) => shown.has(name))).not.toEqual([]);
     }
   });
 
@@ -649,9 +663,7 @@ describe('the dashboard', () => {
       .map(([name, value]): [string, number] => [name, /_effective/.test(name) ? 0 : value])
       .map(([name, value]) => ({
         series: /\}$/.test(name) ? name.replace(/\}$/, `,${target}}`) : `${name}{${target}}`,
-        values: /(_total|_bucket|_count|_sum)\b/.test(name)
-          ? `${value}+${value}x60`
-          : `${value}x60`,
+        values: /_total\b/.test(name) ? `${value}+${value}x60` : `${value}x60`,
       }));
     writeFileSync(
       join(directory, 'queries.test.yml'),

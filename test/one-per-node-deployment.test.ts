@@ -12,7 +12,9 @@ import {
   OnePerNodeDeploymentProps,
   OomKillMode,
 } from '../lib';
-import { Kinds, chart, container, find, synth, synthText } from './manifests';
+import { ALL_FOLLOWING_PROPS, followingChart } from './all-props';
+import { Kinds, Manifest, chart, container, find, synth, synthText, template } from './manifests';
+import { SHELLS, TOOLS_PATH, requireTools } from './support/agent';
 
 const PROPS: OnePerNodeDeploymentProps = {
   name: 'web',
@@ -22,8 +24,11 @@ const PROPS: OnePerNodeDeploymentProps = {
   memory: Size.mebibytes(256),
 };
 
-/** With every option; a new one does not compile until it is here. */
-const ALL_PROPS: Required<OnePerNodeDeploymentProps> = {
+/** With every option but those of followNodes; a new one does not compile until it is here. */
+const ALL_PROPS: Omit<
+  Required<OnePerNodeDeploymentProps>,
+  'replicas' | 'followNodes' | 'autoscalerImage'
+> = {
   ...PROPS,
   namespace: 'sheep',
   oomKillMode: OomKillMode.SINGLE,
@@ -197,10 +202,13 @@ describe('OnePerNodeDeployment', () => {
     expect(() => deployment(props)).toThrow(`[test/web] ${message}`);
   });
 
-  describe.each(['dash', 'busybox sh'])('the init container under %s', (shell) => {
+  describe.each(Object.entries(SHELLS))('the init container under %s', (_, [shell, ...options]) => {
     const [init] = deployment({ oomKillMode: OomKillMode.SINGLE, waitForAgent: true }).spec.template
       .spec.initContainers;
     const [, , script = ''] = init?.command ?? [];
+    const inFile = (file: string) => script.replace('/sys/fs/cgroup/memory.oom.group', file);
+
+    beforeAll(requireTools);
 
     /** Runs it with a file in the place of the container's own, and says how it ended. */
     function wait(mode: string, value?: string): SpawnSyncReturns<string> {
@@ -208,13 +216,11 @@ describe('OnePerNodeDeployment', () => {
       if (value !== undefined) {
         writeFileSync(file, `${value}\n`);
       }
-      return spawnSync(`${shell} -c "$SCRIPT"`, {
-        shell: true,
+      return spawnSync(shell as string, [...options, '-c', inFile(file)], {
         encoding: 'utf8',
         timeout: 1500,
         env: {
-          PATH: process.env.PATH,
-          SCRIPT: script.replace('/sys/fs/cgroup/memory.oom.group', file),
+          PATH: TOOLS_PATH,
           KILL_MODE: mode,
         },
       });
@@ -229,7 +235,168 @@ describe('OnePerNodeDeployment', () => {
     });
 
     test('waits while the runtime said Group', () => {
-      expect(wait('Single', '1')).toMatchObject({ status: null, signal: 'SIGTERM' });
+      expect(wait('Single', '1')).toMatchObject({
+        status: 1,
+        error: { code: 'ETIMEDOUT' },
+      });
+    });
+  });
+
+  describe('with followNodes', () => {
+    const FOLLOWING: Partial<OnePerNodeDeploymentProps> = {
+      replicas: undefined,
+      followNodes: true,
+      namespace: 'sheep',
+    };
+
+    function follow(props: Partial<OnePerNodeDeploymentProps> = {}): Manifest[] {
+      const scope = chart('elsewhere');
+      new OnePerNodeDeployment(scope, 'web', { ...PROPS, ...FOLLOWING, ...props });
+      return synth(scope);
+    }
+
+    function named(manifests: Manifest[], kind: string, name: string): Manifest {
+      const found = manifests.filter((m) => m.kind === kind && m.metadata.name === name);
+      expect(found).toHaveLength(1);
+      return found[0] as Manifest;
+    }
+
+    function autoscaler(props?: Partial<OnePerNodeDeploymentProps>): Kinds['Deployment'] {
+      return named(follow(props), 'Deployment', 'web-autoscaler') as unknown as Kinds['Deployment'];
+    }
+
+    test('leaves replicas out, and nothing else is different', () => {
+      const { spec, ...others } = named(follow(), 'Deployment', 'web');
+      expect(spec).not.toHaveProperty('replicas');
+      const fixed = deployment({ namespace: 'sheep' });
+      expect({ ...others, spec: { ...(spec as object), replicas: 3 } }).toEqual(fixed);
+    });
+
+    test('asks for one replica a node, cordoned ones included', () => {
+      const { data } = find(follow(), 'ConfigMap');
+      expect(Object.keys(data)).toEqual(['linear']);
+      expect(JSON.parse(data['linear'] ?? '')).toEqual({
+        nodesPerReplica: 1,
+        includeUnschedulableNodes: true,
+      });
+    });
+
+    test('scales the deployment by the parameters in that ConfigMap', () => {
+      const manifests = follow();
+      expect(find(manifests, 'ConfigMap').metadata).toMatchObject({
+        name: 'web-autoscaler',
+        namespace: 'sheep',
+      });
+      expect(named(manifests, 'Deployment', 'web').metadata.namespace).toBe('sheep');
+      // The flags of cmd/cluster-proportional-autoscaler/options/options.go.
+      expect(container(autoscaler().spec.template)).toMatchObject({
+        image: 'registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.10.3',
+        args: [
+          '--namespace=sheep',
+          '--target=deployment/web',
+          '--configmap=web-autoscaler',
+          '--logtostderr=true',
+        ],
+      });
+    });
+
+    test('runs one small autoscaler that tells how it is', () => {
+      const { metadata, spec } = autoscaler();
+      const labels = {
+        'app.kubernetes.io/name': 'web-autoscaler',
+        'app.kubernetes.io/instance': 'web-autoscaler',
+      };
+      expect(metadata).toEqual({ name: 'web-autoscaler', namespace: 'sheep', labels });
+      expect(spec.replicas).toBe(1);
+      expect(spec.selector).toEqual({ matchLabels: labels });
+      expect(spec.template.metadata.labels).toMatchObject(labels);
+      const { resources, readinessProbe, livenessProbe } = container(spec.template);
+      expect(resources).toEqual({
+        requests: { cpu: '10m', memory: '32Mi' },
+        limits: { cpu: '100m', memory: '128Mi' },
+      });
+      expect(readinessProbe.httpGet).toMatchObject({ path: '/last-poll', port: 8080 });
+      expect(livenessProbe.httpGet).toMatchObject({ path: '/healthz', port: 8080 });
+    });
+
+    test('does not stay on a node that is gone', () => {
+      expect(autoscaler().spec.template.spec.tolerations).toBeUndefined();
+    });
+
+    test('is in the namespace of the chart unless told otherwise', () => {
+      const manifests = follow({ namespace: undefined });
+      expect(new Set(manifests.map((m) => m.metadata.namespace))).toEqual(
+        new Set(['elsewhere', undefined]),
+      );
+      expect(find(manifests, 'ClusterRoleBinding')).toMatchObject({
+        metadata: { name: 'elsewhere.web-autoscaler' },
+        subjects: [{ name: 'web-autoscaler', namespace: 'elsewhere' }],
+      });
+      expect(JSON.stringify(named(manifests, 'Deployment', 'web-autoscaler'))).toContain(
+        '--namespace=elsewhere',
+      );
+    });
+
+    test('takes every option', () => {
+      const manifests = synth(followingChart(Testing.app()));
+      expect(manifests).toHaveLength(9);
+      for (const { metadata } of manifests) {
+        expect(metadata.labels).toMatchObject({ 'example.com/team': 'platform' });
+        expect(['sheep', undefined]).toContain(metadata.namespace);
+      }
+      const pods = (name: string) => template(named(manifests, 'Deployment', name));
+      expect(pods('web').metadata.labels).toMatchObject({ 'oom.example.com/mode': 'Single' });
+      expect(pods('web-autoscaler').metadata.labels).toMatchObject({
+        'example.com/team': 'platform',
+      });
+      expect(pods('web-autoscaler').metadata.labels).not.toHaveProperty(['oom.example.com/mode']);
+      expect(container(pods('web-autoscaler')).image).toBe(ALL_FOLLOWING_PROPS.autoscalerImage);
+    });
+
+    test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
+      [
+        'replicas as well',
+        { ...FOLLOWING, replicas: 3 },
+        'replicas is 3, and followNodes takes the number of nodes; write one of the two',
+      ],
+      [
+        'neither',
+        { replicas: undefined },
+        'there is neither replicas nor followNodes; write replicas: 3 or followNodes: true',
+      ],
+      [
+        'no namespace',
+        { ...FOLLOWING, namespace: undefined },
+        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name; write the namespace',
+      ],
+      [
+        'a long name',
+        { ...FOLLOWING, name: 'a'.repeat(53) },
+        `followNodes makes a name of more than 63 characters: "${'a'.repeat(53)}-autoscaler"; write a name of at most 52 characters`,
+      ],
+      [
+        'nodes where no pod can be',
+        { ...FOLLOWING, tolerateAllTaints: false },
+        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints; write tolerateAllTaints: true, or replicas,',
+      ],
+      [
+        'an unpinned image',
+        { ...FOLLOWING, autoscalerImage: 'example.com/cpa' },
+        'image is not a reference pinned by tag',
+      ],
+      [
+        'an image alone',
+        { autoscalerImage: 'example.com/cpa:1' },
+        'autoscalerImage without followNodes does nothing; write both or neither',
+      ],
+    ])('refuses %s, with the path and the remedy', (_, props, message) => {
+      const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
+      expect(make).toThrow(`[test/web] ${message}`);
+      expect(make).toThrow(/; write .* instead$/);
+    });
+
+    test('takes the longest name', () => {
+      expect(() => follow({ name: 'a'.repeat(52) })).not.toThrow();
     });
   });
 

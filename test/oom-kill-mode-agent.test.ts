@@ -110,6 +110,39 @@ describe('the script', () => {
     expect(find(synthAgent(), 'ConfigMap').data).toEqual(files);
   });
 
+  test('says at its head which variables it reads, and what they are by default', () => {
+    const code = Object.entries(files)
+      .filter(([name]) => name.endsWith('.sh'))
+      .map(([, text]) => text.replaceAll(/^\s*#.*$/gm, ''))
+      .join('');
+    const all = (pattern: RegExp) => [...code.matchAll(pattern)].map(([, name]) => name ?? '');
+    const set = new Set([
+      ...all(/(?:^|[\s;{(])([A-Z][A-Z_0-9]+)=/gm),
+      ...all(/\bfor ([A-Z][A-Z_0-9]+)\b/g),
+      ...all(/\bread\b([^<\n;|]*)/g).flatMap((words) => words.match(/\b[A-Z][A-Z_0-9]+\b/g) ?? []),
+    ]);
+    const defaults = [...code.matchAll(/^: "\$\{(\w+):=(.*)\}"$/gm)].map(
+      ([, name = '', value = '']) => [name, value] as const,
+    );
+    const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter((name) => !set.has(name));
+    const [, head = ''] = /^# Environment:\n((?:# .*\n)+)/m.exec(files['agent.sh'] ?? '') ?? [];
+    const listed = [...head.matchAll(/^# {3}([A-Z_0-9, ]+?) {2,}.*?(?: {2,}\[(.*)\])?$/gm)].flatMap(
+      ([, names = '', value]) => names.split(', ').map((name) => [name, value] as const),
+    );
+    expect(listed.map(([name]) => name).sort()).toEqual(
+      [...new Set([...read, ...defaults.map(([name]) => name)])].sort(),
+    );
+    const inWords = ['where the kubelet puts them', 'not looked at'];
+    expect(listed.filter(([, value]) => value && !inWords.includes(value))).toEqual(
+      defaults.filter(([name]) => !['SERVICE_ACCOUNT', 'SYSTEMD_TRANSIENT'].includes(name)),
+    );
+  });
+
+  test('has no file of more than 400 lines', () => {
+    const long = Object.entries(files).filter(([, text]) => text.split('\n').length > 401);
+    expect(long.map(([name]) => name)).toEqual([]);
+  });
+
   test('fits into a ConfigMap', () => {
     expect(JSON.stringify(files).length).toBeLessThan(512 * 1024);
   });
@@ -190,6 +223,7 @@ describe('the DaemonSet', () => {
       { name: 'LABEL_PREFIX', value: 'cdk8s-oom-kill-mode' },
       { name: 'LOG_LEVEL', value: 'info' },
       { name: 'RESYNC_SECONDS', value: '60' },
+      { name: 'EVENTS', value: 'yes' },
     ]);
   });
 
@@ -273,7 +307,11 @@ describe('every option', () => {
       { name: 'LABEL_PREFIX', value: 'oom.example.com' },
       { name: 'LOG_LEVEL', value: 'debug' },
       { name: 'RESYNC_SECONDS', value: '300' },
+      { name: 'EVENTS', value: 'yes' },
+      { name: 'EVENTS_APPLIED', value: 'yes' },
+      { name: 'SYSTEMD_TRANSIENT', value: '/host/systemd' },
       { name: 'METRICS', value: 'yes' },
+      { name: 'SCRIPT_SHA256', value: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
     ]);
     expect(sidecar).toMatchObject({
       name: 'metrics',
@@ -521,6 +559,11 @@ describe('misuse', () => {
       'annotations would override',
     ],
     ['a bad annotation key', { annotations: { '': 'x' } }, 'annotations has an invalid key'],
+    [
+      'Events of one kind without Events',
+      { events: false, eventsApplied: true },
+      'eventsApplied is true and events is false; write events: true instead',
+    ],
     [
       'another operating system',
       { nodeSelector: { 'kubernetes.io/os': 'windows' } },

@@ -1,10 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 
-import { readResults, report } from '../bench/report';
+import { readResults, readSynthResults, report } from '../bench/report';
 import { TOOLS } from '../bench/schema';
 
 test('docs/performance.md and its plots are made of the figures of the last benchmark', async () => {
-  const files = Object.entries(await report(readResults()));
+  const files = Object.entries(await report());
   expect(files).toHaveLength(3);
   for (const [path, text] of files) {
     expect(existsSync(path)).toBe(true);
@@ -18,5 +18,14 @@ test('the figures are of all sizes, of every tool, and of a thousand starts', ()
   for (const tool of TOOLS) {
     const starts = sizes.reduce((sum, { tools }) => sum + tools[tool].starts.count, 0);
     expect(starts).toBeGreaterThanOrEqual(1000);
+  }
+});
+
+test('the figures of synthesis are of 10, 100 and 1,000 workloads, and of loading', () => {
+  const { synth, import: loading } = readSynthResults();
+  expect(synth.map(({ workloads }) => workloads)).toEqual([10, 100, 1000]);
+  for (const { plainSeconds, oursSeconds } of [...synth, loading]) {
+    expect(plainSeconds.length).toBeGreaterThanOrEqual(10);
+    expect(oursSeconds).toHaveLength(plainSeconds.length);
   }
 });

@@ -1,5 +1,6 @@
-import { Chart, Testing } from 'cdk8s';
-import { OomKillModeAgent } from '../lib';
+import { Chart, Size, Testing } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import { OnePerNodeDeployment, OomKillModeAgent, OomKillModeAgentProps } from '../lib';
 import { Manifest, find, parse, read, synth, template } from './manifests';
 
 /** Everything that gives power over a node or the API, literally: a change here is a security review. */
@@ -84,6 +85,24 @@ const AGENT_WITH_METRICS = {
   ],
 };
 
+/** The agent that looks at the units of systemd: one more mount, read-only. */
+const AGENT_WITH_SYSTEMD = {
+  pod: {
+    ...AGENT.pod,
+    volumes: [
+      ...AGENT.pod.volumes,
+      { name: 'systemd', hostPath: { path: '/run/systemd/transient', type: 'Directory' } },
+    ],
+  },
+  containers: AGENT.containers.map((container) => ({
+    ...container,
+    volumeMounts: [
+      ...container.volumeMounts,
+      { name: 'systemd', mountPath: '/host/systemd', readOnly: true },
+    ],
+  })),
+};
+
 /** Waits for the agent before the herder starts. */
 const WAIT = {
   name: 'wait-for-kill-mode',
@@ -142,7 +161,10 @@ const RBAC = [
   {
     kind: 'ClusterRole',
     name: 'oom-kill-mode-agent',
-    rules: [{ apiGroups: [''], resources: ['pods'], resourceNames: [], verbs: ['list', 'watch'] }],
+    rules: [
+      { apiGroups: [''], resources: ['pods'], resourceNames: [], verbs: ['list', 'watch'] },
+      { apiGroups: [''], resources: ['events'], resourceNames: [], verbs: ['create', 'patch'] },
+    ],
     aggregationRule: undefined,
   },
   {
@@ -164,6 +186,101 @@ const RBAC = [
   },
 ];
 
+/** The same without Events. */
+const RBAC_WITHOUT_EVENTS = RBAC.map((object) => ({
+  ...object,
+  ...(object.rules ? { rules: object.rules.slice(0, 1) } : {}),
+}));
+
+/** The cluster-proportional-autoscaler that comes with `followNodes`. */
+const AUTOSCALER = {
+  pod: {
+    hostNetwork: false,
+    hostPID: undefined,
+    hostIPC: undefined,
+    shareProcessNamespace: undefined,
+    hostUsers: undefined,
+    serviceAccountName: 'web-autoscaler',
+    automountServiceAccountToken: true,
+    securityContext: {
+      fsGroupChangePolicy: 'Always',
+      runAsNonRoot: true,
+      seccompProfile: { type: 'RuntimeDefault' },
+    },
+    volumes: undefined,
+  },
+  containers: [
+    {
+      name: 'autoscaler',
+      ports: undefined,
+      envFrom: undefined,
+      lifecycle: undefined,
+      volumeDevices: undefined,
+      securityContext: {
+        runAsUser: 65534,
+        runAsGroup: 65534,
+        runAsNonRoot: true,
+        privileged: false,
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        capabilities: { drop: ['ALL'] },
+      },
+      volumeMounts: undefined,
+    },
+  ],
+};
+
+const AUTOSCALER_SUBJECT = {
+  apiGroup: '',
+  kind: 'ServiceAccount',
+  name: 'web-autoscaler',
+  namespace: 'sheep',
+};
+
+const AUTOSCALER_RBAC = [
+  {
+    kind: 'Role',
+    name: 'web-autoscaler',
+    rules: [
+      {
+        apiGroups: [''],
+        resources: ['configmaps'],
+        resourceNames: ['web-autoscaler'],
+        verbs: ['get'],
+      },
+      {
+        apiGroups: ['apps'],
+        resources: ['deployments/scale'],
+        resourceNames: ['web'],
+        verbs: ['get', 'update'],
+      },
+    ],
+    aggregationRule: undefined,
+  },
+  {
+    kind: 'RoleBinding',
+    name: 'web-autoscaler',
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'web-autoscaler' },
+    subjects: [AUTOSCALER_SUBJECT],
+  },
+  {
+    kind: 'ClusterRole',
+    name: 'sheep.web-autoscaler',
+    rules: [{ apiGroups: [''], resources: ['nodes'], resourceNames: [], verbs: ['list', 'watch'] }],
+    aggregationRule: undefined,
+  },
+  {
+    kind: 'ClusterRoleBinding',
+    name: 'sheep.web-autoscaler',
+    roleRef: {
+      apiGroup: 'rbac.authorization.k8s.io',
+      kind: 'ClusterRole',
+      name: 'sheep.web-autoscaler',
+    },
+    subjects: [AUTOSCALER_SUBJECT],
+  },
+];
+
 const AGENT_KINDS = [
   'Namespace',
   'ServiceAccount',
@@ -174,9 +291,9 @@ const AGENT_KINDS = [
   'DaemonSet',
 ];
 
-function agentWithMetrics(): Manifest[] {
-  const chart = new Chart(Testing.app(), 'metrics');
-  new OomKillModeAgent(chart, 'agent', { metrics: true });
+function agentWith(props: OomKillModeAgentProps): Manifest[] {
+  const chart = new Chart(Testing.app(), 'agent');
+  new OomKillModeAgent(chart, 'agent', props);
   return synth(chart);
 }
 
@@ -197,12 +314,27 @@ describe.each([
   },
   {
     name: 'the agent with metrics',
-    manifests: agentWithMetrics(),
+    manifests: agentWith({ metrics: true }),
     kinds: AGENT_KINDS,
     workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT_WITH_METRICS },
     ingress: [{ ports: [{ port: 9539, protocol: 'TCP' }] }],
   },
-])('$name', ({ manifests, kinds, workloads, ingress }) => {
+  {
+    name: 'the agent without Events',
+    manifests: agentWith({ events: false }),
+    kinds: AGENT_KINDS,
+    workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT },
+    rbac: RBAC_WITHOUT_EVENTS,
+    ingress: undefined,
+  },
+  {
+    name: 'the agent that looks at the units of systemd',
+    manifests: agentWith({ systemdUnits: true }),
+    kinds: AGENT_KINDS,
+    workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT_WITH_SYSTEMD },
+    ingress: undefined,
+  },
+])('$name', ({ manifests, kinds, workloads, rbac = RBAC, ingress }) => {
   test('has these objects and no other', () => {
     expect(manifests.map((m) => m.kind)).toEqual(kinds);
   });
@@ -215,14 +347,7 @@ describe.each([
   });
 
   test('has this access to the API and no other', () => {
-    const found = manifests
-      .filter((m) => /Role/.test(m.kind))
-      .map(({ kind, metadata, rules, aggregationRule, roleRef, subjects }) =>
-        kind.endsWith('Binding')
-          ? { kind, name: metadata.name, roleRef, subjects }
-          : { kind, name: metadata.name, rules, aggregationRule },
-      );
-    expect(found).toEqual(RBAC);
+    expect(access(manifests)).toEqual(rbac);
   });
 
   test('lets this in to the pods of the agent and no other', () => {
@@ -241,6 +366,93 @@ describe.each([
     ).toEqual([false]);
   });
 });
+
+/** A deployment that follows the nodes: what its autoscaler may do, and nothing else. */
+describe('followNodes', () => {
+  const manifests = following();
+
+  test('has these objects and no other', () => {
+    expect(manifests.map((m) => m.kind)).toEqual([
+      'Deployment',
+      'ConfigMap',
+      'ServiceAccount',
+      'Role',
+      'RoleBinding',
+      'ClusterRole',
+      'ClusterRoleBinding',
+      'Deployment',
+      'NetworkPolicy',
+    ]);
+  });
+
+  test('has these privileges and no other', () => {
+    const [deployment, autoscaler] = manifests.filter((m) => m.kind === 'Deployment');
+    expect(privileges(deployment as Manifest)).toEqual({
+      ...HERDER,
+      containers: [{ ...HERDER.containers[1], name: 'web' }],
+    });
+    expect(privileges(autoscaler as Manifest)).toEqual(AUTOSCALER);
+  });
+
+  test('has this access to the API and no other', () => {
+    expect(access(manifests)).toEqual(AUTOSCALER_RBAC);
+  });
+
+  test('lets nobody in to the autoscaler', () => {
+    const { metadata, spec } = find(manifests, 'NetworkPolicy');
+    expect(metadata.namespace).toBe('sheep');
+    const [, autoscaler] = manifests.filter((m) => m.kind === 'Deployment');
+    expect(autoscaler).toMatchObject({
+      metadata: { namespace: 'sheep' },
+      spec: { selector: { matchLabels: spec.podSelector.matchLabels } },
+    });
+    expect([spec.policyTypes, spec.ingress]).toEqual([['Ingress'], undefined]);
+  });
+
+  test('gives the token to the pods that ask for it only', () => {
+    expect(
+      manifests
+        .filter((m) => m.kind === 'ServiceAccount')
+        .map((m) => m.automountServiceAccountToken),
+    ).toEqual([false]);
+  });
+});
+
+test('docs/security.md has a line for every access to the API', () => {
+  const lines = read('docs', 'security.md').split('\n');
+  const wanted = [...RBAC, ...AUTOSCALER_RBAC].flatMap(({ kind, rules = [] }) =>
+    rules.flatMap(({ resources, verbs }) =>
+      resources.flatMap((resource) =>
+        verbs.map((verb) => new RegExp(`^\\| ${kind} \`${resource}: ${verb}\`[^|]*\\|[^|]*[a-z]`)),
+      ),
+    ),
+  );
+  expect(wanted).toHaveLength(9);
+  expect(wanted.filter((line) => !lines.some((each) => line.test(each)))).toEqual([]);
+});
+
+function following(): Manifest[] {
+  const chart = new Chart(Testing.app(), 'following');
+  new OnePerNodeDeployment(chart, 'web', {
+    name: 'web',
+    namespace: 'sheep',
+    image: 'example.com/web:1',
+    followNodes: true,
+    cpu: kplus.Cpu.millis(100),
+    memory: Size.mebibytes(64),
+  });
+  return synth(chart);
+}
+
+function access(manifests: Manifest[]) {
+  return manifests
+    .filter((m) => /Role/.test(m.kind))
+    .map(({ kind, metadata, rules, aggregationRule, roleRef, subjects }) =>
+      kind.endsWith('Binding')
+        ? { kind, name: metadata.name, roleRef, subjects }
+        : { kind, name: metadata.name, rules, aggregationRule },
+    );
+}
 
 function privileges(manifest: Manifest) {
   const { spec } = template(manifest);

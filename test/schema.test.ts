@@ -1,7 +1,7 @@
 import { ApiObject, Cron, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OnePerNodeDeployment, OomKillMode, OomKillPolicy } from '../lib';
-import { allPropsChart } from './all-props';
+import { admissionChart, allPropsChart, followingChart } from './all-props';
 import { Manifest, chart, parse, read, synth } from './manifests';
 import { Schema, VERSIONS, loadSchemas, violations } from './schema';
 
@@ -48,16 +48,24 @@ const DAEMON_SET = 'apiVersion: apps/v1\nkind: DaemonSet\n';
 describe.each(VERSIONS)('Kubernetes %s', (version) => {
   test.each([
     ['dist/', () => parse(read('dist', 'herder.k8s.yaml'))],
-    [
-      'the dist/ of the example',
-      () => parse(read('examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml')),
-    ],
     ['the agent with every option', () => synth(allPropsChart(Testing.app()))],
+    ['a deployment that follows the nodes', () => synth(followingChart(Testing.app()))],
     ['a workload of every kind with a policy', workloads],
   ])('accepts %s', (_, manifests) => {
     const all = manifests();
     expect(all.length).toBeGreaterThanOrEqual(4);
     expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual([]);
+  });
+
+  // ValidatingAdmissionPolicy is in v1 since Kubernetes 1.30; before, the kind itself is unknown.
+  test('accepts the admission policy, if it has that API', () => {
+    const all = synth(admissionChart(Testing.app()));
+    expect(all).toHaveLength(4);
+    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
+      Number(version.slice(2)) >= 30
+        ? []
+        : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
+    );
   });
 
   test('knows every kind and field that is asked of it, and no other', () => {

@@ -19,9 +19,10 @@ import { ANNOTATION, LABEL, MIRROR, parseOverrides, valueOf } from './reference'
 
 /** What the scripts run: a program of another name in the agent's group is not theirs. */
 const PROGRAMS = new Set(
-  'dash busybox ash sh agent.sh awk curl dirname find head inotifyd ln mkdir mkfifo mv rm sleep'.split(
-    ' ',
-  ),
+  (
+    'dash busybox ash sh agent.sh awk chmod curl date dirname find grep head inotifyd ln mkdir mkfifo mv rm ' +
+    'sleep'
+  ).split(' '),
 );
 
 const FILE = 'memory.oom.group';
@@ -70,6 +71,7 @@ export class Life {
   private readonly nodeValue: string;
   /** With faults, an event may be lost until the next resync; without, never. */
   private readonly faulty: boolean;
+  private readonly talkative: boolean;
   private readonly pods: Pod[] = [];
   private readonly decoys: Cgroup[] = [];
   private readonly strangers = new Set<string>();
@@ -86,6 +88,7 @@ export class Life {
     this.shell = random.pick(Object.keys(SHELLS));
     this.nodeValue = random.pick(['1', '1', '0']);
     this.faulty = random.chance(0.4);
+    this.talkative = random.chance(0.5);
     const layout = random.pick(Object.keys(LAYOUTS));
     this.node = new FakeNode(LAYOUTS[layout] as (typeof LAYOUTS)[string], {
       nodeValue: this.nodeValue,
@@ -147,6 +150,11 @@ export class Life {
     this.agent = new Agent(this.node, this.api, SHELLS[this.shell] as string[], {
       LOG_LEVEL: 'info',
       RESYNC_SECONDS: this.faulty ? '1' : '600',
+      // What is told of it may not change what is done.
+      EVENTS: this.talkative ? 'yes' : 'no',
+      EVENTS_APPLIED: this.talkative ? 'yes' : 'no',
+      METRICS: this.talkative ? 'yes' : 'no',
+      KILL_SECONDS: '1',
     });
     this.sampler = setInterval(() => {
       for (const name of this.processes().values()) {

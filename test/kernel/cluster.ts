@@ -1,3 +1,4 @@
+import { parseLog } from '../support/agent';
 import { FakeApiServer } from '../support/api-server';
 import { Container, ContainerOptions, Driver, Node, Pod, Qos } from './node';
 import { Vm } from './vm';
@@ -17,9 +18,11 @@ export interface PodOptions {
 
 /** An API server and a virtual machine with the node, and the agent, that belong to it. */
 export class Cluster {
-  static async boot(): Promise<Cluster> {
+  /** Boots, with more programs in the guest if there are any. */
+  static async boot(more: string[] = []): Promise<Cluster> {
     const api = await FakeApiServer.start();
-    const vm = await Vm.boot();
+    const vm = await Vm.boot(more);
+    await vm.measure();
     await vm.sh(`
       mkdir -p ${SERVICE_ACCOUNT}
       echo '${api.token}' >${SERVICE_ACCOUNT}/token
@@ -50,9 +53,28 @@ export class Cluster {
     await this.current.prepare();
   }
 
+  /** Ends everything; throws if an agent logged what docs/monitoring.md does not say. */
   async stop(): Promise<void> {
-    await this.vm.stop();
-    await this.api.stop();
+    try {
+      await this.checkLog();
+    } finally {
+      await this.vm.stop();
+      await this.api.stop();
+    }
+  }
+
+  /** Ends the agent, if it has not ended, and reads every line of its log. */
+  private async checkLog(): Promise<void> {
+    const agent = this.running;
+    if (agent === undefined) {
+      return;
+    }
+    this.running = undefined;
+    const ended = '^exited [0-9]*$\\|^killed [0-9]*$';
+    await this.vm.run(`kill -TERM ${await this.processOne(agent)}`);
+    await this.vm.until(`grep -q '${ended}' ${agent.log}`, 10_000);
+    // runc-standin's own lines are in the same file.
+    parseLog(await this.vm.sh(`grep -v '^started [0-9]*$\\|${ended}' ${agent.log} || :`));
   }
 
   /** What the guest has to say about a failure. */
@@ -60,7 +82,8 @@ export class Cluster {
     const log = this.running
       ? (await this.vm.run(`tail -n 40 ${this.running.log}`)).output
       : 'not started';
-    return `The agent's log:\n${log}\nThe guest's console:\n${this.vm.console}`;
+    const pace = `The guest was ${this.vm.slowness.toFixed(1)} times as slow as usual when the test began.`;
+    return `${pace}\nThe agent's log:\n${log}\nThe guest's console:\n${this.vm.console}`;
   }
 
   /** Pods that nobody made yet; the API server tells the agent of those with a mode. */
@@ -122,16 +145,33 @@ export class Cluster {
     return { modes: (await this.vm.sh(`grep -h '^[01]$' ${logs}`)).split('\n'), containers };
   }
 
+  /** The agent's CPU limit: what it can do with it is the same on a host that is slow. */
+  private get quota(): number {
+    return Math.round(25_000 * this.vm.slowness);
+  }
+
+  /** Measures how slow the guest is at the moment, and gives the agent its limit accordingly. */
+  async measure(): Promise<void> {
+    await this.vm.measure();
+    if (this.running) {
+      await this.node.write(`echo ${this.quota} 100000 >${this.running.pod.cgroup}/cpu.max`);
+    }
+  }
+
   processOne(container: Container): Promise<string> {
     return this.vm.sh(`sed -n 's/^started //p' ${container.log}`);
   }
 
-  /** Starts the agent as its DaemonSet does: requests 100m, limit 250m, no privileges. */
+  /**
+   * Starts the agent as its DaemonSet does: requests 100m, limit 250m, no privileges. One before it is
+   * ended, and every line of its log is read.
+   */
   async startAgent(more: Record<string, string> = {}, seconds = 20): Promise<void> {
+    await this.checkLog();
     const pod = await this.makePod('agent');
     await this.node.write(`
       echo 4 >${pod.cgroup}/cpu.weight
-      echo 25000 100000 >${pod.cgroup}/cpu.max`);
+      echo ${this.quota} 100000 >${pod.cgroup}/cpu.max`);
     const environment = {
       NODE_NAME: 'node-1',
       POD_UID: pod.uid,
@@ -150,11 +190,12 @@ export class Cluster {
   }
 }
 
-/** Makes `test` show the guest's side of a failure. */
+/** Makes `test` measure how slow the guest is, and show its side of a failure. */
 export function testIn(cluster: () => Cluster): (name: string, run: () => Promise<void>) => void {
   return (name, run) => {
     test(name, async () => {
       try {
+        await cluster().measure();
         await run();
       } catch (error) {
         console.error(await cluster().report());

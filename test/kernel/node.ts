@@ -12,7 +12,7 @@ const drivers = {
     },
     pod: (prefix: string, uid: string) => `${prefix}-pod${uid.replaceAll('-', '_')}.slice`,
     container: (id: string) => `cri-containerd-${id}.scope`,
-    // What runc-standin's steps take on a real node under emulation, in milliseconds.
+    // What runc-standin's steps take on a real node under emulation as fast as usual, in milliseconds.
     times: [26, 348, 368, 680],
   },
   cgroupfs: {
@@ -24,8 +24,9 @@ const drivers = {
   },
 } as const;
 
-// Seconds between two starts, sandboxes included. A node that is not emulated is ten times as fast:
-// there it would be ten starts a second.
+// Seconds between two starts, sandboxes included, and until the kubelet makes the link to the log of one,
+// under emulation as fast as usual. A node that is not emulated is ten times as fast: there it would be
+// ten starts a second.
 const PAUSE = 1;
 
 export type Driver = keyof typeof drivers;
@@ -61,7 +62,6 @@ export class Node {
   readonly ours = new Set<string>();
   private readonly driver;
   private readonly root: string;
-  private readonly times: string;
 
   constructor(
     private readonly vm: Vm,
@@ -69,7 +69,15 @@ export class Node {
   ) {
     this.driver = drivers[driver];
     this.root = `/sys/fs/cgroup/${this.driver.root}`;
-    this.times = this.driver.times.join(',');
+  }
+
+  /** The times of the runtime, which is as slow as everything else. */
+  private get times(): string {
+    return this.driver.times.map((time) => Math.round(time * this.vm.slowness)).join(',');
+  }
+
+  private get pause(): string {
+    return (PAUSE * this.vm.slowness).toFixed(2);
   }
 
   /** Makes the kubepods root and the QoS classes. */
@@ -103,7 +111,7 @@ export class Node {
             echo ${memory} >${pod.cgroup}/memory.max
             runc-standin -s -t ${this.times} ${cgroup} sleep 100000 >${log} 2>&1 &
             echo $!
-            sleep ${PAUSE}`,
+            sleep ${this.pause}`,
         )
         .join('\n'),
     );
@@ -162,8 +170,8 @@ export class Node {
           return `
             runc-standin -m ${memory} -t ${this.times} ${cgroup} ${program} >${log} 2>&1 &
             echo $!
-            (sleep 1; ln -s ${target} ${link}) >/dev/null 2>&1 &
-            sleep ${PAUSE}`;
+            (sleep ${this.pause}; ln -s ${target} ${link}) >/dev/null 2>&1 &
+            sleep ${this.pause}`;
         })
         .join('\n'),
     );
@@ -187,7 +195,8 @@ export class Node {
 
   /** Runs a script that writes to cgroups, and remembers its processes. */
   async write(script: string): Promise<void> {
-    for (const pid of (await this.vm.sh(`echo $$\n${script}`)).split('\n')) {
+    const pids = await this.vm.sh(`echo $$\n${script}`, 60_000 * this.vm.slowness);
+    for (const pid of pids.split('\n')) {
       this.ours.add(pid);
     }
   }

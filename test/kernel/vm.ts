@@ -13,6 +13,12 @@ const work = join(repo, '.cache', `kernel-${process.pid}`);
 const root = join(work, 'root');
 const guest = join(__dirname, 'guest');
 
+/** The source of a program that makes drift and measures repairs, for those that boot with it. */
+export const DRIFT = join(guest, 'drift.c');
+
+// What it takes to run a command in the guest, in milliseconds, where the times in node.ts were measured.
+const COMMAND = 11;
+
 /** How a command in the guest ended: its exit status, and stdout and stderr together. */
 export interface Result {
   status: number;
@@ -22,7 +28,8 @@ export interface Result {
 /**
  * A virtual machine with Debian's kernel and an initramfs of busybox, curl, the agent and the
  * programs in `guest/`. It is emulated, which needs no privileges: about ten times slower than
- * a real machine, and so are the times of what runs in it.
+ * a real machine, and so are the times of what runs in it. How slow it is depends on the host, which
+ * may be busy: see `slowness`.
  */
 export class Vm {
   /**
@@ -48,6 +55,13 @@ export class Vm {
     }
     return vm;
   }
+
+  /**
+   * How many times as long as where the times in node.ts were measured a command took when it was
+   * measured last, at least 1. What the guest does at a fixed pace is to be slowed down as much: a runtime
+   * would be.
+   */
+  slowness = 1;
 
   private readonly qemu: ChildProcess;
   private readonly kill = () => this.qemu.kill('SIGKILL');
@@ -111,6 +125,20 @@ export class Vm {
       await sleep(100);
     }
     return true;
+  }
+
+  /** Measures how slow the guest is at the moment. */
+  async measure(): Promise<void> {
+    const commands = 30;
+    const [began = NaN, ended = NaN] = (
+      await this.sh(`
+        cat /proc/uptime
+        for n in $(seq ${commands}); do /bin/true; done
+        cat /proc/uptime`)
+    )
+      .split('\n')
+      .map((line) => Number(line.split(' ')[0]) * 1000);
+    this.slowness = Math.max(1, (ended - began) / commands / COMMAND);
   }
 
   /** Ends the virtual machine, whatever it does. */

@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import {
   Agent,
   aWhile,
+  commandLine,
   containerId,
   eventually,
   FakeNode,
@@ -13,13 +14,13 @@ import {
   Qos,
   requireTools,
   SHELLS,
+  SYSTEMD,
   TOOLS_PATH,
 } from '../support/agent';
 import { fail, FakeApiServer, PodMetadata } from '../support/api-server';
 
 const LABEL = 'cdk8s-oom-kill-mode/mode';
 const ANNOTATION = 'cdk8s-oom-kill-mode/containers';
-const SYSTEMD = LAYOUTS['systemd driver, containerd'] as Layout;
 
 jest.setTimeout(60_000);
 
@@ -480,7 +481,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       );
     }
     expect(api.requests[1]?.url.searchParams.get('allowWatchBookmarks')).toBe('true');
-    const lines = processes(agent.pid).map(commandLine);
+    const lines = agent.processes.map(commandLine);
     expect(lines.filter((line) => line.startsWith('curl '))).toHaveLength(1);
     expect(lines.filter((line) => line.includes(api.token))).toEqual([]);
   });
@@ -681,7 +682,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     await agent.ready();
     await eventually('0', () => node.read(cgroup) === '0', agent);
     await eventually('a watch', () => api.watching === 1, agent);
-    const victims = processes(agent.pid).filter((pid) => pid !== agent.pid);
+    const victims = agent.processes.filter((pid) => pid !== agent.pid);
     expect(victims.length).toBeGreaterThanOrEqual(5);
     for (const victim of victims) {
       const name = commandLine(victim) || `process ${victim}`;
@@ -702,21 +703,3 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     }
   });
 });
-
-/** The processes of the group that the agent leads. */
-function processes(group: number): number[] {
-  return execFileSync('ps', ['-e', '-o', 'pid=,pgid='], { encoding: 'utf8' })
-    .split('\n')
-    .map((line) => line.trim().split(/\s+/).map(Number))
-    .filter(([, pgid]) => pgid === group)
-    .map(([pid]) => Number(pid));
-}
-
-/** The command line of a process, or nothing if it has ended by now. */
-function commandLine(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
-  } catch {
-    return '';
-  }
-}

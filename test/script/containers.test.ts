@@ -12,6 +12,7 @@ import {
   podUid,
   requireTools,
   SHELLS,
+  SYSTEMD,
 } from '../support/agent';
 import { FakeApiServer, PodMetadata } from '../support/api-server';
 
@@ -19,7 +20,6 @@ import { FakeApiServer, PodMetadata } from '../support/api-server';
 
 const LABEL = 'cdk8s-oom-kill-mode/mode';
 const ANNOTATION = 'cdk8s-oom-kill-mode/containers';
-const SYSTEMD = LAYOUTS['systemd driver, containerd'] as Layout;
 const CGROUPFS = LAYOUTS['cgroupfs driver, containerd'] as Layout;
 
 jest.setTimeout(60_000);
@@ -391,6 +391,7 @@ describe.each(Object.entries(SHELLS))('overrides under %s', (_, shell) => {
     await become('01', ...containers);
     pod.optOut();
     await become(value + value, ...containers);
+    await eventually('let go', () => agent.logged('no longer opted in').length === 1, agent);
     containers.forEach(({ cgroup }) => {
       node.write(cgroup, value === '1' ? '0' : '1');
     });

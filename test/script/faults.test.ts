@@ -18,14 +18,14 @@ import {
   aWhile,
   commandLine,
   containerId,
+  cpu,
   eventually,
   FakeNode,
-  Layout,
-  LAYOUTS,
+  pathWith,
   podUid,
   requireTools,
   SHELLS,
-  TOOLS_PATH,
+  SYSTEMD,
 } from '../support/agent';
 import { FakeApiServer, PodMetadata } from '../support/api-server';
 
@@ -35,7 +35,6 @@ import { FakeApiServer, PodMetadata } from '../support/api-server';
 
 const LABEL = 'cdk8s-oom-kill-mode/mode';
 const ANNOTATION = 'cdk8s-oom-kill-mode/containers';
-const SYSTEMD = LAYOUTS['systemd driver, containerd'] as Layout;
 const MEBIBYTE = 2 ** 20;
 // The memory limit of the agent's container.
 const MEMORY_LIMIT = 64 * MEBIBYTE;
@@ -130,7 +129,9 @@ class Scene {
       const watched = commandLine(watcher);
       return (
         running.length === 1 &&
-        cgroups.every((cgroup) => watched.includes(`-${id(cgroup).slice(0, 8)} c `))
+        cgroups.every((cgroup) =>
+          watched.includes(`-${id(cgroup).slice(0, 8)}/memory.oom.group c `),
+        )
       );
     };
     // One more is started for what may have been missed while it started.
@@ -207,15 +208,7 @@ function links(node: FakeNode): string[] {
     );
 }
 
-/** A directory to put first in PATH, with one program. */
-function pathWith(node: FakeNode, program: string, lines: string): string {
-  const bin = `${node.directory}/bin-${program}`;
-  mkdirSync(bin);
-  writeFileSync(`${bin}/${program}`, `#!/bin/sh\n${lines}\n`, { mode: 0o755 });
-  return `${bin}:${TOOLS_PATH}`;
-}
-
-describe.each(Object.entries(SHELLS))('%s', (_, shell) => {
+describe.each(Object.entries(SHELLS))('%s', (name, shell) => {
   let scene: Scene;
   let api: FakeApiServer;
   let node: FakeNode;
@@ -238,6 +231,23 @@ describe.each(Object.entries(SHELLS))('%s', (_, shell) => {
     scene = new Scene(api, node, shell, environment);
     agent = scene.agent;
   }
+
+  test('looks that were due while it stood still, without inotify, are one look', async () => {
+    start({ PATH: pathWith(node, 'inotifyd', 'exit 1'), RESYNC_SECONDS: '600' });
+    await scene.protect(300);
+    await agent.ready();
+    const before = cpu(agent.pid);
+    await aWhile(8000);
+    const eight = cpu(agent.pid) - before;
+    process.kill(agent.pid, 'SIGSTOP');
+    await aWhile(16_000);
+    const stopped = cpu(agent.pid);
+    process.kill(agent.pid, 'SIGCONT');
+    await aWhile(2500);
+    const rest = cpu(agent.pid) - stopped;
+    measured('CPU after 16 s of standing still', rest, `ms of ${eight}, that of eight looks`);
+    expect(rest).toBeLessThan(eight);
+  });
 
   test('an inotify queue that overflows by 20,000 events', async () => {
     start();
@@ -514,6 +524,20 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
     }
   });
 
+  test('a scope that gets its memory.oom.group late', async () => {
+    // dash cannot wait for a part of a second, so under it only a tick looks again.
+    start({ RESYNC_SECONDS: name === 'dash' ? '2' : '600' });
+    const { directory } = await scene.protect();
+    await agent.ready();
+    for (const delay of [5, 50, 500]) {
+      const late = `${directory}/${SYSTEMD.container(containerId())}`;
+      mkdirSync(`${node.cgroupRoot}/${late}`);
+      await aWhile(delay);
+      node.write(late, '1');
+      await heals(`one that was late by ${delay} ms`, 5, agent, () => node.read(late) === '0');
+    }
+  });
+
   test('a scope without memory.oom.group, until it has one', async () => {
     start({ RESYNC_SECONDS: '2' });
     const { directory, cgroup } = await scene.protect();
@@ -606,7 +630,10 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
     expect(existsSync(trap)).toBe(false);
     const scripts = `${__dirname}/../../lib/agent`;
     for (const name of readdirSync(scripts)) {
-      const code = readFileSync(`${scripts}/${name}`, 'utf8').replaceAll(/^\s*#.*$/gm, '');
+      // What others are told has a time in it, and nothing that is done depends on that.
+      const code = readFileSync(`${scripts}/${name}`, 'utf8')
+        .replaceAll(/^\s*#.*$/gm, '')
+        .replaceAll(/\$\(date (-u \+%Y-%m-%dT%H:%M:%SZ|\+%s)\)/g, '');
       expect(code).not.toMatch(
         /\bdate\b|EPOCH|systime|strftime|%\(|-[no]t\b|-newer|-[amc]min|-[amc]time/,
       );
@@ -784,11 +811,13 @@ PATH=\${PATH#*:} exec curl "$@"`;
           oldest = Math.max(oldest, uptime - Number(readFileSync(`${node.run}/alive`, 'utf8')));
           await aWhile(2);
         }
-        measured(`oldest heartbeat in a storm of events`, oldest, 's of 10 s');
+        // Liveness would give it 62 s.
+        measured(`oldest heartbeat in a storm of events`, oldest, 's of 30 s');
         expect(events).toBeGreaterThan(5000);
-        expect(oldest).toBeLessThan(10);
+        expect(oldest).toBeLessThan(30);
         expect(await agent.check('live')).toBe(0);
-        await heals('after the storm', 5, agent, () => scene.all(cgroups, '0'));
+        // The queue may still be full of it: up to 16,384 events of each inotifyd.
+        await heals('after the storm', 20, agent, () => scene.all(cgroups, '0'));
       },
     );
   });

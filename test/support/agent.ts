@@ -1,13 +1,16 @@
 import { ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -65,6 +68,9 @@ export const LAYOUTS: Record<string, Layout> = {
   'cgroupfs driver, own cgroup root': cgroupfs('my/own/root/kubepods', (id) => id),
 };
 
+/** The most common of them. */
+export const SYSTEMD = LAYOUTS['systemd driver, containerd'] as Layout;
+
 function systemd(slice: string, container: (id: string) => string, root?: string): Layout {
   const top = root ?? `${slice}.slice`;
   return {
@@ -86,6 +92,17 @@ function cgroupfs(top: string, container: (id: string) => string): Layout {
     pod: (uid, qos) => (qos === 'guaranteed' ? `${top}/pod${uid}` : `${top}/${qos}/pod${uid}`),
   };
 }
+
+/** What the kernel counts in memory.events, in its order. */
+type MemoryEvent = 'low' | 'high' | 'max' | 'oom' | 'oom_kill' | 'oom_group_kill';
+const NO_MEMORY_EVENTS: Record<MemoryEvent, number> = {
+  low: 0,
+  high: 0,
+  max: 0,
+  oom: 0,
+  oom_kill: 0,
+  oom_group_kill: 0,
+};
 
 let ids = 0;
 
@@ -112,6 +129,7 @@ export class FakeNode {
   public readonly own: string;
 
   private readonly sandboxes = new Map<string, string>();
+  private readonly counters = new Map<string, Record<MemoryEvent, number>>();
 
   public constructor(
     public readonly layout: Layout,
@@ -184,6 +202,30 @@ export class FakeNode {
     rmSync(trash, { recursive: true });
   }
 
+  /**
+   * Adds to the kernel's counters of a cgroup and of those above it, up to the pod's, in place and at
+   * one blow, as the kernel does.
+   */
+  public count(cgroup: string, events: Partial<Record<MemoryEvent, number>>): void {
+    for (const path of [dirname(cgroup), cgroup]) {
+      const counters = this.counters.get(path) ?? { ...NO_MEMORY_EVENTS };
+      this.counters.set(path, counters);
+      for (const [event, n] of Object.entries(events) as [MemoryEvent, number][]) {
+        counters[event] += n;
+      }
+      const text = Object.entries(counters).map(([event, n]) => `${event} ${n}\n`);
+      const name = join(this.cgroupRoot, path, 'memory.events');
+      const file = openSync(name, existsSync(name) ? 'r+' : 'w');
+      writeSync(file, text.join(''), 0);
+      closeSync(file);
+    }
+  }
+
+  /** The kernel kills processes of a container. */
+  public kill(container: string, processes = 1): void {
+    this.count(container, { oom: processes, oom_kill: processes });
+  }
+
   /** What the kubelet leaves in /var/log/containers once a container runs. */
   public createLog(pod: { name: string; namespace: string }, container: string, id: string): void {
     const name = `${pod.name}_${pod.namespace}_${container}-${id}`.slice(0, 251);
@@ -195,12 +237,83 @@ export class FakeNode {
   }
 }
 
+/** A directory to put first in PATH, with one program. */
+export function pathWith(node: FakeNode, program: string, lines: string): string {
+  const bin = `${node.directory}/bin-${program}`;
+  mkdirSync(bin);
+  writeFileSync(`${bin}/${program}`, `#!/bin/sh\n${lines}\n`, { mode: 0o755 });
+  return `${bin}:${TOOLS_PATH}`;
+}
+
 /** One JSON line of the agent's log. */
 export type LogLine = Record<string, string>;
 
+/** The keys that docs/monitoring.md promises, and no other. */
+export const LOG_KEYS = new Set(
+  [
+    ...(
+      readFileSync(join(ROOT, 'docs/monitoring.md'), 'utf8').split('\n## Logs\n')[1] ?? ''
+    ).matchAll(/^\| `(\w+)`/gm),
+  ].map(([, key = '']) => key),
+);
+
+/** Reads a line; what is no object throws as well. */
+function parseJson(line: string): Record<string, unknown> {
+  try {
+    const parsed: unknown = JSON.parse(line);
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) {
+      return parsed as Record<string, unknown>;
+    }
+  } catch {
+    // Said below.
+  }
+  throw new Error(`not a JSON object in the log: ${line}`);
+}
+
+/** Reads one line of a log; throws if it is not what docs/monitoring.md says. */
+function parseLine(line: string): LogLine {
+  const parsed = parseJson(line);
+  const odd = Object.entries(parsed).filter(
+    ([key, value]) => !LOG_KEYS.has(key) || typeof value !== 'string',
+  );
+  if (odd.length > 0 || parsed.msg === undefined) {
+    throw new Error(`not what docs/monitoring.md says of the log: ${line}`);
+  }
+  if (!['error', 'warn', 'info', 'debug'].includes(String(parsed.level))) {
+    throw new Error(`not a level: ${line}`);
+  }
+  return parsed as LogLine;
+}
+
+/** Reads a whole log, its last line included; throws if one is not what docs/monitoring.md says. */
+export function parseLog(text: string): LogLine[] {
+  return text
+    .split('\n')
+    .filter((line, i, lines) => line !== '' || i < lines.length - 1)
+    .map(parseLine);
+}
+
+/** What processes write to a file: to be read as soon as it is written, which a pipe is only later. */
+class Output {
+  private ended: string | undefined;
+
+  public constructor(public readonly path: string) {}
+
+  /** All of it so far. */
+  public get text(): string {
+    return this.ended ?? readFileSync(this.path, 'utf8');
+  }
+
+  /** Keeps it when the file goes. */
+  public end(): void {
+    this.ended = this.text;
+  }
+}
+
 /** A running agent. */
 export class Agent {
-  private output = '';
+  private readonly output: Output;
+  private readonly complaints: Output;
   private readonly child: ChildProcess;
   private readonly exit: Promise<number | null>;
 
@@ -228,13 +341,19 @@ export class Agent {
     const [command = '', ...args] = shell;
     this.probe = (word) => spawn(command, [...args, SCRIPT, word], { env: this.environment });
     // A group of its own, so that whatever is left of it can be found and ended.
-    this.child = spawn(command, [...args, SCRIPT], { env: this.environment, detached: true });
-    this.child.stdout?.on('data', (data: Buffer) => (this.output += data.toString()));
-    this.child.stderr?.on('data', (data: Buffer) => (this.errors += data.toString()));
+    const said = mkdtempSync(join(node.directory, 'said-'));
+    this.output = new Output(join(said, 'stdout'));
+    this.complaints = new Output(join(said, 'stderr'));
+    const files = [this.output, this.complaints].map(({ path }) => openSync(path, 'a'));
+    this.child = spawn(command, [...args, SCRIPT], {
+      env: this.environment,
+      detached: true,
+      stdio: ['ignore', ...files],
+    });
+    files.forEach(closeSync);
     this.exit = new Promise((done) => this.child.on('exit', done));
   }
 
-  public errors = '';
   private readonly environment: Record<string, string>;
   private readonly probe: (word: string) => ChildProcess;
 
@@ -256,12 +375,15 @@ export class Agent {
     return this.processes.filter((pid) => commandLine(pid).startsWith(`${word} `));
   }
 
-  /** Every line that the agent logged so far; a line that is not JSON throws. */
+  /** Every complete line that the agent logged so far; a line that is not what it should be throws. */
   public get log(): LogLine[] {
-    return this.output
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as LogLine);
+    const { text } = this.output;
+    return parseLog(text.slice(0, text.lastIndexOf('\n') + 1));
+  }
+
+  /** All that went to standard error. */
+  public get errors(): string {
+    return this.complaints.text;
   }
 
   public logged(message: string): LogLine[] {
@@ -277,7 +399,7 @@ export class Agent {
     return new Promise((done) => this.probe(word).on('exit', done));
   }
 
-  /** Sends a signal to the agent's first process and waits for its end. */
+  /** Sends a signal to the agent's first process, waits for its end, and reads all that it logged. */
   public async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
     this.child.kill(signal);
     const code = await this.exit;
@@ -286,6 +408,13 @@ export class Agent {
     } catch {
       // Nothing of it was left.
     }
+    // Whatever the test looked at, no agent may ever say anything else, to the last byte.
+    while (this.processes.length > 0) {
+      await aWhile(5);
+    }
+    this.output.end();
+    this.complaints.end();
+    parseLog(this.output.text);
     return code;
   }
 }
@@ -319,4 +448,12 @@ export function commandLine(pid: number): string {
   } catch {
     return '';
   }
+}
+
+/** User and system time of a process and of its children that it waited for, in milliseconds. */
+export function cpu(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) * 10, 0);
 }

@@ -26,12 +26,35 @@ export interface RequestRecord {
   readonly status: number;
 }
 
+/** An Event of the core group, as far as the agent writes it. */
+export interface EventObject {
+  readonly metadata: { readonly name: string; readonly namespace: string };
+  readonly involvedObject: Record<string, string>;
+  readonly type: string;
+  readonly reason: string;
+  readonly message: string;
+  readonly count: number;
+  readonly firstTimestamp: string;
+  readonly lastTimestamp: string;
+  readonly [field: string]: unknown;
+}
+
+/** One attempt to write an Event. */
+export interface EventWrite {
+  readonly at: number;
+  readonly method: string;
+  /** The pod that it is about, as far as the request tells. */
+  readonly pod: string;
+  readonly status: number;
+}
+
 /** What the server does with the next request instead of answering it. */
 export type Fault = (response: ServerResponse, url: URL) => void;
 
 /**
  * The part of the Kubernetes API that the agent uses: list and watch of the metadata of the pods of
- * one node that carry one label, over TLS, with tokens, versions, bookmarks and errors.
+ * one node that carry one label, and Events that are created and patched, over TLS, with tokens,
+ * versions, bookmarks and errors.
  */
 export class FakeApiServer {
   public static async start(options: { host?: string } = {}): Promise<FakeApiServer> {
@@ -49,6 +72,12 @@ export class FakeApiServer {
   public readonly faults: Fault[] = [];
   /** A fault for every request, until it is taken away. */
   public outage: Fault | undefined;
+  /** The Events that there are, by namespace/name; whoever takes one away has let it expire. */
+  public readonly events = new Map<string, EventObject>();
+  /** All attempts to write one. */
+  public readonly eventWrites: EventWrite[] = [];
+  /** The status of every attempt to write an Event, until it is taken away. */
+  public eventStatus: number | undefined;
   /** How many bytes a write has at most; events are cut anywhere. */
   public chunk = Infinity;
 
@@ -218,6 +247,20 @@ export class FakeApiServer {
 
   private answer(request: IncomingMessage, response: ServerResponse): void {
     const url = new URL(request.url ?? '/', 'https://api');
+    const [, namespace, name] =
+      /^\/api\/v1\/namespaces\/([^/]+)\/events(?:\/([^/]+))?$/.exec(url.pathname) ?? [];
+    if (namespace !== undefined) {
+      let body = '';
+      request.on('data', (data: Buffer) => (body += data.toString()));
+      request.on('end', () => {
+        const status = this.writeEvent(request, namespace, name, body);
+        const written = name ?? (JSON.parse(body) as EventObject).metadata.name;
+        const pod = written.replace(/\.[^.]*$/, '');
+        this.eventWrites.push({ at: Date.now(), method: request.method ?? '', pod, status });
+        fail(response, status);
+      });
+      return;
+    }
     const watch = url.searchParams.get('watch') === '1';
     response.on('finish', () => undefined);
     const record = (status: number) =>
@@ -240,6 +283,49 @@ export class FakeApiServer {
     } else {
       this.list(response);
     }
+  }
+
+  private writeEvent(
+    request: IncomingMessage,
+    namespace: string,
+    name: string | undefined,
+    body: string,
+  ): number {
+    if (request.headers.authorization !== `Bearer ${this.token}`) {
+      return 401;
+    }
+    if (this.eventStatus !== undefined) {
+      return this.eventStatus;
+    }
+    if (request.method === 'POST' && name === undefined) {
+      const event = JSON.parse(body) as EventObject;
+      const key = `${namespace}/${event.metadata.name}`;
+      if (request.headers['content-type'] !== 'application/json') {
+        return 415;
+      }
+      if (event.metadata.namespace !== namespace || event.involvedObject.namespace !== namespace) {
+        return 422;
+      }
+      if (this.events.has(key)) {
+        return 409;
+      }
+      this.events.set(key, event);
+      return 201;
+    }
+    if (request.method === 'PATCH' && name !== undefined) {
+      const key = `${namespace}/${name}`;
+      const event = this.events.get(key);
+      if (request.headers['content-type'] !== 'application/merge-patch+json') {
+        return 415;
+      }
+      if (event === undefined) {
+        return 404;
+      }
+      // A merge patch of fields that are no objects.
+      this.events.set(key, { ...event, ...(JSON.parse(body) as Partial<EventObject>) });
+      return 200;
+    }
+    return 405;
   }
 
   private check(request: IncomingMessage, url: URL, watch: boolean): number {

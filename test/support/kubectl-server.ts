@@ -1,11 +1,19 @@
 import { createServer, IncomingMessage, Server, ServerResponse } from 'node:http';
 import { AddressInfo } from 'node:net';
 
-interface Manifest {
+export interface Manifest {
   readonly apiVersion: string;
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly namespace?: string };
 }
+
+/** A request, and the status and body to answer it with. */
+export interface ApiRequest {
+  readonly method: string;
+  readonly url: URL;
+  readonly body: Buffer;
+}
+export type Answer = [status: number, body: object | string];
 
 interface Resource {
   readonly kind: string;
@@ -17,18 +25,36 @@ interface Resource {
 const GROUPS: Record<string, Resource[]> = {
   v1: [
     { kind: 'Namespace', name: 'namespaces', namespaced: false },
+    { kind: 'Node', name: 'nodes', namespaced: false },
+    { kind: 'Pod', name: 'pods', namespaced: true },
+    { kind: 'Event', name: 'events', namespaced: true },
     { kind: 'ServiceAccount', name: 'serviceaccounts', namespaced: true },
     { kind: 'ConfigMap', name: 'configmaps', namespaced: true },
+    { kind: 'PersistentVolumeClaim', name: 'persistentvolumeclaims', namespaced: true },
+    { kind: 'Secret', name: 'secrets', namespaced: true },
+    { kind: 'Service', name: 'services', namespaced: true },
   ],
   'apps/v1': [
     { kind: 'DaemonSet', name: 'daemonsets', namespaced: true },
     { kind: 'Deployment', name: 'deployments', namespaced: true },
+    { kind: 'StatefulSet', name: 'statefulsets', namespaced: true },
   ],
+  'batch/v1': [{ kind: 'Job', name: 'jobs', namespaced: true }],
   'rbac.authorization.k8s.io/v1': [
     { kind: 'ClusterRole', name: 'clusterroles', namespaced: false },
     { kind: 'ClusterRoleBinding', name: 'clusterrolebindings', namespaced: false },
   ],
+  'authorization.k8s.io/v1': [
+    { kind: 'SelfSubjectAccessReview', name: 'selfsubjectaccessreviews', namespaced: false },
+  ],
   'networking.k8s.io/v1': [{ kind: 'NetworkPolicy', name: 'networkpolicies', namespaced: true }],
+  'security.openshift.io/v1': [
+    {
+      kind: 'SecurityContextConstraints',
+      name: 'securitycontextconstraints',
+      namespaced: false,
+    },
+  ],
 };
 
 /**
@@ -37,9 +63,13 @@ const GROUPS: Record<string, Resource[]> = {
  */
 export class KubectlServer {
   public static async start(): Promise<KubectlServer> {
+    return new KubectlServer(await KubectlServer.listen());
+  }
+
+  protected static async listen(): Promise<Server> {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    return new KubectlServer(server);
+    return server;
   }
 
   /** What was created, as "Kind namespace/name" or "Kind name", in order. */
@@ -47,27 +77,30 @@ export class KubectlServer {
 
   private readonly paths = new Set<string>();
 
-  private constructor(private readonly server: Server) {
+  private readonly port: number;
+
+  protected constructor(private readonly server: Server) {
+    this.port = (server.address() as AddressInfo).port;
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-      let body = '';
-      request.on('data', (data: Buffer) => (body += data.toString()));
+      const chunks: Buffer[] = [];
+      request.on('data', (data: Buffer) => chunks.push(data));
       request.on('end', () => {
-        const { pathname } = new URL(request.url ?? '/', 'http://api');
-        const [status, answer] =
-          request.method === 'POST' ? this.create(pathname, body) : this.read(pathname);
-        response.writeHead(status, { 'content-type': 'application/json' });
-        response.end(JSON.stringify(answer));
+        const body = Buffer.concat(chunks);
+        const url = new URL(request.url ?? '/', 'http://api');
+        const [status, answer] = this.answer({ method: request.method ?? 'GET', url, body });
+        const text = typeof answer === 'string';
+        response.writeHead(status, { 'content-type': text ? 'text/plain' : 'application/json' });
+        response.end(text ? answer : JSON.stringify(answer));
       });
     });
   }
 
   /** A kubeconfig that leads here. */
   public get kubeconfig(): string {
-    const { port } = this.server.address() as AddressInfo;
     return JSON.stringify({
       apiVersion: 'v1',
       kind: 'Config',
-      clusters: [{ name: 'test', cluster: { server: `http://127.0.0.1:${port}` } }],
+      clusters: [{ name: 'test', cluster: { server: `http://127.0.0.1:${this.port}` } }],
       contexts: [{ name: 'test', context: { cluster: 'test', user: '' } }],
       'current-context': 'test',
     });
@@ -78,8 +111,12 @@ export class KubectlServer {
     this.server.closeAllConnections();
   }
 
-  private create(path: string, body: string): [number, object] {
-    const manifest = JSON.parse(body) as Manifest;
+  protected answer({ method, url, body }: ApiRequest): Answer {
+    return method === 'POST' ? this.create(url.pathname, body) : this.read(url.pathname);
+  }
+
+  private create(path: string, body: Buffer): Answer {
+    const manifest = JSON.parse(body.toString()) as Manifest;
     const { kind, metadata } = manifest;
     if (metadata.namespace && !this.hasNamespace(metadata.namespace)) {
       return notFound(`namespaces "${metadata.namespace}" not found`);
@@ -94,7 +131,7 @@ export class KubectlServer {
     return name === 'default' || this.paths.has(`/api/v1/namespaces/${name}`);
   }
 
-  private read(path: string): [number, object] {
+  private read(path: string): Answer {
     const group = Object.keys(GROUPS).find((name) => path === root(name));
     if (path === '/api') {
       return [200, { kind: 'APIVersions', versions: ['v1'] }];
@@ -119,7 +156,7 @@ function root(group: string): string {
   return group === 'v1' ? '/api/v1' : `/apis/${group}`;
 }
 
-function notFound(message: string): [number, object] {
+export function notFound(message: string): Answer {
   return [
     404,
     { kind: 'Status', apiVersion: 'v1', status: 'Failure', reason: 'NotFound', message, code: 404 },
@@ -143,7 +180,7 @@ function resourceList(groupVersion: string): object {
   const resources = (GROUPS[groupVersion] ?? []).map((resource) => ({
     ...resource,
     singularName: resource.kind.toLowerCase(),
-    verbs: ['create', 'get', 'patch'],
+    verbs: ['create', 'delete', 'get', 'list', 'patch', 'watch'],
   }));
   return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion, resources };
 }

@@ -1,0 +1,181 @@
+import { readdirSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { AppRun, Manifest, ROOT, find, parse, read, runApp, template } from './manifests';
+import { Schema, VERSIONS, loadSchemas, violations } from './schema';
+import { install } from './support/binaries';
+
+const EXAMPLES = readdirSync(join(ROOT, 'examples')).sort();
+
+/** What a pod says about itself: "<mode>" or "<mode> <overrides>". */
+const POLICIES: Record<string, Record<string, string>> = {
+  'agent-only': {},
+  'ci-and-notebook': { 'Job build': 'Single', 'Pod notebook': 'Single' },
+  helm: { 'Deployment mailer': 'Single', 'Deployment queue': 'Single' },
+  'node-pools': { 'Deployment builder': 'Single' },
+  openshift: {},
+  'plain-yaml': { 'Deployment shop': 'Single' },
+  postgresql: { 'StatefulSet postgresql': 'Single' },
+  web: { 'Deployment web': 'Group nginx=Group,php=Single' },
+};
+
+const WORKLOADS = ['CronJob', 'DaemonSet', 'Deployment', 'Job', 'Pod', 'StatefulSet'];
+
+/** The kinds of others than Kubernetes, for which there is no schema here. */
+const FOREIGN = ['SecurityContextConstraints'];
+
+const runs: Record<string, AppRun> = {};
+let schemas: Record<string, Schema>;
+
+beforeAll(() => {
+  const environment = { PATH: `${install('helm')}${delimiter}${process.env['PATH'] ?? ''}` };
+  for (const example of EXAMPLES) {
+    runs[example] = runApp(join('examples', example), environment);
+  }
+  schemas = loadSchemas();
+}, 120_000);
+
+function manifests(example: string): Manifest[] {
+  return Object.values(runs[example]?.files ?? {}).flatMap((text) => parse(text));
+}
+
+function agent(example: string) {
+  return template(find(manifests(example), 'DaemonSet')).spec;
+}
+
+function workload(example: string, name: string) {
+  const [only, ...others] = manifests(example).filter(
+    ({ kind, metadata }) => WORKLOADS.includes(kind) && metadata.name === name,
+  );
+  if (only === undefined || others.length > 0) {
+    throw new Error(`${others.length} workloads more than one have the name ${name}`);
+  }
+  return template(only).spec;
+}
+
+test('every example is in the table of this test', () => {
+  expect(EXAMPLES).toEqual(Object.keys(POLICIES).sort());
+});
+
+describe.each(EXAMPLES)('examples/%s', (example) => {
+  test('has its own dist/, byte for byte', () => {
+    const committed = readdirSync(join(ROOT, 'examples', example, 'dist'));
+    expect(runs[example]).toEqual({
+      status: 0,
+      stderr: '',
+      files: Object.fromEntries(
+        committed.map((file) => [file, read('examples', example, 'dist', file)]),
+      ),
+    });
+    expect(committed).toHaveLength(1);
+  });
+
+  test('opts in these pods and no other', () => {
+    const found = manifests(example)
+      .filter(({ kind }) => WORKLOADS.includes(kind))
+      .map((manifest) => {
+        const { labels, annotations } = template(manifest).metadata as Partial<
+          Manifest['metadata']
+        >;
+        const words = [
+          labels?.['cdk8s-oom-kill-mode/mode'],
+          annotations?.['cdk8s-oom-kill-mode/containers'],
+        ];
+        return [
+          `${manifest.kind} ${manifest.metadata.name}`,
+          words.filter((word) => word !== undefined).join(' '),
+        ] as const;
+      })
+      .filter(([, policy]) => policy !== '');
+    expect(Object.fromEntries(found)).toEqual(POLICIES[example]);
+  });
+
+  test.each(VERSIONS)('is valid for Kubernetes %s', (version) => {
+    const known = manifests(example).filter(({ kind }) => !FOREIGN.includes(kind));
+    expect(known.length).toBeGreaterThanOrEqual(2);
+    expect(known.flatMap((m) => violations(schemas[version] ?? {}, m))).toEqual([]);
+  });
+
+  test('has a page of at most one screen', () => {
+    const page = read('examples', example, 'README.md').trimEnd().split('\n');
+    expect(page[0]).toMatch(/^# /);
+    expect(page.length).toBeLessThanOrEqual(50);
+  });
+});
+
+test('the database keeps its postmaster from being the victim, in the only way that a pod can', () => {
+  const { containers } = workload('postgresql', 'postgresql');
+  // Guaranteed: every container, and cpu as well as memory. Then the kubelet gives -997.
+  for (const { resources } of containers) {
+    expect(Object.keys(resources.limits).sort()).toEqual(['cpu', 'memory']);
+    expect(resources.requests).toEqual(resources.limits);
+  }
+  expect(containers[0]?.env).toEqual(
+    expect.arrayContaining([
+      { name: 'PG_OOM_ADJUST_FILE', value: '/proc/self/oom_score_adj' },
+      { name: 'PG_OOM_ADJUST_VALUE', value: '0' },
+    ]),
+  );
+});
+
+test("the agent's pods and those that need it are in the same node pools", () => {
+  const [ours, theirs] = [agent('node-pools'), workload('node-pools', 'builder')].map(
+    ({ affinity }) => affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution,
+  );
+  expect(ours).toEqual({
+    nodeSelectorTerms: [
+      {
+        matchExpressions: [
+          { key: 'example.com/pool', operator: 'In', values: ['databases', 'builds'] },
+        ],
+      },
+    ],
+  });
+  expect(theirs).toEqual(ours);
+});
+
+describe('on OpenShift', () => {
+  function constraints(): Manifest {
+    return manifests('openshift').find(({ kind }) => FOREIGN.includes(kind)) as Manifest;
+  }
+
+  test("the agent's container has the SELinux type", () => {
+    expect(agent('openshift').containers[0]?.securityContext.seLinuxOptions).toEqual({
+      type: 'spc_t',
+    });
+  });
+
+  test('the constraints admit what the DaemonSet asks for', () => {
+    const { volumes, containers } = agent('openshift');
+    const { securityContext } = containers[0] ?? {};
+    expect(constraints()).toMatchObject({
+      users: ['system:serviceaccount:oom-kill-mode:oom-kill-mode-agent'],
+      runAsUser: { type: 'MustRunAs', uid: securityContext?.runAsUser },
+      seLinuxContext: { type: 'MustRunAs', seLinuxOptions: securityContext?.seLinuxOptions },
+      readOnlyRootFilesystem: securityContext?.readOnlyRootFilesystem,
+      allowPrivilegeEscalation: securityContext?.allowPrivilegeEscalation,
+      allowPrivilegedContainer: securityContext?.privileged,
+      requiredDropCapabilities: securityContext?.capabilities.drop,
+    });
+    // The token comes as a projected volume.
+    const kinds = volumes.map((volume) => Object.keys(volume).find((key) => key !== 'name'));
+    expect(constraints()['volumes']).toEqual([...new Set([...kinds, 'projected'])].sort());
+  });
+
+  // https://github.com/openshift/api, security/v1: the fields without omitempty; cdk8s drops null.
+  test.each([
+    'allowHostDirVolumePlugin',
+    'allowHostIPC',
+    'allowHostNetwork',
+    'allowHostPID',
+    'allowHostPorts',
+    'allowPrivilegedContainer',
+    'allowedCapabilities',
+    'defaultAddCapabilities',
+    'priority',
+    'readOnlyRootFilesystem',
+    'requiredDropCapabilities',
+    'volumes',
+  ])('the constraints have the required field %s', (field) => {
+    expect(constraints()).toHaveProperty(field);
+  });
+});

@@ -1,0 +1,407 @@
+import { randomUUID } from 'node:crypto';
+import { Server } from 'node:http';
+
+import { ContainerStatus, Event, Node, Pod, PodTemplate } from '../../e2e/kubectl';
+import { ApiRequest, Answer, KubectlServer, Manifest, notFound } from './kubectl-server';
+
+/** What is the matter with a cluster. */
+export interface Situation {
+  readonly version?: string;
+  readonly nodes?: readonly Node[];
+  /** What `kubectl auth can-i` says no to, as "verb resource" or "verb resource/subresource". */
+  readonly denied?: readonly string[];
+  /** Whether the agent writes anything. */
+  readonly agentWorks?: boolean;
+  /** Where the agent tells of survived kills. */
+  readonly kills?: 'Events' | 'log' | 'nowhere';
+  /** What the kubelets give to containers without the label. */
+  readonly nodeValue?: '0' | '1';
+  readonly cgroupV1?: boolean;
+  /** Whether namespaces stay for ever, as with a finalizer that nobody serves. */
+  readonly stuck?: boolean;
+}
+
+interface Workload extends Manifest {
+  readonly metadata: Manifest['metadata'] & { readonly labels?: Record<string, string> };
+  readonly spec: { readonly replicas?: number; readonly template: PodTemplate };
+}
+
+interface Stored {
+  readonly manifest: Manifest;
+  readonly created: number;
+}
+
+const MODE = 'cdk8s-oom-kill-mode/mode';
+const AGENT = 'oom-kill-mode-agent';
+
+/** Milliseconds: a pod starts, then its herder runs out of memory again and again. */
+const START = 500;
+const OOM_AFTER = 1500;
+const OOM_PERIOD = 1000;
+const TERMINATION = 300;
+
+/**
+ * A stand-in that plays a small cluster: what is created is there until it is deleted, Deployments and
+ * DaemonSets have pods, and the containers of herders run out of memory. Whether they survive depends on
+ * what it depends on in a real one: the label, the agent, and the kubelet.
+ */
+export class ClusterServer extends KubectlServer {
+  public static async play(situation: Situation = {}): Promise<ClusterServer> {
+    return new ClusterServer(await KubectlServer.listen(), situation);
+  }
+
+  /** Requests that changed something, as "METHOD path". */
+  public readonly changes: string[] = [];
+
+  private readonly objects = new Map<string, Stored>();
+  private readonly uids = new Map<string, string>();
+
+  private constructor(
+    server: Server,
+    private readonly situation: Situation,
+  ) {
+    super(server);
+  }
+
+  /** What is there, as "Kind namespace/name" or "Kind name". */
+  public get present(): string[] {
+    return [...this.objects.values()].map(({ manifest: { kind, metadata } }) =>
+      [kind, [metadata.namespace, metadata.name].filter(Boolean).join('/')].join(' '),
+    );
+  }
+
+  /** The images of all workloads, each once, sorted. */
+  public get images(): string[] {
+    const specs = [...this.workloads('DaemonSet'), ...this.workloads('Deployment')].map(
+      ({ manifest }) => manifest.spec.template.spec,
+    );
+    const all = specs.flatMap((spec) => [
+      ...(spec?.initContainers ?? []),
+      ...(spec?.containers ?? []),
+    ]);
+    return [...new Set(all.map(({ image }) => image ?? ''))].sort();
+  }
+
+  /** Creates what somebody else has created before. */
+  public install(path: string, manifest: Manifest): void {
+    const { namespace, name } = manifest.metadata;
+    this.objects.set(path.replace('{namespace}', namespace ?? '') + `/${name}`, {
+      manifest,
+      created: 0,
+    });
+  }
+
+  protected override answer(request: ApiRequest): Answer {
+    const { method, url, body } = request;
+    const path = url.pathname;
+    if (path === '/version') {
+      const version = this.situation.version ?? 'v1.34.1';
+      const [, major, minor] = /^v(\d+)\.(\d+)/.exec(version) ?? [];
+      return [200, { major, minor, gitVersion: version }];
+    }
+    if (path.endsWith('/selfsubjectaccessreviews')) {
+      return [201, this.review(body)];
+    }
+    if (method === 'POST' || method === 'PATCH') {
+      return this.change(method, path, body);
+    }
+    if (method === 'DELETE') {
+      return this.remove(path);
+    }
+    return this.find(path, url.searchParams) ?? super.answer(request);
+  }
+
+  private review(body: Buffer): object {
+    const [, verb, , , resource, subresource] = accessReview(body);
+    const what = `${verb ?? ''} ${[resource, subresource].filter(Boolean).join('/')}`;
+    return {
+      kind: 'SelfSubjectAccessReview',
+      apiVersion: 'authorization.k8s.io/v1',
+      metadata: {},
+      spec: {},
+      status: { allowed: !this.situation.denied?.includes(what) },
+    };
+  }
+
+  private change(method: string, path: string, body: Buffer): Answer {
+    const manifest = JSON.parse(body.toString()) as Manifest;
+    this.changes.push(`${method} ${path}`);
+    if (method === 'PATCH') {
+      const there = this.objects.get(path);
+      return there ? [200, there.manifest] : notFound(path);
+    }
+    const { namespace, name } = manifest.metadata;
+    if (namespace !== undefined && !this.objects.has(`/api/v1/namespaces/${namespace}`)) {
+      return notFound(`namespaces "${namespace}" not found`);
+    }
+    this.objects.set(`${path}/${name}`, { manifest, created: Date.now() });
+    return [201, manifest];
+  }
+
+  /** A namespace goes with all that is in it, and takes a moment. */
+  private remove(path: string): Answer {
+    const there = this.objects.get(path);
+    if (!there) {
+      return notFound(`${path} not found`);
+    }
+    this.changes.push(`DELETE ${path}`);
+    const { kind, metadata } = there.manifest;
+    const inside = (stored: Stored) =>
+      kind === 'Namespace' && stored.manifest.metadata.namespace === metadata.name;
+    const remove = () => {
+      for (const [key, stored] of this.objects) {
+        if (key === path || inside(stored)) {
+          this.objects.delete(key);
+        }
+      }
+    };
+    if (kind === 'Namespace' && this.situation.stuck) {
+      return [200, { kind: 'Status', apiVersion: 'v1', status: 'Success' }];
+    } else if (kind === 'Namespace') {
+      setTimeout(remove, TERMINATION).unref();
+    } else {
+      remove();
+    }
+    return [200, { kind: 'Status', apiVersion: 'v1', status: 'Success' }];
+  }
+
+  private find(path: string, query: URLSearchParams): Answer | undefined {
+    const stored = this.objects.get(path);
+    if (stored) {
+      return [200, stored.manifest];
+    }
+    if (path === '/api/v1/nodes') {
+      return listOf('Node', this.nodes);
+    }
+    if (path === '/apis/apps/v1/daemonsets') {
+      return listOf(
+        'DaemonSet',
+        this.workloads('DaemonSet').map(({ manifest }) => manifest),
+      );
+    }
+    const [, namespace, resource, name, log] =
+      /^\/api\/v1\/namespaces\/([^/]+)\/(pods|events)(?:\/([^/]+)(\/log)?)?$/.exec(path) ?? [];
+    if (resource === undefined) {
+      return undefined;
+    }
+    const pods = this.pods().filter((pod) => pod.metadata?.namespace === namespace);
+    if (resource === 'events') {
+      return listOf('Event', this.events(pods));
+    }
+    if (name === undefined) {
+      const selector = (query.get('labelSelector') ?? '').split(',').filter(Boolean);
+      return listOf(
+        'Pod',
+        pods.filter(({ metadata }) =>
+          selector.every((term) => {
+            const [key = '', value] = term.split('=');
+            return metadata?.labels?.[key] === value;
+          }),
+        ),
+      );
+    }
+    const pod = pods.find(({ metadata }) => metadata?.name === name);
+    return pod ? [200, log ? this.log(pod) : pod] : notFound(`pods "${name}" not found`);
+  }
+
+  private get nodes(): readonly Node[] {
+    return this.situation.nodes ?? [node('worker-1'), node('worker-2')];
+  }
+
+  private workloads(kind: string): { manifest: Workload; created: number }[] {
+    return [...this.objects.values()]
+      .filter(({ manifest }) => manifest.kind === kind)
+      .map(({ manifest, created }) => ({ manifest: manifest as Workload, created }));
+  }
+
+  private pods(): Pod[] {
+    const names = this.nodes
+      .filter(({ status }) => status?.conditions?.[0]?.status === 'True')
+      .map(({ metadata }) => metadata?.name ?? '');
+    const daemons = this.workloads('DaemonSet').flatMap((workload) =>
+      names.map((name) => this.pod(workload, name)),
+    );
+    const others = this.workloads('Deployment').flatMap((workload) =>
+      names.slice(0, workload.manifest.spec.replicas).map((name) => this.pod(workload, name)),
+    );
+    return [...daemons, ...others];
+  }
+
+  private pod({ manifest, created }: { manifest: Workload; created: number }, name: string): Pod {
+    const { template } = manifest.spec;
+    const podName = `${manifest.metadata.name}-${name}`;
+    const key = `${manifest.metadata.namespace ?? ''}/${podName}`;
+    const uid = this.uids.get(key) ?? randomUUID();
+    this.uids.set(key, uid);
+    const age = Date.now() - created;
+    const running = age >= START;
+    const status: ContainerStatus = {
+      name: template.spec?.containers[0]?.name ?? '',
+      image: template.spec?.containers[0]?.image ?? '',
+      imageID: '',
+      ready: running,
+      restartCount: 0,
+      state: running ? { running: {} } : { waiting: { reason: 'ContainerCreating' } },
+      lastState: {},
+      ...(this.isSingle(template) ? {} : restarted(ooms(manifest.metadata.name, age))),
+    };
+    return {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: {
+        name: podName,
+        namespace: manifest.metadata.namespace,
+        uid,
+        labels: template.metadata?.labels,
+        creationTimestamp: new Date(created).toISOString(),
+      },
+      spec: { containers: [], ...template.spec, nodeName: name },
+      status: {
+        phase: running ? 'Running' : 'Pending',
+        conditions: [
+          { type: 'PodScheduled', status: 'True' },
+          { type: 'Ready', status: status.ready ? 'True' : 'False' },
+        ],
+        containerStatuses: [status],
+      },
+    };
+  }
+
+  private isSingle(template: PodTemplate): boolean {
+    const optedIn = template.metadata?.labels?.[MODE] === 'Single';
+    const agent = this.workloads('DaemonSet').length > 0 && (this.situation.agentWorks ?? true);
+    return (optedIn && agent) || this.situation.nodeValue === '0';
+  }
+
+  private kills(pod: Pod): number {
+    const { labels, creationTimestamp, name = '' } = pod.metadata ?? {};
+    const template = { metadata: { labels } };
+    return labels?.[MODE] !== undefined && this.isSingle(template)
+      ? ooms(name, Date.now() - Date.parse(creationTimestamp ?? ''))
+      : 0;
+  }
+
+  private events(pods: Pod[]): Event[] {
+    if ((this.situation.kills ?? 'Events') !== 'Events') {
+      return [];
+    }
+    return pods
+      .filter((pod) => this.kills(pod) > 0)
+      .map((pod) => ({
+        apiVersion: 'v1',
+        kind: 'Event',
+        metadata: {
+          name: `${pod.metadata?.name ?? ''}.0f2a9c01`,
+          namespace: pod.metadata?.namespace,
+        },
+        involvedObject: {
+          kind: 'Pod',
+          namespace: pod.metadata?.namespace,
+          name: pod.metadata?.name,
+          uid: pod.metadata?.uid,
+        },
+        type: 'Warning',
+        reason: 'OomKilledProcess',
+        message: 'The kernel killed 1 process of container herder for memory.',
+        count: this.kills(pod),
+      }));
+  }
+
+  private log(pod: Pod): string {
+    const nodeName = pod.spec?.nodeName ?? '';
+    if (pod.metadata?.name?.startsWith('probe')) {
+      const single = this.isSingle({ metadata: { labels: pod.metadata.labels } });
+      return `memory.oom.group=${single ? '0' : '1'}\n`;
+    }
+    if (!pod.metadata?.name?.startsWith(AGENT)) {
+      return '';
+    }
+    if (this.situation.cgroupV1) {
+      return `${JSON.stringify({ level: 'warn', msg: 'cgroup v1: nothing to do', node: nodeName })}\n`;
+    }
+    const ready = { level: 'info', msg: 'ready', node: nodeName, driver: 'systemd' };
+    const kills = this.pods()
+      .filter((other) => other.spec?.nodeName === nodeName && this.kills(other) > 0)
+      .map((other) => ({
+        level: 'warn',
+        msg: 'processes killed for memory; the container kept running',
+        pod: `${other.metadata?.namespace ?? ''}/${other.metadata?.name ?? ''}`,
+        container: 'herder',
+        kills: '1',
+        total: String(this.kills(other)),
+      }));
+    return [
+      { ...ready, nodeValue: this.situation.nodeValue ?? '1' },
+      ...(this.situation.kills === 'log' ? kills : []),
+    ]
+      .map((line) => `${JSON.stringify(line)}\n`)
+      .join('');
+  }
+}
+
+/** How often a herder, with the label or without, has run out of memory. */
+function ooms(name: string, age: number): number {
+  const hungry = /^(herder|twin)/.test(name);
+  return hungry ? Math.max(0, Math.floor((age - OOM_AFTER) / OOM_PERIOD) + 1) : 0;
+}
+
+function restarted(restartCount: number): Partial<ContainerStatus> {
+  const terminated = { exitCode: 137, reason: 'OOMKilled' };
+  return restartCount === 0
+    ? {}
+    : {
+        restartCount,
+        ready: false,
+        state: { waiting: { reason: 'CrashLoopBackOff', message: 'back-off 10s restarting' } },
+        lastState: { terminated },
+      };
+}
+
+export function node(name: string, ready = true): Node {
+  return {
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name, labels: { 'kubernetes.io/hostname': name, 'kubernetes.io/os': 'linux' } },
+    status: { conditions: [{ type: 'Ready', status: ready ? 'True' : 'False' }] },
+  };
+}
+
+function listOf(kind: string, items: readonly object[]): Answer {
+  const apiVersion = kind === 'DaemonSet' ? 'apps/v1' : 'v1';
+  return [200, { kind: `${kind}List`, apiVersion, metadata: {}, items }];
+}
+
+/**
+ * The resource attributes of a SelfSubjectAccessReview (namespace, verb, group, version, resource,
+ * subresource), which kubectl sends as protobuf: after four bytes of magic, an Unknown whose second
+ * field is the review, whose second field is the spec, whose first field are the attributes.
+ */
+function accessReview(body: Buffer): (string | undefined)[] {
+  const review = protobuf(body.subarray(4))[2];
+  const attributes = protobuf(protobuf(review)[2])[1];
+  const fields = protobuf(attributes);
+  return [1, 2, 3, 4, 5, 6].map((field) => fields[field]?.toString());
+}
+
+/** The fields of a message that has nothing but strings and messages. */
+function protobuf(message: Buffer = Buffer.alloc(0)): Record<number, Buffer | undefined> {
+  const fields: Record<number, Buffer | undefined> = {};
+  let at = 0;
+  const varint = () => {
+    let value = 0;
+    for (let shift = 0; ; shift += 7) {
+      const byte = message.readUInt8(at++);
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) {
+        return value;
+      }
+    }
+  };
+  while (at < message.length) {
+    const field = varint() >> 3;
+    const length = varint();
+    fields[field] = message.subarray(at, at + length);
+    at += length;
+  }
+  return fields;
+}

@@ -1,12 +1,22 @@
-// Makes the tables and plots of docs/performance.md from bench/results.json. `npm run bench` writes them;
-// a test compares them with what is committed.
+// Makes the tables and plots of docs/performance.md from bench/results.json and bench/synth.json, which
+// `npm run bench` and `npm run bench:synth` write; a test compares them with what is committed.
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as vega from 'vega';
 import { compile, TopLevelSpec } from 'vega-lite';
 
-import { Latencies, quantile, Results, SizeResults, Tool, ToolResults, TOOLS } from './schema';
+import {
+  Latencies,
+  quantile,
+  Results,
+  SizeResults,
+  SynthResults,
+  Tool,
+  ToolResults,
+  TOOLS,
+  Turns,
+} from './schema';
 
 const docs = join(__dirname, '../docs');
 
@@ -21,23 +31,45 @@ const NAMES: Record<Tool, string> = {
 // Okabe and Ito's colours, which the colour-blind can tell apart.
 const COLOURS = ['#d55e00', '#000000', '#0072b2', '#56b4e9', '#009e73'];
 
-/** The results of the last run. */
+/** The results of the last run of each benchmark. */
 export function readResults(): Results {
-  return JSON.parse(readFileSync(join(__dirname, 'results.json'), 'utf8')) as Results;
+  return read('results.json') as Results;
+}
+
+export function readSynthResults(): SynthResults {
+  return read('synth.json') as SynthResults;
+}
+
+function read(name: string): unknown {
+  return JSON.parse(readFileSync(join(__dirname, name), 'utf8'));
+}
+
+/** Keeps the results of a run, and makes everything anew that is made of them. */
+export async function writeResults(name: string, results: Results | SynthResults): Promise<void> {
+  // Arrays of figures in one line each.
+  const json = JSON.stringify(results, null, 1).replace(
+    /\[\s+([-\d.,\s]+?)\s+\]/g,
+    (_, list: string) => `[${list.replace(/\s+/g, '')}]`,
+  );
+  writeFileSync(join(__dirname, name), `${json}\n`);
+  for (const [path, text] of Object.entries(await report())) {
+    writeFileSync(path, text);
+  }
 }
 
 /** Every file that is made of the results, with its path. */
-export async function report(results: Results): Promise<Record<string, string>> {
+export async function report(): Promise<Record<string, string>> {
+  const results = readResults();
   const page = join(docs, 'performance.md');
   return {
-    [page]: withTables(readFileSync(page, 'utf8'), results),
+    [page]: withTables(readFileSync(page, 'utf8'), results, readSynthResults()),
     [join(docs, 'performance-latency.svg')]: await svg(latencyPlot(results)),
     [join(docs, 'performance-growth.svg')]: await svg(growthPlot(results)),
   };
 }
 
 /** Puts the tables between their marks. */
-function withTables(page: string, results: Results): string {
+function withTables(page: string, results: Results, synthResults: SynthResults): string {
   const tables: Record<string, string> = {
     environment: environment(results),
     latency: table(
@@ -84,7 +116,9 @@ function withTables(page: string, results: Results): string {
         mebibytes(idle.pssBytes),
       ],
     ),
+    node: startsOfNode(results),
     ratios: ratios(results),
+    synth: synth(synthResults),
   };
   return page.replace(
     /(<!-- bench: (\w+) -->\n)[^]*?(<!-- end -->)/g,
@@ -93,7 +127,6 @@ function withTables(page: string, results: Results): string {
 }
 
 function environment({ environment: run, sizes }: Results): string {
-  const load = (values: number[]) => values.map((value) => value.toFixed(2)).join(', ');
   const starts = sizes.reduce((sum, { tools }) => sum + tools.agent.starts.count, 0);
   return [
     `Linux ${run.kernel} with two CPUs, emulated in software by ${run.qemu} on ${run.hostCpus} CPUs;`,
@@ -114,13 +147,70 @@ function table(
   return aligned([head, head.map(() => '---'), ...rows]);
 }
 
+function load(values: number[]): string {
+  return values.map((value) => value.toFixed(2)).join(', ');
+}
+
+/** What the CPU limit is to blame for. */
+function startsOfNode({ sizes, startsOfNode: starts }: Results): string {
+  const largest = sizes.at(-1)?.pods ?? 0;
+  const head = [
+    ...['tool', 'start p50', 'p99', 'max'],
+    ...['times the C program: p50', 'p99', 'first instruction right'],
+  ];
+  return aligned([
+    head,
+    head.map(() => '---'),
+    ...TOOLS.map((tool) => [
+      `${NAMES[tool]}, ${largest} pods`,
+      ...[0.5, 0.99, 1].map((share) => time(starts[tool].latencies, share)),
+      ...[0.5, 0.99].map((share) => times(starts[tool], starts.limit, share)),
+      `${starts[tool].rightAtFirstInstruction} of ${starts[tool].count}`,
+    ]),
+  ]);
+}
+
+/** What the library costs whoever synthesizes with it. */
+function synth({ environment: run, synth: sizes, import: loading }: SynthResults): string {
+  const row = (what: string, { plainSeconds, oursSeconds }: Turns) => [
+    what,
+    ...[plainSeconds, oursSeconds].flatMap((seconds) =>
+      [0, 0.5, 1].map((share) => `${(at(seconds, share) * 1000).toFixed(0)} ms`),
+    ),
+    (at(oursSeconds, 0.5) / at(plainSeconds, 0.5)).toFixed(2),
+  ];
+  const head = ['', 'cdk8s-plus: min', 'median', 'max', 'ours: min', 'median', 'max', 'of medians'];
+  return [
+    aligned([
+      head,
+      head.map(() => '---'),
+      ...sizes.map((turns) => row(`${turns.workloads} Deployments`, turns)),
+      row('loading', loading),
+    ]),
+    '',
+    `Node.js ${run.node} on ${run.hostCpus} CPUs, ${loading.plainSeconds.length} turns. Load before:`,
+    `${load(run.hostLoadBefore)}, after: ${load(run.hostLoadAfter)}.`,
+  ].join('\n');
+}
+
+function at(values: number[], share: number): number {
+  const ascending = [...values].sort((a, b) => a - b);
+  return ascending[Math.round(share * (ascending.length - 1))] ?? NaN;
+}
+
+/** How many times as long one takes as the other. */
+function times(one: Timed, other: Timed, share: number): string {
+  return (quantile(one.latencies, share) / quantile(other.latencies, share)).toFixed(1);
+}
+
+interface Timed {
+  readonly latencies: Latencies;
+}
+
 /** How many times as long as the C program the agent takes. */
 function ratios({ sizes }: Results): string {
   const ratio = (size: SizeResults, kind: 'drift' | 'starts', share: number) =>
-    (
-      quantile(size.tools.agent[kind].latencies, share) /
-      quantile(size.tools.limit[kind].latencies, share)
-    ).toFixed(1);
+    times(size.tools.agent[kind], size.tools.limit[kind], share);
   const head = ['pods × 3', 'drift p50', 'drift p99', 'start p50', 'start p99'];
   return aligned([
     head,

@@ -3,20 +3,20 @@
 // holds every single figure; bench/report.ts makes the table and the plots of it.
 //
 // Every tool has the same pods and containers in a kubepods root of its own, the same CPU weight (a
-// request of 100m) and the same limit (250m). While drift is measured the other tools are frozen; the
-// agent and the C program take turns in small blocks, so that noise meets both. Starts of containers and
+// request of 100m) and the same limit (250m). While the agent and the C program repair drift, in small
+// blocks in turns so that noise meets both, the loops are frozen, and the other way round. Starts of containers and
 // idle time are the same moments for all of them.
 
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { FakeApiServer } from '../test/support/api-server';
-import { Vm } from '../test/kernel/vm';
-import { report } from './report';
+import { DRIFT, Vm } from '../test/kernel/vm';
+import { writeResults } from './report';
 import { Latencies, Results, SizeResults, Tool, ToolResults, TOOLS } from './schema';
 
 const number = (name: string, standard: number) => Number(process.env[name] ?? standard);
@@ -31,6 +31,11 @@ const DRIFTS = number('BENCH_DRIFTS', 500);
 const DRIFTS_PER_SECOND = 5;
 const BLOCKS = 10;
 const IDLE_SECONDS = number('BENCH_IDLE_SECONDS', 60);
+/** The tools' limit: microseconds of CPU in each 100 ms. */
+const QUOTA = 25_000;
+/** As much as a node gives for the same limit, which is about ten times as fast; and starts with it. */
+const QUOTA_OF_NODE = 10 * QUOTA;
+const STARTS_OF_NODE = number('BENCH_STARTS_OF_NODE', 150);
 
 const repo = join(__dirname, '..');
 const guest = join(__dirname, 'guest');
@@ -72,7 +77,7 @@ class Bench {
         cd ${scope.slice(0, scope.lastIndexOf('/'))}
         echo '+cpu +memory' >cgroup.subtree_control
         echo 4 >cpu.weight
-        echo 25000 100000 >cpu.max
+        echo ${QUOTA} 100000 >cpu.max
         runc-standin -t 0,0,0,0 ${scope} ${this.command(tool)} >/run/${tool}.log 2>&1 &`);
     }
     const ready = `nsenter -t $(head -n 1 ${this.own('agent')}/cgroup.procs) -m -p -r sh /agent/agent.sh ready`;
@@ -88,7 +93,7 @@ class Bench {
     say('drift');
     const drift = await this.drift(size);
     say('starts');
-    const { latencies, right, seen, cpu } = await this.starts(starts);
+    const started = await this.starts(starts);
     return {
       pods: size,
       containers: size * CONTAINERS,
@@ -97,12 +102,7 @@ class Bench {
           const results: ToolResults = {
             idle: idle[tool],
             drift: drift[tool],
-            starts: {
-              count: seen[tool],
-              rightAtFirstInstruction: right[tool],
-              cpuSecondsPerThousand: cpu[tool],
-              latencies: latencies[tool],
-            },
+            starts: started[tool],
           };
           return [tool, results];
         }),
@@ -154,23 +154,26 @@ class Bench {
   private async drift(size: number): Promise<Record<Tool, ToolResults['drift']>> {
     const latencies = eachTool((): Latencies => ({ microseconds: [], pending: [] }));
     const cpu = eachTool(() => 0);
-    await this.freeze(TOOLS);
+    // The two that take turns do nothing in the other's but the agent its tick, which comes as often as
+    // ever: while one of them was frozen its clock would go on, and a tick would meet it in each turn.
+    const loops = TOOLS.filter((tool) => tool.startsWith('poll'));
+    await this.freeze(loops);
     const block = async (tool: Tool, count: number, seconds: number, seed: number) => {
-      await this.vm.sh(`echo 0 >${this.own(tool)}/cgroup.freeze`);
       const before = await this.cpu(tool);
       const command = `drift 0 ${count} ${DRIFTS_PER_SECOND} ${seconds} ${seed}`;
       const output = await this.vm.sh(`${this.files(tool)} | ${command}`, (seconds + 60) * 1000);
       cpu[tool] += (await this.cpu(tool)) - before;
       read(output, latencies[tool]);
-      await this.freeze([tool]);
     };
     for (let i = 0; i < BLOCKS; i++) {
       for (const tool of ['agent', 'limit'] as const) {
         await block(tool, DRIFTS / BLOCKS, 120, size * 1000 + i);
       }
     }
+    await this.freeze(['agent', 'limit']);
+    await this.thaw(loops);
     await this.pollingDrift(size, latencies, cpu);
-    await this.vm.sh(TOOLS.map((tool) => `echo 0 >${this.own(tool)}/cgroup.freeze`).join('\n'));
+    await this.thaw(['agent', 'limit']);
     return eachTool((tool) => {
       const { microseconds, pending } = latencies[tool];
       const events = microseconds.length + pending.length;
@@ -188,7 +191,6 @@ class Bench {
     cpu: Record<Tool, number>,
   ): Promise<void> {
     const loops = TOOLS.filter((tool) => tool.startsWith('poll'));
-    await this.vm.sh(loops.map((tool) => `echo 0 >${this.own(tool)}/cgroup.freeze`).join('\n'));
     const before = await this.usages();
     const drift = `drift 0 ${DRIFTS} ${DRIFTS_PER_SECOND} ${POLL_SECONDS} ${size * 1000}`;
     const commands = loops.map((tool) => `(${this.files(tool)} | ${drift} >/run/drift-${tool}) &`);
@@ -200,7 +202,18 @@ class Bench {
     }
   }
 
-  private async starts(count: number) {
+  /** Starts with as much CPU as the limit is on a node. */
+  public async startsOfNode(): Promise<Results['startsOfNode']> {
+    say('starts, with the CPU of a node');
+    for (const tool of TOOLS) {
+      // The tool's pod has the limit.
+      const pod = this.own(tool).replace(/\/[^/]*$/, '');
+      await this.vm.sh(`echo ${QUOTA_OF_NODE} 100000 >${pod}/cpu.max`);
+    }
+    return this.starts(STARTS_OF_NODE);
+  }
+
+  private async starts(count: number): Promise<Record<Tool, ToolResults['starts']>> {
     const before = await this.usages();
     await this.vm.sh(TOOLS.map((tool) => `rm -rf /run/starts/${tool}/*`).join('\n'));
     const leaving: string[] = [];
@@ -254,7 +267,12 @@ class Bench {
       (tool) =>
         (after[tool].cpuMicroseconds - before[tool].cpuMicroseconds) / 1e6 / (seen[tool] / 1000),
     );
-    return { latencies: eachTool((tool) => sorted(latencies[tool])), right, seen, cpu };
+    return eachTool((tool) => ({
+      count: seen[tool],
+      rightAtFirstInstruction: right[tool],
+      cpuSecondsPerThousand: cpu[tool],
+      latencies: sorted(latencies[tool]),
+    }));
   }
 
   private setPod(uid: string, name: string): void {
@@ -300,6 +318,10 @@ class Bench {
         echo 1 >${this.own(tool)}/cgroup.freeze
         until grep -q 'frozen 1' ${this.own(tool)}/cgroup.events; do sleep 0.01; done`);
     }
+  }
+
+  private async thaw(tools: readonly Tool[]): Promise<void> {
+    await this.vm.sh(tools.map((tool) => `echo 0 >${this.own(tool)}/cgroup.freeze`).join('\n'));
   }
 
   private async cpu(tool: Tool): Promise<number> {
@@ -369,7 +391,7 @@ async function main(): Promise<void> {
   const load = loadavg();
   const api = await FakeApiServer.start();
   const vm = await Vm.boot(
-    ['limit.c', 'drift.c', 'poll.sh', 'churn.sh'].map((name) => join(guest, name)),
+    ['limit.c', 'poll.sh', 'churn.sh'].map((name) => join(guest, name)).concat(DRIFT),
   );
   try {
     const bench = new Bench(vm, api);
@@ -378,6 +400,7 @@ async function main(): Promise<void> {
     for (const size of SIZES) {
       sizes.push(await bench.measure(size, STARTS / SIZES.length));
     }
+    const startsOfNode = await bench.startsOfNode();
     const qemu = execFileSync('qemu-system-x86_64', ['--version'], { encoding: 'utf8' });
     const results: Results = {
       environment: {
@@ -392,16 +415,9 @@ async function main(): Promise<void> {
         driftsPerSecond: DRIFTS_PER_SECOND,
       },
       sizes,
+      startsOfNode,
     };
-    // Arrays of figures in one line each.
-    const json = JSON.stringify(results, null, 1).replace(
-      /\[\s+([-\d.,\s]+?)\s+\]/g,
-      (_, list: string) => `[${list.replace(/\s+/g, '')}]`,
-    );
-    writeFileSync(join(__dirname, 'results.json'), `${json}\n`);
-    for (const [path, text] of Object.entries(await report(results))) {
-      writeFileSync(path, text);
-    }
+    await writeResults('results.json', results);
     say('written: bench/results.json, docs/performance*');
   } catch (error) {
     console.error(`${await vm.sh('tail -n 30 /run/agent.log').catch(() => '')}\n${vm.console}`);

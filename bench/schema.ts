@@ -53,6 +53,26 @@ export interface Results {
     readonly driftsPerSecond: number;
   };
   readonly sizes: SizeResults[];
+  /** At the largest size, with ten times as much CPU. */
+  readonly startsOfNode: Record<Tool, ToolResults['starts']>;
+}
+
+/** How long each process took, in the order of the runs, which took turns. */
+export interface Turns {
+  readonly plainSeconds: number[];
+  readonly oursSeconds: number[];
+}
+
+/** What bench/synth.json holds. */
+export interface SynthResults {
+  readonly environment: {
+    readonly node: string;
+    readonly hostCpus: number;
+    readonly hostLoadBefore: number[];
+    readonly hostLoadAfter: number[];
+  };
+  readonly synth: (Turns & { readonly workloads: number })[];
+  readonly import: Turns;
 }
 
 /** The latency below which this share of the events is; infinite among those that were not over. */

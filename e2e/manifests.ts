@@ -1,0 +1,108 @@
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { ApiObject, App, Chart, JsonPatch, Size } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import { parseAllDocuments } from 'yaml';
+
+import { Herder, OnePerNodeDeployment, OomKillMode, OomKillModeAgent } from '../lib';
+import { KubernetesObject } from './kubectl';
+
+/** The first thing that the probe does is to look; the rest is for `kubectl logs` to find it running. */
+const PROBE = `
+value=none
+{ read -r value </sys/fs/cgroup/memory.oom.group; } 2>/dev/null
+echo "memory.oom.group=$value"
+trap 'exit 0' TERM
+while :; do sleep 1; done
+`.trim();
+
+export interface WorkloadOptions {
+  readonly namespace: string;
+  /** Values of the nodes' label `kubernetes.io/hostname`. */
+  readonly hostnames: string[];
+  readonly labelPrefix: string;
+  /** The agent's image, for whatever needs a shell: herder's has none. */
+  readonly agentImage: string;
+  readonly herderImage?: string;
+}
+
+/** The throw-away namespace, and in it a herder, its twin without the label, and a probe on each node. */
+export function workloads(options: WorkloadOptions): KubernetesObject[] {
+  const { namespace, hostnames, labelPrefix, agentImage, herderImage } = options;
+  const app = new App();
+  new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', {
+    metadata: {
+      name: namespace,
+      // A cluster whose default is "restricted" would refuse herder, which runs as its image says.
+      labels: {
+        'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
+        'pod-security.kubernetes.io/enforce': 'baseline',
+        'pod-security.kubernetes.io/audit': 'baseline',
+        'pod-security.kubernetes.io/warn': 'baseline',
+      },
+    },
+  });
+  const chart = new Chart(app, 'workloads', { namespace });
+  // Small, so that three pods have room on a busy node; and the requests are what they really use.
+  const size = { cpu: kplus.Cpu.millis(100), memory: Size.mebibytes(128) };
+  const herder = new Herder(chart, 'herder', {
+    ...size,
+    replicas: hostnames.length,
+    image: herderImage,
+    waitImage: agentImage,
+    labelPrefix,
+  });
+  const twin = new OnePerNodeDeployment(chart, 'twin', {
+    ...size,
+    name: 'twin',
+    replicas: hostnames.length,
+    image: image(herder.deployment),
+  });
+  const probe = new OnePerNodeDeployment(chart, 'probe', {
+    name: 'probe',
+    replicas: hostnames.length,
+    image: agentImage,
+    cpu: kplus.Cpu.millis(50),
+    memory: Size.mebibytes(32),
+    oomKillMode: OomKillMode.SINGLE,
+    labelPrefix,
+    command: ['/bin/sh', '-c', PROBE],
+    securityContext: { ensureNonRoot: true, user: 65534 },
+  });
+  for (const { deployment } of [herder, twin, probe]) {
+    // They tolerate every taint: without this, also that of a node which is down.
+    deployment.scheduling.attract(
+      kplus.Node.labeled(kplus.NodeLabelQuery.in('kubernetes.io/hostname', hostnames)),
+    );
+    // OnePerNodeDeployment has no such option. There is nothing to lose, and cleaning up is quick.
+    ApiObject.of(deployment).addJsonPatch(
+      JsonPatch.add('/spec/template/spec/terminationGracePeriodSeconds', 1),
+    );
+  }
+  return documents(app.synthYaml());
+}
+
+function image(deployment: kplus.Deployment): string {
+  return deployment.containers.map((container) => container.image).join();
+}
+
+/**
+ * The agent: as it is in dist/, or with another image. Without dist/'s herder, of which there are as
+ * many as somebody said, in the namespace `default`: a run brings its own, one for each node.
+ */
+export function agent(options: { dist: string; image?: string }): KubernetesObject[] {
+  if (options.image !== undefined) {
+    const app = new App();
+    new OomKillModeAgent(new Chart(app, 'agent'), 'agent', { image: options.image });
+    return documents(app.synthYaml());
+  }
+  return readdirSync(options.dist)
+    .filter((name) => name.endsWith('.yaml'))
+    .sort()
+    .flatMap((name) => documents(readFileSync(join(options.dist, name), 'utf8')))
+    .filter(({ kind, metadata }) => !(kind === 'Deployment' && metadata.name === 'herder'));
+}
+
+function documents(text: string): KubernetesObject[] {
+  return parseAllDocuments(text).map((document) => document.toJS() as KubernetesObject);
+}

@@ -1,0 +1,45 @@
+import { App, Chart, Size } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import { OomKillModeAgent, OomKillPolicy } from '../../lib';
+
+const KEY = 'example.com/pool';
+const POOLS = ['databases', 'builds'];
+
+const app = new App();
+const chart = new Chart(app, 'node-pools', { namespace: 'default' });
+
+// A nodeSelector could name one pool. The affinity replaces the default one, which keeps the agent
+// off virtual nodes: these pools have none.
+new OomKillModeAgent(chart, 'agent', {
+  affinity: {
+    nodeAffinity: {
+      requiredDuringSchedulingIgnoredDuringExecution: {
+        nodeSelectorTerms: [{ matchExpressions: [{ key: KEY, operator: 'In', values: POOLS }] }],
+      },
+    },
+  },
+});
+
+// Elsewhere the label would mean nothing, so who carries it must stay in the same pools.
+const labels = { 'app.kubernetes.io/name': 'builder' };
+const builder = new kplus.Deployment(chart, 'builder', {
+  metadata: { name: 'builder', labels },
+  podMetadata: { labels },
+  select: false,
+  replicas: 1,
+  containers: [
+    {
+      name: 'builder',
+      image: 'registry.example.com/builder:1.0.0',
+      resources: {
+        cpu: { request: kplus.Cpu.millis(500), limit: kplus.Cpu.millis(2000) },
+        memory: { request: Size.gibibytes(1), limit: Size.gibibytes(1) },
+      },
+      securityContext: { user: 65534, capabilities: { drop: [kplus.Capability.ALL] } },
+    },
+  ],
+});
+builder.select(kplus.LabelSelector.of({ labels }));
+builder.scheduling.attract(kplus.Node.labeled(kplus.NodeLabelQuery.in(KEY, POOLS)));
+OomKillPolicy.of(builder).single();
+app.synth();

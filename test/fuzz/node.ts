@@ -80,6 +80,7 @@ export class Life {
   private agent!: Agent;
   private apiFaults = 0;
   private killed = false;
+  private kills = 0;
   private sampler: NodeJS.Timeout | undefined;
 
   public constructor(seed: number) {
@@ -220,6 +221,9 @@ export class Life {
           () => {
             this.removeContainer(pod, container);
           },
+          () => {
+            this.kill(container);
+          },
         );
       }
     }
@@ -333,6 +337,7 @@ export class Life {
     if (made.value !== this.nodeValue) {
       this.set(made, this.nodeValue);
     }
+    this.node.count(path, {});
     const container: Cgroup = { ...made, id, name };
     pod.containers.add(container);
     this.note(`new container ${name ?? '(no log)'} ${path}`);
@@ -636,6 +641,17 @@ export class Life {
     api.bookmark(); // A real server sends one every minute.
   }
 
+  /** The kernel kills processes of a container. */
+  private kill(container: Cgroup): void {
+    if (basename(container.path) === 'container') {
+      return; // Of the same container: the kernel would count it in all levels.
+    }
+    const processes = 1 + this.random.int(3);
+    this.note(`the kernel kills ${processes} in ${container.path}`);
+    this.node.kill(container.path, processes);
+    this.kills += processes;
+  }
+
   private make(path: string, value: string): Cgroup {
     this.node.createCgroup(path, value);
     return { path, id: '', name: undefined, logged: false, value, untouched: undefined };
@@ -728,10 +744,30 @@ export class Life {
       throw new Error(`after it was right once: ${wrong}`);
     }
     this.checkStrangers();
+    this.checkFiles();
+    const told = this.agent
+      .logged('the container kept running')
+      .reduce((sum, { kills }) => sum + Number(kills), 0);
+    if (told > this.kills) {
+      throw new Error(`the agent tells of ${told} kills, and there were ${this.kills}`);
+    }
     // dash says so when somebody else kills what it waits for.
     const errors = this.agent.errors.replaceAll('Killed\n', this.faulty ? '' : 'Killed\n');
     if (this.agent.log.length === 0 || errors !== '') {
       throw new Error(`standard error: ${this.agent.errors}`);
+    }
+  }
+
+  /** In the node's cgroups there is no file but those that the kernel makes. */
+  private checkFiles(): void {
+    const files = readdirSync(this.node.cgroupRoot, { recursive: true, withFileTypes: true })
+      .filter((entry) => !entry.isDirectory())
+      .map(({ name }) => name);
+    const odd = files.filter(
+      (name) => ![FILE, 'memory.events', 'cgroup.controllers'].includes(name),
+    );
+    if (odd.length > 0) {
+      throw new Error(`the agent made ${odd.join(', ')}`);
     }
   }
 

@@ -16,6 +16,7 @@ import { basename, delimiter, dirname, join, normalize } from 'node:path';
 import * as ts from 'typescript';
 import { parse as parseYaml, parseAllDocuments } from 'yaml';
 import { failure } from './links';
+import { LOG_KEYS } from './support/agent';
 import { Manifest, ROOT, parse, read, template } from './manifests';
 import { VERSIONS, loadSchemas } from './schema';
 import { install } from './support/binaries';
@@ -95,6 +96,41 @@ function memoized<T>(f: (key: string) => T): (key: string) => T {
 function isExternal(link: string): boolean {
   return /^[a-z]+:/.test(link);
 }
+
+/** Words between backticks that are names of nothing in the API: programs, verbs, values, labels. */
+const WORDS = [
+  ...[
+    'ash',
+    'awk',
+    'cgroupfs',
+    'constructs',
+    'curl',
+    'dash',
+    'helm',
+    'herder',
+    'inotifyd',
+    'kubectl',
+  ],
+  ...['create', 'delete', 'get', 'list', 'patch', 'watch', 'kubelet', 'make', 'sh', 'systemd'],
+  ...['ephemeralcontainers', 'eviction', 'proxy', 'unifiedannotations'],
+  ...['validatingadmissionpolicies', 'validatingadmissionpolicybindings'],
+  ...['cause', 'instance', 'job', 'le', 'up'], // metrics and their labels
+  ...['debug', 'info', 'new', 'readonly', 'resync', 'warn'],
+  ...[
+    'all',
+    'baseline',
+    'console',
+    'continue',
+    'false',
+    'latest',
+    'master',
+    'privileged',
+    'stop',
+    'text',
+    'v',
+  ],
+  ...['instanceof', 'x'], // jsii-docgen
+];
 
 describe.each(PAGES)('the links of %s', (page) => {
   test('lead to files and headings that exist', () => {
@@ -186,6 +222,11 @@ describe('the names in the pages', () => {
       // `followNodes`, `followNodes: true`, `OomKillModeAgent`, `OomKillPolicy.of(…)`
       const word = /^([A-Za-z]+)(?:[.(].*|: [^/]*)?$/.exec(code)?.[1] ?? '';
       const words = /^[a-z]+[A-Z]|^(OomKill|OnePerNode|Herder)/.test(word) ? [word] : [];
+      // `thresholds`
+      const lower = /^[a-z]+$/.test(code) && !WORDS.includes(code) && !LOG_KEYS.has(code);
+      if (lower) {
+        words.push(code);
+      }
       return [...dotted, ...called, ...keys, ...words.filter((name) => !names.has(name))];
     });
   }
@@ -212,6 +253,7 @@ describe('the names in the pages', () => {
   test.each([
     ['`event: false`', 'event'],
     ["`seLinuxTyp: 'spc_t'`", 'seLinuxTyp'],
+    ['`threshold`', 'threshold'],
     ['`followNode`', 'followNode'],
     ['`OomKillMode.SINGEL`', 'OomKillMode.SINGEL'],
     ['`KillMode.SINGLE`', 'KillMode.SINGLE'],

@@ -163,8 +163,8 @@ export class Cluster {
   }
 
   /**
-   * Starts the agent as its DaemonSet does: requests 100m, limit 250m, no privileges. One before it is
-   * ended, and every line of its log is read.
+   * Starts the agent as its DaemonSet does: requests 100m, limit 250m, no privileges, Events. One before it
+   * is ended, and every line of its log is read.
    */
   async startAgent(more: Record<string, string> = {}, seconds = 20): Promise<void> {
     await this.checkLog();
@@ -178,6 +178,7 @@ export class Cluster {
       KUBERNETES_SERVICE_HOST: '10.0.2.2',
       KUBERNETES_SERVICE_PORT: String(this.api.port),
       LOG_LEVEL: 'debug',
+      EVENTS: 'yes',
       ...more,
     };
     const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);

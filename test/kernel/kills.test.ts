@@ -14,7 +14,7 @@ const inGuest = testIn(() => cluster);
 beforeAll(async () => {
   cluster = await Cluster.boot([join(__dirname, 'guest/thrash.c'), DRIFT]);
   await cluster.prepare('systemd');
-  await cluster.startAgent({ EVENTS: 'yes', METRICS: 'yes' });
+  await cluster.startAgent({ METRICS: 'yes' });
 }, 180_000);
 
 afterAll(async () => {
@@ -77,6 +77,38 @@ inGuest('real kills are counted exactly, in one Event', async () => {
   // Ten seconds of the guest's clock, which is not ours.
   expect(times.filter((at, i) => i > 0 && at - (times[i - 1] ?? 0) < 9_000)).toEqual([]);
   await cluster.removePods([hog.pod]);
+});
+
+inGuest('where Single cannot work, an Event names the condition', async () => {
+  const says = (pod: Pod, condition: string) =>
+    waitFor(`the Event of ${condition}`, 180, () =>
+      Promise.resolve(events(pod).some(({ message }) => message.endsWith(`: ${condition}`))),
+    );
+
+  // Nobody but the main process fills the memory.
+  const eater = await cluster.makePod('eater', { mode: 'Single' });
+  const main = await cluster.start(eater, {
+    name: 'worker',
+    memory: '16M',
+    command: `sh -c 'sleep 10; exec tail /dev/zero'`,
+  });
+  expect(await cluster.becomes(main, '0')).toBe(true);
+  expect(await cluster.vm.until(`grep -qx 'killed 9' ${main.log}`, 60_000)).toBe(true);
+  expect(await counter(eater.cgroup, 'oom_group_kill')).toBe(0);
+  await says(eater, 'main_process_killed');
+
+  // The pod's own cgroup has 1, and its limit is the one that is hit.
+  const grouped = await cluster.makePod('grouped', { mode: 'Single', memory: '32M' });
+  await cluster.node.write(`echo 1 >${grouped.cgroup}/memory.oom.group`);
+  const hog = await cluster.start(grouped, {
+    name: 'worker',
+    command: `sh -c 'sleep 10; exec hog 1'`,
+  });
+  expect(await cluster.becomes(hog, '0')).toBe(true);
+  expect(await cluster.vm.until(`grep -qx 'killed 9' ${hog.log}`, 60_000)).toBe(true);
+  await says(grouped, 'ancestor_group');
+  expect(events(grouped).some(({ reason }) => reason === 'OomKilledProcess')).toBe(false);
+  await cluster.removePods([eater, grouped]);
 });
 
 inGuest('a minute of containers at their limits costs little and delays no repair', async () => {

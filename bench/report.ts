@@ -310,9 +310,11 @@ function latencyPlot({ sizes }: Results): TopLevelSpec {
 function growthPlot({ sizes }: Results): TopLevelSpec {
   const measures: [string, (results: ToolResults) => number][] = [
     ['drift repair p99, ms', ({ drift }) => quantile(drift.latencies, 0.99) / 1000],
+    ['start p99, ms', ({ starts }) => quantile(starts.latencies, 0.99) / 1000],
     ['CPU s per 1,000 drifts', ({ drift }) => drift.cpuSecondsPerThousand],
     ['CPU s per 1,000 starts', ({ starts }) => starts.cpuSecondsPerThousand],
     ['CPU s per idle minute', ({ idle }) => idle.cpuSecondsPerMinute],
+    ['wake-ups per idle minute', ({ idle }) => idle.wakeupsPerMinute],
     ['memory.current, MiB', ({ idle }) => idle.currentBytes / 1024 / 1024],
     ['PSS, MiB', ({ idle }) => idle.pssBytes / 1024 / 1024],
   ];
@@ -329,9 +331,9 @@ function growthPlot({ sizes }: Results): TopLevelSpec {
       title: null,
       sort: measures.map(([measure]) => measure),
     },
-    columns: 3,
+    columns: 4,
     spec: {
-      width: 220,
+      width: 200,
       height: 160,
       mark: { type: 'line', point: true },
       encoding: {

@@ -308,6 +308,8 @@ class Bench {
       'KUBERNETES_SERVICE_HOST=10.0.2.2',
       `KUBERNETES_SERVICE_PORT=${this.api.port}`,
       'CGROUPS=/sys/fs/cgroup/agent',
+      // As the construct has it unless told otherwise.
+      'EVENTS=yes',
     ];
     return `env ${environment.join(' ')} sh /agent-container.sh`;
   }

@@ -111,7 +111,7 @@ pause() { # seconds
     # shellcheck disable=SC3045 # only where prepare() found that it works
     read -r -t "$1" _ <&5 || :
   else
-    sleep "$1" || :
+    sleep "$1" 2>/dev/null || :
   fi
 }
 

@@ -51,12 +51,18 @@ exchange() { # "list" or "watch", kind of object, query, seconds
   } | {
     read -r curl
     printf '%s\n' "$curl" 1<>../curl
-    EVENTS=$RUN_DIR/queue PHASE=$1 LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/pods.awk" 1<>../outcome 2>&4 || :
+    parse "$1" || :
     # Nobody would read what it still has to say.
     kill "$curl" 2>/dev/null || :
   } || :
   read -r seen status curl_exit code <../outcome || :
 }
+
+# In a process of its own: what awk complains of is for the log, and that it was killed is not.
+parse() ( # "list" or "watch"
+  export EVENTS="$RUN_DIR/queue" PHASE="$1" LABEL_PREFIX
+  exec awk -f "$HERE/pods.awk" 1<>../outcome 2>&4
+)
 
 # Lists the opted-in pods, then watches them from there on; the same again after an error, with
 # growing pauses. A watch that just ends is resumed from the last version that was seen.

@@ -238,7 +238,8 @@ post_event() { # type, reason, count, name of a container or "-"
 
 # Leaves the HTTP status in STATUS: 000 if there was none.
 send_event() { # method, rest of the path, type of the body, body
-  STATUS=$(request_event "$@") || :
+  # If somebody kills curl, it is the shell that says so.
+  { STATUS=$(request_event "$@"); } 2>/dev/null || :
   case $STATUS in [0-9][0-9][0-9]) ;; *) STATUS=000 ;; esac
 }
 

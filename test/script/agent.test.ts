@@ -702,4 +702,67 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       await eventually(`a container after ${name}`, () => node.read(restarted) === '0', agent);
     }
   });
+
+  // Those that are there all the time, and those that are there while an Event is on its way.
+  test.each([
+    ['at rest', 5],
+    ['while it writes an Event', 2],
+  ])(
+    'tells of every kill whichever of its processes is killed %s',
+    async (when, least) => {
+      start({
+        environment: {
+          EVENTS: 'yes',
+          METRICS: 'yes',
+          KILL_SECONDS: '1',
+          EVENT_SECONDS: '1',
+          RESYNC_SECONDS: '1',
+        },
+      });
+      api.eventDelay = 1000;
+      await agent.ready();
+      const tried: string[] = [];
+      for (let n = 0; n < 12; n += 1) {
+        // One of its own each time: the more Events a pod has, the longer they wait.
+        const single = pod('Single');
+        const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
+        node.count(cgroup, {});
+        api.setPod(single);
+        const told = () =>
+          [...api.events.values()]
+            .filter(({ involvedObject }) => involvedObject.uid === single.uid)
+            .reduce((sum, { count }) => sum + count, 0);
+        const running = (text: string) =>
+          agent.processes.some((pid) => commandLine(pid).includes(text));
+        await eventually('0', () => node.read(cgroup) === '0', agent);
+        await eventually('a kill watch', () => running('/memory.events'), agent, 20);
+        await eventually('no Event on its way', () => !running('/events'), agent, 20);
+        const before = agent.processes;
+        if (when !== 'at rest') {
+          node.kill(cgroup);
+          await eventually('an Event on its way', () => running('/events'), agent, 20);
+        }
+        // The newest first: the others are those of the test above.
+        const victim = agent.processes
+          .filter((pid) => pid !== agent.pid && before.includes(pid) === (when === 'at rest'))
+          .reverse()[n];
+        if (victim === undefined) break;
+        const name = commandLine(victim) || `process ${victim}`;
+        tried.push(name);
+        try {
+          process.kill(victim, 'SIGKILL');
+        } catch {
+          continue; // It has ended.
+        }
+        node.kill(cgroup);
+        node.write(cgroup, '1');
+        await eventually(`repair after ${name}`, () => node.read(cgroup) === '0', agent);
+        const kills = when === 'at rest' ? 1 : 2;
+        await eventually(`an Event after ${name}`, () => told() === kills, agent, 30);
+      }
+      expect(tried.length).toBeGreaterThanOrEqual(least);
+      expect(tried.join()).toContain(when === 'at rest' ? '/memory.events' : '/events');
+    },
+    180_000,
+  );
 });

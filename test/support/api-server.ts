@@ -78,6 +78,8 @@ export class FakeApiServer {
   public readonly eventWrites: EventWrite[] = [];
   /** The status of every attempt to write an Event, until it is taken away. */
   public eventStatus: number | undefined;
+  /** How long every answer to such an attempt takes, in milliseconds. */
+  public eventDelay = 0;
   /** How many bytes a write has at most; events are cut anywhere. */
   public chunk = Infinity;
 
@@ -86,6 +88,7 @@ export class FakeApiServer {
   private readonly watches = new Set<ServerResponse>();
   private readonly sockets = new Set<Socket>();
   private closedBytes = 0;
+  private lastPort = 0;
   private version = 1000;
   private oldest = 1000;
 
@@ -105,8 +108,11 @@ export class FakeApiServer {
     });
   }
 
+  /** Where it listens, or did before it was paused. */
   public get port(): number {
-    return (this.server.address() as AddressInfo).port;
+    const address = this.server.address() as AddressInfo | null;
+    this.lastPort = address?.port ?? this.lastPort;
+    return this.lastPort;
   }
 
   /** Bytes on the wire so far, in both directions, TLS included. */
@@ -257,7 +263,9 @@ export class FakeApiServer {
         const written = name ?? (JSON.parse(body) as EventObject).metadata.name;
         const pod = written.replace(/\.[^.]*$/, '');
         this.eventWrites.push({ at: Date.now(), method: request.method ?? '', pod, status });
-        fail(response, status);
+        setTimeout(() => {
+          fail(response, status);
+        }, this.eventDelay);
       });
       return;
     }

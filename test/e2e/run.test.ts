@@ -360,6 +360,7 @@ describe('an end that comes early', () => {
   test.each([
     ['SIGINT', 130],
     ['SIGTERM', 143],
+    ['SIGHUP', 129],
   ] as const)('%s cleans up', async (signal, expected) => {
     let sent = false;
     const server = await play();
@@ -437,6 +438,27 @@ describe('the command line', () => {
     expect(stderr).toContain(message);
     expect(stderr.trim().split('\n')).toHaveLength(1);
     expect(server.changes).toEqual([]);
+  });
+
+  test('--help has every option and what it is without', async () => {
+    const { status, stdout } = await start(await play(), ['--help']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/--duration SECONDS .*\[60\]\n/);
+    expect(stdout).toMatch(/--timeout SECONDS .*\[300\]\n/);
+    for (const option of ['context', 'image', 'herder-image', 'keep', 'json']) {
+      expect(stdout).toContain(`--${option} `);
+    }
+  });
+
+  test('without --duration, the herders must last for 60 s', async () => {
+    const server = await play();
+    const { stdout } = await start(server, [], {
+      react: (stderr, pid) => {
+        if (stderr.includes(' of 60 s:')) process.kill(pid, 'SIGINT');
+      },
+    });
+    expect(stdout).toContain('interrupted by SIGINT; ');
+    expect(server.present).toEqual([]);
   });
 
   test('--context chooses a context, and one that is unknown is told', async () => {

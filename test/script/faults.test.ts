@@ -27,7 +27,7 @@ import {
   SHELLS,
   SYSTEMD,
 } from '../support/agent';
-import { FakeApiServer, PodMetadata } from '../support/api-server';
+import { fail, FakeApiServer, PodMetadata } from '../support/api-server';
 
 // What the agent survives: every test injects a fault, and says what stays protected meanwhile and how
 // long it may take until everything is right again. The times that it took are listed at the end. The
@@ -446,6 +446,7 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
       // As runc does, a little later than the cgroup is made.
       node.write(cgroup, '1');
     }
+    measured('500 starts', (Date.now() - began) / 1000, 's of 10 s');
     const cgroups = started.map(({ cgroup }) => cgroup);
     await heals('after the last start', 30, agent, () => scene.all(cgroups, '0'));
     await scene.watcher(cgroups);
@@ -504,6 +505,51 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
     }
     expect(node.read(ordinary)).toBe('1');
     expect(agent.log.filter((line) => line.level === 'error' || line.level === 'warn')).toEqual([]);
+  });
+
+  test.each(['before', 'after'])(
+    'a pod whose cgroup is gone %s the API server says so, made again under its name, five times',
+    async (when) => {
+      start();
+      const steady = await scene.protect();
+      let { pod, directory } = await scene.protect();
+      await agent.ready();
+      for (let n = 0; n < 5; n += 1) {
+        if (when === 'before') node.vanish(directory);
+        api.deletePod(pod.uid);
+        const again = newPod('Single', { name: pod.name });
+        const made = node.createPod(again.uid);
+        const cgroup = node.createContainer(made, containerId(), '1');
+        api.setPod(again);
+        await heals('the new one', 5, agent, () => node.read(cgroup) === '0');
+        if (when === 'after') node.vanish(directory);
+        for (const drifted of [cgroup, steady.cgroup]) {
+          node.write(drifted, '1');
+          await heals('drift', 5, agent, () => node.read(drifted) === '0');
+        }
+        [pod, directory] = [again, made];
+      }
+      const known = () => links(node).filter((link) => link.startsWith('pod/')).length;
+      await eventually('two pods', () => known() === 2, agent, 20);
+      expect(agent.log.filter(({ level }) => level === 'error' || level === 'warn')).toEqual([]);
+    },
+  );
+
+  test('an API server that is away when it starts', async () => {
+    const pod = newPod('Single');
+    const cgroup = node.createContainer(node.createPod(pod.uid), containerId(), '1');
+    api.setPod(pod);
+    const port = await api.pause();
+    start();
+    await eventually('a complaint', () => agent.logged('no answer').length > 0, agent);
+    await aWhile(3000);
+    expect(agent.logged('no answer')).toHaveLength(1);
+    expect([await agent.check('ready'), await agent.check('live')]).toEqual([1, 0]);
+    expect(node.read(cgroup)).toBe('1');
+    await api.resume(port);
+    await heals('Single', 15, agent, () => node.read(cgroup) === '0');
+    await heals('ready', 5, agent, () => existsSync(`${node.run}/ready`));
+    expect(agent.logged('answers again')).toHaveLength(1);
   });
 
   test('a scope that is made again under its name, 20 times', async () => {
@@ -764,7 +810,10 @@ describe('both shells', () => {
     // The agent's own patience is 150 s.
     const impatient = `for argument; do
   shift
-  if [ "$previous" = --speed-time ]; then argument=3; fi
+  if [ "$previous" = --speed-time ]; then
+    [ "$argument" = 150 ] || exit 99
+    argument=3
+  fi
   previous=$argument
   set -- "$@" "$argument"
 done
@@ -790,6 +839,31 @@ PATH=\${PATH#*:} exec curl "$@"`;
       });
       expect(agent.logged('no answer')[0]?.curl).toBe('28');
     });
+  });
+
+  test('an API server in trouble is asked again after 1, 2, 4 and 8 s', async () => {
+    await both(
+      () => ({}),
+      async ({ api, agent }) => {
+        await agent.ready();
+        await eventually('a watch', () => api.watching === 1, agent);
+        const before = api.requests.length;
+        api.outage = (response) => {
+          fail(response, 503);
+        };
+        const began = Date.now();
+        api.endWatches();
+        const trouble = () => api.requests.slice(before);
+        await eventually('four answers', () => trouble().length >= 4, agent, 60);
+        const times = [began, ...trouble().map(({ at }) => at)];
+        [0, 1, 2, 3].forEach((n) => {
+          const seconds = ((times[n + 1] ?? NaN) - (times[n] ?? NaN)) / 1000;
+          measured(`pause ${n + 1}`, seconds, `s, which is to be ${2 ** n} s`);
+          expect(seconds).toBeGreaterThan(2 ** n * 0.95);
+          expect(seconds).toBeLessThan(2 ** n + 5);
+        });
+      },
+    );
   });
 
   test('a storm of events does not keep the loop from its heartbeat', async () => {

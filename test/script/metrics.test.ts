@@ -300,6 +300,9 @@ describe.each(Object.entries(SHELLS))('metrics and conditions under %s', (name, 
     expect([...api.events.values()].map((event) => event.involvedObject.name).sort()).toEqual(
       [...names].sort(),
     );
+    for (const { message } of api.events.values()) {
+      expect(message).toMatch(/Condition: systemd_oom_policy$/);
+    }
     expect(agent.logged('OOMPolicy')).toHaveLength(3);
     // An administrator's drop-in for two of them; the third ends.
     write(0, 'OOMPolicy=kill', 'OOMPolicy=continue');
@@ -345,6 +348,7 @@ describe.each(Object.entries(SHELLS))('metrics and conditions under %s', (name, 
       api.setPod(pod);
       await becomes('the condition', () => condition('write_refused'), 1);
       await eventually('an Event', () => api.events.size === 1, agent);
+      expect([...api.events.values()][0]?.message).toMatch(/Condition: write_refused$/);
       expect(of('container_group_desired', pod, 'worker')).toBe(0);
       expect(of('container_group_effective', pod, 'worker')).toBe(1);
     } finally {

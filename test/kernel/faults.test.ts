@@ -120,6 +120,16 @@ const inotifyds = async () =>
 const inMounts = async (script: string) =>
   guest(`nsenter -t ${await cluster.processOne(cluster.agent)} -m sh -eu <<'END'\n${script}\nEND`);
 
+/** Makes the agent's cgroup mount read-only, which is refused while anybody has a file open for a write. */
+const makeReadOnly = () =>
+  inMounts(`
+    n=0
+    until mount -o remount,bind,ro /agent-root/host/cgroup 2>/dev/null; do
+      n=$((n + 1))
+      [ $n -lt 100 ]
+      sleep 0.02
+    done`);
+
 const limit = (name: string) => `/proc/sys/fs/inotify/${name}`;
 
 /** The limits of a kernel that was left alone. */
@@ -329,7 +339,7 @@ END
       const before = await logged('kill mode not written');
       const usage = `sed -n 's/^usage_usec //p' ${cluster.agent.cgroup}/cpu.stat`;
       try {
-        await inMounts('mount -o remount,bind,ro /agent-root/host/cgroup');
+        await makeReadOnly();
         for (let n = 0; n < 5; n++) {
           await guest(`for file in ${files(three)}; do echo 0 >$file; echo 1 >$file; done`);
         }
@@ -346,7 +356,7 @@ END
       }
       note('writable again', await heal([...three, steady], '0', TICK));
       note('writable again, drift', await drifts(three, 5));
-      await inMounts('mount -o remount,bind,ro /agent-root/host/cgroup');
+      await makeReadOnly();
       await guest(`echo 1 >${files(three.slice(0, 1))}`);
       await logs('kill mode not written', before + 4, 10);
       await inMounts('mount -o remount,bind,rw /agent-root/host/cgroup');

@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
-import { Agent, eventually, FakeNode, LAYOUTS, Qos, SHELLS } from '../support/agent';
+import { Agent, eventually, FakeNode, LAYOUTS, Qos, SHELLS, signal } from '../support/agent';
 import { fail, FakeApiServer, PodMetadata } from '../support/api-server';
 import { Random } from './random';
 import { ANNOTATION, LABEL, MIRROR, parseOverrides, valueOf } from './reference';
@@ -592,11 +592,7 @@ export class Life {
           ),
         );
         this.note(`kill ${name} ${pid} of${this.family()}`);
-        try {
-          process.kill(pid, 'SIGKILL');
-        } catch {
-          // It ended by itself.
-        }
+        signal(pid, 'SIGKILL');
       },
       () => {
         this.note('connections break');

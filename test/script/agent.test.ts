@@ -3,24 +3,25 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 
 import {
   Agent,
+  ANNOTATION,
   aWhile,
   commandLine,
   containerId,
   eventually,
   FakeNode,
+  LABEL,
   Layout,
   LAYOUTS,
+  newPod,
   podUid,
   Qos,
   requireTools,
   SHELLS,
+  signal,
   SYSTEMD,
   TOOLS_PATH,
 } from '../support/agent';
 import { fail, FakeApiServer, PodMetadata } from '../support/api-server';
-
-const LABEL = 'cdk8s-oom-kill-mode/mode';
-const ANNOTATION = 'cdk8s-oom-kill-mode/containers';
 
 jest.setTimeout(60_000);
 
@@ -48,12 +49,6 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     return agent;
   }
 
-  function pod(mode: string | undefined, more: Partial<PodMetadata> = {}): PodMetadata {
-    const uid = podUid();
-    const labels = { app: 'x', ...(mode === undefined ? {} : { [LABEL]: mode }) };
-    return { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', labels, ...more };
-  }
-
   /** Opts in a pod whose container runs already, and waits until the agent has made it Single. */
   async function protect(single: PodMetadata): Promise<string> {
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
@@ -65,7 +60,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('reaches a container that runs already, in each direction', async () => {
     start();
-    const [single, group] = [pod('Single'), pod('Group')];
+    const [single, group] = [newPod('Single'), newPod('Group')];
     const one = node.createContainer(node.createPod(single.uid), containerId(), '1');
     const two = node.createContainer(node.createPod(group.uid), containerId(), '0');
     api.setPod(single);
@@ -76,7 +71,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('writes after the runtime has, as often as it has', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     api.setPod(single);
     await agent.ready();
     const directory = node.createPod(single.uid);
@@ -92,7 +87,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('repairs drift in either direction', async () => {
     start();
-    const [single, group] = [pod('Single'), pod('Group')];
+    const [single, group] = [newPod('Single'), newPod('Group')];
     const one = node.createContainer(node.createPod(single.uid), containerId(), '1');
     const two = node.createContainer(node.createPod(group.uid), containerId(), '1');
     api.setPod(single);
@@ -108,7 +103,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('does not answer its own writes', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     api.setPod(single);
     await agent.ready();
@@ -122,10 +117,10 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('leaves pods that did not opt in alone, whatever happens to them', async () => {
     start();
-    const ordinary = pod(undefined);
+    const ordinary = newPod(undefined);
     const directory = node.createPod(ordinary.uid);
     const running = node.createContainer(directory, containerId(), '1');
-    const single = pod('Single');
+    const single = newPod('Single');
     api.setPod(single);
     await agent.ready();
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
@@ -139,7 +134,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('restores the node value when the label is removed, and lets go', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = await protect(single);
     api.removeLabel(single.uid);
     await eventually('1', () => node.read(cgroup) === '1', agent);
@@ -151,7 +146,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('restores the node value of a node with singleProcessOOMKill', async () => {
     node = new FakeNode(SYSTEMD, { nodeValue: '0' });
     agent = new Agent(node, api, shell);
-    const group = pod('Group');
+    const group = newPod('Group');
     const cgroup = node.createContainer(node.createPod(group.uid), containerId(), '0');
     api.setPod(group);
     await agent.ready();
@@ -162,7 +157,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('follows a label that comes and goes, and a pod that is made again under its name', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     await agent.ready();
     for (let n = 0; n < 10; n += 1) {
@@ -173,7 +168,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       api.removeLabel(single.uid);
       await eventually('1', () => node.read(cgroup) === '1', agent);
     }
-    const again = pod('Single', { name: single.name });
+    const again = newPod('Single', { name: single.name });
     const another = node.createContainer(node.createPod(again.uid), containerId(), '1');
     api.setPod(again);
     await eventually('the new one', () => node.read(another) === '0', agent);
@@ -182,7 +177,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('leaves the sandbox of a new pod alone', async () => {
     start();
-    const group = pod('Group');
+    const group = newPod('Group');
     api.setPod(group);
     await agent.ready();
     const directory = node.createPod(group.uid);
@@ -198,7 +193,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('gives the sandbox of a pod that ran before it back what it had', async () => {
     start();
-    const group = pod('Group');
+    const group = newPod('Group');
     const directory = node.createPod(group.uid);
     const id = containerId();
     const cgroup = node.createContainer(directory, id, '1');
@@ -213,7 +208,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('takes no container for a sandbox for long', async () => {
     start({ environment: { RESYNC_SECONDS: '1' } });
-    const single = pod('Single');
+    const single = newPod('Single');
     api.setPod(single);
     await agent.ready();
     const directory = node.createPod(single.uid);
@@ -224,7 +219,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('treats an invalid mode as none, and says so', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = await protect(single);
     api.setPod({ ...single, labels: { [LABEL]: 'single' } });
     await eventually('1', () => node.read(cgroup) === '1', agent);
@@ -234,7 +229,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('follows a change of the mode', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     api.setPod(single);
     await agent.ready();
@@ -252,7 +247,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('reaches a container that appears after its pod, and one after a restart', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     api.setPod(single);
     await agent.ready();
     const directory = node.createPod(single.uid);
@@ -266,7 +261,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   describe.each(Object.entries(LAYOUTS))('with the %s', (_name, layout) => {
     test.each(['guaranteed', 'burstable', 'besteffort'] as Qos[])('finds %s pods', async (qos) => {
       start({ layout });
-      const [early, late] = [pod('Single'), pod('Single')];
+      const [early, late] = [newPod('Single'), newPod('Single')];
       const before = node.createContainer(node.createPod(early.uid, qos), containerId(), '1');
       api.setPod(early);
       api.setPod(late);
@@ -280,7 +275,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('finds its way from a Guaranteed pod of its own', async () => {
     node = new FakeNode(SYSTEMD, { ownQos: 'guaranteed' });
     agent = new Agent(node, api, shell);
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     api.setPod(single);
     await eventually('0', () => node.read(cgroup) === '0', agent);
@@ -290,7 +285,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     node = new FakeNode(LAYOUTS['systemd driver, CRI-O'] as Layout);
     node.createCgroup(`${node.own}/container`, '1');
     agent = new Agent(node, api, shell);
-    const single = pod('Single');
+    const single = newPod('Single');
     const directory = node.createPod(single.uid);
     api.setPod(single);
     await agent.ready();
@@ -314,8 +309,8 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     start();
     const hash = '0123456789abcdef0123456789abcdef';
     const victim = podUid();
-    const mirror = pod('Single', { annotations: { 'kubernetes.io/config.mirror': hash } });
-    const liar = pod('Single', { annotations: { 'kubernetes.io/config.mirror': victim } });
+    const mirror = newPod('Single', { annotations: { 'kubernetes.io/config.mirror': hash } });
+    const liar = newPod('Single', { annotations: { 'kubernetes.io/config.mirror': victim } });
     const [wanted, unwanted] = [hash, victim].map((uid) =>
       node.createContainer(node.createPod(uid), containerId(), '1'),
     ) as [string, string];
@@ -331,7 +326,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('applies an override as soon as the name of a container is known', async () => {
     start();
-    const single = pod('Single', { annotations: { [ANNOTATION]: 'web=Group, web-2=Single' } });
+    const single = newPod('Single', { annotations: { [ANNOTATION]: 'web=Group, web-2=Single' } });
     const directory = node.createPod(single.uid);
     const ids = [containerId(), containerId()] as const;
     const early = node.createContainer(directory, ids[0], '1');
@@ -350,7 +345,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('tells containers apart whose names begin alike, and reads an override late', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const directory = node.createPod(single.uid);
     const names = ['web', 'web-2', 'web-2-b'];
     const cgroups = names.map((container) => {
@@ -372,7 +367,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('finds the name of a container in a log name that the kubelet had to cut', async () => {
     start();
     const name = 'p'.repeat(200);
-    const long = pod('Single', { name, annotations: { [ANNOTATION]: 'worker=Group' } });
+    const long = newPod('Single', { name, annotations: { [ANNOTATION]: 'worker=Group' } });
     const id = containerId();
     const cgroup = node.createContainer(node.createPod(long.uid), id, '0');
     node.createLog(long, 'worker', id);
@@ -383,7 +378,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('says when an annotation has an entry that means nothing, and follows the others', async () => {
     start();
-    const single = pod('Single', { annotations: { [ANNOTATION]: 'a=Group,b=Sngle,=Group,c' } });
+    const single = newPod('Single', { annotations: { [ANNOTATION]: 'a=Group,b=Sngle,=Group,c' } });
     const id = containerId();
     const cgroup = node.createContainer(node.createPod(single.uid), id, '0');
     node.createLog(single, 'a', id);
@@ -396,7 +391,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('resumes a watch that ends from where it was, without a new list', async () => {
     start();
     await eventually('a watch', () => api.watching === 1, agent);
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     api.endWatches();
     api.setPod(single);
@@ -406,7 +401,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('restores a pod that left unseen, after 410', async () => {
     start();
-    const [stays, leaves] = [pod('Single'), pod('Single')];
+    const [stays, leaves] = [newPod('Single'), newPod('Single')];
     const cgroups = [await protect(stays), await protect(leaves)] as const;
     api.forgetSilently(leaves.uid);
     api.compact();
@@ -420,12 +415,12 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     api.chunk = 1;
     start();
     await agent.ready();
-    const first = pod('Single', { annotations: { note: 'a } { " \\ \n é \u{1f600} \\" ' } });
+    const first = newPod('Single', { annotations: { note: 'a } { " \\ \n é \u{1f600} \\" ' } });
     const one = node.createContainer(node.createPod(first.uid), containerId(), '1');
     api.setPod(first);
     await eventually('the first', () => node.read(one) === '0', agent);
     api.sendRaw('{"type":"ADDED","object":{"metadata":{"name":"x"\n');
-    const second = pod('Single');
+    const second = newPod('Single');
     const two = node.createContainer(node.createPod(second.uid), containerId(), '1');
     api.setPod(second);
     await eventually('the second', () => node.read(two) === '0', agent);
@@ -448,7 +443,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       '../../0=Group,*=Group',
     ];
     const cgroups = evil.map((text) => {
-      const one = pod('Single', {
+      const one = newPod('Single', {
         annotations: { [ANNOTATION]: text, other: text, [`${ANNOTATION}x`]: 'a=Group' },
         labels: { [LABEL]: 'Single', evil: text },
       });
@@ -456,10 +451,10 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       return node.createContainer(node.createPod(one.uid), containerId(), '1');
     });
     for (const text of evil) {
-      api.setPod(pod(text));
-      api.setPod(pod('Single', { name: text }));
-      api.setPod(pod('Single', { namespace: text }));
-      api.setPod({ ...pod('Single'), uid: text });
+      api.setPod(newPod(text));
+      api.setPod(newPod('Single', { name: text }));
+      api.setPod(newPod('Single', { namespace: text }));
+      api.setPod({ ...newPod('Single'), uid: text });
     }
     await eventually('0', () => cgroups.every((path) => node.read(path) === '0'), agent);
     await aWhile();
@@ -491,7 +486,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     await agent.ready();
     api.token = 'second-token';
     writeFileSync(`${node.serviceAccount}/token`, api.token);
-    const single = pod('Single');
+    const single = newPod('Single');
     api.endWatches();
     api.setPod(single);
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
@@ -524,7 +519,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       expect(agent.logged('no answer')).toHaveLength(1);
       expect(agent.logged('no answer')[0]?.code).toBe(String(status));
       api.outage = undefined;
-      const single = pod('Single');
+      const single = newPod('Single');
       const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
       api.setPod(single);
       await eventually('0', () => node.read(cgroup) === '0', agent);
@@ -534,7 +529,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('keeps known pods as they should be while the API server is away', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const directory = node.createPod(single.uid);
     const cgroup = node.createContainer(directory, containerId(), '1');
     api.setPod(single);
@@ -546,7 +541,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     const restarted = node.createContainer(directory, containerId(), '1');
     await eventually('a restarted container', () => node.read(restarted) === '0', agent);
     await api.resume(port);
-    const late = pod('Group');
+    const late = newPod('Group');
     const another = node.createContainer(node.createPod(late.uid), containerId(), '0');
     api.setPod(late);
     await eventually('a new pod', () => node.read(another) === '1', agent);
@@ -554,7 +549,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('a list that breaks off opts nobody out', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = await protect(single);
     api.compact();
     let broken = 0;
@@ -578,7 +573,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('restores what left while its container was restarted', async () => {
     start();
-    const [stays, leaves] = [pod('Single'), pod('Single')];
+    const [stays, leaves] = [newPod('Single'), newPod('Single')];
     const cgroups = [await protect(stays), await protect(leaves)] as const;
     await agent.stop('SIGKILL');
     api.forgetSilently(leaves.uid);
@@ -589,7 +584,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('leaves everything as it is when it is told to end, within a second', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = await protect(single);
     const began = Date.now();
     expect(await agent.stop('SIGTERM')).toBe(0);
@@ -625,7 +620,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     );
     const path = `${broken}:${TOOLS_PATH}`;
     agent = new Agent(node, api, shell, { PATH: path, RESYNC_SECONDS: '2' });
-    const single = pod('Single');
+    const single = newPod('Single');
     const directory = node.createPod(single.uid);
     const cgroup = node.createContainer(directory, containerId(), '1');
     api.setPod(single);
@@ -644,7 +639,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
   test('recognises cgroup v1 and stays out of the way', async () => {
     node = new FakeNode(SYSTEMD, { version: 1 });
     agent = new Agent(node, api, shell);
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     api.setPod(single);
     await agent.ready();
@@ -657,7 +652,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('says once that a write was refused', async () => {
     start();
-    const single = pod('Single');
+    const single = newPod('Single');
     const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
     const file = `${node.cgroupRoot}/${cgroup}/memory.oom.group`;
     execFileSync('chattr', ['+i', file]);
@@ -675,7 +670,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
 
   test('starts again whichever of its processes is killed', async () => {
     start({ environment: { RESYNC_SECONDS: '1' } });
-    const single = pod('Single');
+    const single = newPod('Single');
     const directory = node.createPod(single.uid);
     const cgroup = node.createContainer(directory, containerId(), '1');
     api.setPod(single);
@@ -686,11 +681,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     expect(victims.length).toBeGreaterThanOrEqual(5);
     for (const victim of victims) {
       const name = commandLine(victim) || `process ${victim}`;
-      try {
-        process.kill(victim, 'SIGKILL');
-      } catch {
-        continue; // It ended together with an earlier one.
-      }
+      if (!signal(victim, 'SIGKILL')) continue; // It ended together with an earlier one.
       node.write(cgroup, '1');
       await eventually(`repair after ${name}`, () => node.read(cgroup) === '0', agent);
       const mode = { ...single, labels: { [LABEL]: 'Group' } };
@@ -724,7 +715,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
       const tried: string[] = [];
       for (let n = 0; n < 12; n += 1) {
         // One of its own each time: the more Events a pod has, the longer they wait.
-        const single = pod('Single');
+        const single = newPod('Single');
         const cgroup = node.createContainer(node.createPod(single.uid), containerId(), '1');
         node.count(cgroup, {});
         api.setPod(single);
@@ -749,11 +740,7 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
         if (victim === undefined) break;
         const name = commandLine(victim) || `process ${victim}`;
         tried.push(name);
-        try {
-          process.kill(victim, 'SIGKILL');
-        } catch {
-          continue; // It has ended.
-        }
+        if (!signal(victim, 'SIGKILL')) continue; // It has ended.
         node.kill(cgroup);
         node.write(cgroup, '1');
         await eventually(`repair after ${name}`, () => node.read(cgroup) === '0', agent);

@@ -3,12 +3,15 @@ import { join } from 'node:path';
 
 import {
   Agent,
+  ANNOTATION,
   aWhile,
   containerId,
   eventually,
   FakeNode,
+  LABEL,
   Layout,
   LAYOUTS,
+  newPod,
   podUid,
   requireTools,
   SHELLS,
@@ -18,8 +21,6 @@ import { FakeApiServer, PodMetadata } from '../support/api-server';
 
 // What an override of the annotation does to a container in every situation that a container can be in.
 
-const LABEL = 'cdk8s-oom-kill-mode/mode';
-const ANNOTATION = 'cdk8s-oom-kill-mode/containers';
 const CGROUPFS = LAYOUTS['cgroupfs driver, containerd'] as Layout;
 
 jest.setTimeout(60_000);
@@ -56,9 +57,8 @@ describe.each(Object.entries(SHELLS))('overrides under %s', (_, shell) => {
     private metadata: PodMetadata;
 
     public constructor(mode: string, overrides: string, more: Partial<PodMetadata> = {}) {
-      const uid = podUid();
-      this.metadata = { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', ...more };
-      this.directory = node.createPod(uid);
+      this.metadata = newPod(mode, more);
+      this.directory = node.createPod(this.metadata.uid);
       this.opt(mode, overrides);
     }
 

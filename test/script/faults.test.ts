@@ -15,16 +15,20 @@ import { createServer, Socket } from 'node:net';
 
 import {
   Agent,
+  ANNOTATION,
   aWhile,
   commandLine,
   containerId,
   cpu,
   eventually,
   FakeNode,
+  LABEL,
+  newPod,
   pathWith,
   podUid,
   requireTools,
   SHELLS,
+  signal,
   SYSTEMD,
 } from '../support/agent';
 import { fail, FakeApiServer, PodMetadata } from '../support/api-server';
@@ -33,8 +37,6 @@ import { fail, FakeApiServer, PodMetadata } from '../support/api-server';
 // long it may take until everything is right again. The times that it took are listed at the end. The
 // faults that take no time to speak of (statuses, garbage, a killed process) are in agent.test.ts.
 
-const LABEL = 'cdk8s-oom-kill-mode/mode';
-const ANNOTATION = 'cdk8s-oom-kill-mode/containers';
 const MEBIBYTE = 2 ** 20;
 // The memory limit of the agent's container.
 const MEMORY_LIMIT = 64 * MEBIBYTE;
@@ -156,23 +158,8 @@ interface Protected {
   readonly cgroup: string;
 }
 
-function newPod(mode: string, more: Partial<PodMetadata> = {}): PodMetadata {
-  const uid = podUid();
-  const labels = { app: 'x', [LABEL]: mode };
-  return { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', labels, ...more };
-}
-
 function withMode(pod: PodMetadata, mode: string): PodMetadata {
   return { ...pod, labels: { ...pod.labels, [LABEL]: mode } };
-}
-
-/** Sends a signal to a process that may have ended. */
-function signal(pid: number, name: NodeJS.Signals): void {
-  try {
-    process.kill(pid, name);
-  } catch {
-    // It has.
-  }
 }
 
 /** The id of a container, from the name of its cgroup. */

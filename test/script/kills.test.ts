@@ -10,6 +10,7 @@ import {
   cpu,
   eventually,
   FakeNode,
+  newPod,
   podUid,
   requireTools,
   SHELLS,
@@ -20,7 +21,6 @@ import { EventObject, FakeApiServer, PodMetadata } from '../support/api-server';
 // What a user gets to see: processes that the kernel killed in containers that kept running, and where
 // a mode cannot work, as Events and in the log.
 
-const LABEL = 'cdk8s-oom-kill-mode/mode';
 /** Ten times as fast as in production. */
 const FAST = { EVENTS: 'yes', KILL_SECONDS: '1', EVENT_SECONDS: '1', RESYNC_SECONDS: '2' };
 
@@ -56,15 +56,8 @@ describe.each(Object.entries(SHELLS))('killed processes under %s', (_, shell) =>
     public readonly directory: string;
 
     public constructor(mode = 'Single', more: Partial<PodMetadata> = {}) {
-      const uid = more.uid ?? podUid();
-      this.metadata = {
-        uid,
-        name: `pod-${uid.slice(0, 8)}`,
-        namespace: 'default',
-        labels: { [LABEL]: mode },
-        ...more,
-      };
-      this.directory = node.createPod(uid);
+      this.metadata = newPod(mode, more);
+      this.directory = node.createPod(this.metadata.uid);
     }
 
     public optIn(): this {

@@ -8,8 +8,8 @@ import {
   eventually,
   FakeNode,
   LOG_KEYS,
+  newPod,
   parseLog,
-  podUid,
   requireTools,
   SHELLS,
   SYSTEMD,
@@ -19,7 +19,6 @@ import { FakeApiServer } from '../support/api-server';
 // The log as such. What each line says is a matter of the tests of what it is about; every agent of
 // every test has all of its log read by parseLog() when it ends.
 
-const LABEL = 'cdk8s-oom-kill-mode/mode';
 const LEVELS = ['error', 'warn', 'info', 'debug'];
 
 jest.setTimeout(60_000);
@@ -79,15 +78,14 @@ describe.each(Object.entries(SHELLS))('the log under %s', (_, shell) => {
   test.each(LEVELS)('of level %s has lines of that level and those before it', async (level) => {
     const api = await FakeApiServer.start();
     const node = new FakeNode(SYSTEMD);
-    const newPod = (mode: string) => {
-      const uid = podUid();
-      const pod = { uid, name: uid.slice(0, 8), namespace: 'default', labels: { [LABEL]: mode } };
-      const cgroup = node.createContainer(node.createPod(uid), containerId(), '1');
+    const run = (mode: string) => {
+      const pod = newPod(mode);
+      const cgroup = node.createContainer(node.createPod(pod.uid), containerId(), '1');
       api.setPod(pod);
       return cgroup;
     };
-    newPod('Nonsense');
-    const [refusing, plain] = [newPod('Single'), newPod('Single')];
+    run('Nonsense');
+    const [refusing, plain] = [run('Single'), run('Single')];
     execFileSync('chattr', ['+i', node.file(refusing)]);
     const agent = new Agent(node, api, shell, { LOG_LEVEL: level });
     try {

@@ -4,13 +4,13 @@ import { join } from 'node:path';
 
 import { CONDITIONS, METRICS, seriesOf } from '../../lib/private/metrics';
 import {
-  pathWith,
   Agent,
   aWhile,
   containerId,
   eventually,
   FakeNode,
-  podUid,
+  newPod,
+  pathWith,
   requireTools,
   SHELLS,
   SYSTEMD,
@@ -18,8 +18,6 @@ import {
 import { FakeApiServer, PodMetadata } from '../support/api-server';
 
 // The file for Prometheus, and the conditions under which a mode cannot work, which it has as well.
-
-const LABEL = 'cdk8s-oom-kill-mode/mode';
 
 jest.setTimeout(60_000);
 
@@ -52,12 +50,6 @@ describe.each(Object.entries(SHELLS))('metrics and conditions under %s', (name, 
       SCRIPT_SHA256: 'abc',
       ...environment,
     });
-  }
-
-  function newPod(mode = 'Single'): PodMetadata {
-    const uid = podUid();
-    const labels = { [LABEL]: mode };
-    return { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', labels };
   }
 
   function run(pod: PodMetadata, name: string, id = containerId()): string {
@@ -317,7 +309,7 @@ describe.each(Object.entries(SHELLS))('metrics and conditions under %s', (name, 
   test("tell of each container of a pod whose scope systemd would stop, not of the pod's sandbox", async () => {
     const transient = join(node.directory, 'transient');
     mkdirSync(transient);
-    const pod = newPod();
+    const pod = newPod('Single');
     const scopes = [node.sandbox(node.createPod(pod.uid)), run(pod, 'a'), run(pod, 'b')];
     for (const scope of scopes) {
       writeFileSync(join(transient, scope.replace(/^.*\//, '')), '[Scope]\nOOMPolicy=kill\n');
@@ -340,7 +332,7 @@ describe.each(Object.entries(SHELLS))('metrics and conditions under %s', (name, 
 
   test('say that a write is refused, until it is not', async () => {
     start();
-    const pod = newPod();
+    const pod = newPod('Single');
     node.createPod(pod.uid);
     const cgroup = run(pod, 'worker');
     execFileSync('chattr', ['+i', node.file(cgroup)]);

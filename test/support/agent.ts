@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 
-import { FakeApiServer } from './api-server';
+import { FakeApiServer, PodMetadata } from './api-server';
 
 const ROOT = resolve(__dirname, '../..');
 const TOOLS = join(ROOT, '.cache/tools');
@@ -116,6 +116,17 @@ export function containerId(): string {
 export function podUid(): string {
   ids += 1;
   return `${ids.toString(16).padStart(8, 'e')}-1111-4222-8333-444444444444`;
+}
+
+/** The label and the annotation that the agent looks at, unless it is told otherwise. */
+export const LABEL = 'cdk8s-oom-kill-mode/mode';
+export const ANNOTATION = 'cdk8s-oom-kill-mode/containers';
+
+/** A pod with a mode, or with none, that nobody knows of yet. */
+export function newPod(mode?: string, more: Partial<PodMetadata> = {}): PodMetadata {
+  const uid = more.uid ?? podUid();
+  const labels = { app: 'x', ...(mode === undefined ? {} : { [LABEL]: mode }) };
+  return { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', labels, ...more };
 }
 
 /** A node made of a temporary directory: cgroups, container logs, and the agent's own pod. */
@@ -400,14 +411,10 @@ export class Agent {
   }
 
   /** Sends a signal to the agent's first process, waits for its end, and reads all that it logged. */
-  public async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
-    this.child.kill(signal);
+  public async stop(name: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    this.child.kill(name);
     const code = await this.exit;
-    try {
-      process.kill(-this.pid, 'SIGKILL');
-    } catch {
-      // Nothing of it was left.
-    }
+    signal(-this.pid, 'SIGKILL');
     // Whatever the test looked at, no agent may ever say anything else, to the last byte.
     while (this.processes.length > 0) {
       await aWhile(5);
@@ -439,6 +446,15 @@ export async function eventually(
 /** Time for an agent to do what it must not do. */
 export async function aWhile(milliseconds = 300): Promise<void> {
   await new Promise((done) => setTimeout(done, milliseconds));
+}
+
+/** Sends a signal to a process; whether there was one. */
+export function signal(pid: number, name: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, name);
+  } catch {
+    return false;
+  }
 }
 
 /** The command line of a process, or nothing if it has ended by now. */

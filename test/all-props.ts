@@ -86,13 +86,14 @@ export function admissionChart(app: App): Chart {
   return chart;
 }
 
-/** Every option of a deployment that follows the nodes, which excludes `replicas`. */
-export const ALL_FOLLOWING_PROPS: Omit<Required<OnePerNodeDeploymentProps>, 'replicas'> = {
+/** Every option of a deployment but those that say how many pods; a new one does not compile until it is here. */
+export const DEPLOYMENT_PROPS: Omit<
+  Required<OnePerNodeDeploymentProps>,
+  'replicas' | 'followNodes' | 'autoscalerImage'
+> = {
   name: 'web',
   namespace: 'sheep',
   image: 'example.com/web:1.2.3',
-  followNodes: true,
-  autoscalerImage: 'registry.example.com:5000/mirror/cluster-proportional-autoscaler:v1.10.3',
   cpu: kplus.Cpu.millis(250),
   memory: Size.mebibytes(256),
   oomKillMode: OomKillMode.SINGLE,
@@ -105,6 +106,13 @@ export const ALL_FOLLOWING_PROPS: Omit<Required<OnePerNodeDeploymentProps>, 'rep
   labels: { 'example.com/team': 'platform' },
   tolerateAllTaints: true,
   securityContext: { ensureNonRoot: true, user: 1000, readOnlyRootFilesystem: false },
+};
+
+/** The same of one that follows the nodes, which excludes `replicas`. */
+export const ALL_FOLLOWING_PROPS: Omit<Required<OnePerNodeDeploymentProps>, 'replicas'> = {
+  ...DEPLOYMENT_PROPS,
+  followNodes: true,
+  autoscalerImage: 'registry.example.com:5000/mirror/cluster-proportional-autoscaler:v1.10.3',
 };
 
 export function followingChart(app: App): Chart {

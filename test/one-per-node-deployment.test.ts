@@ -12,7 +12,7 @@ import {
   OnePerNodeDeploymentProps,
   OomKillMode,
 } from '../lib';
-import { ALL_FOLLOWING_PROPS, followingChart } from './all-props';
+import { ALL_FOLLOWING_PROPS, DEPLOYMENT_PROPS, followingChart } from './all-props';
 import { Kinds, Manifest, chart, container, find, synth, synthText, template } from './manifests';
 import { SHELLS, TOOLS_PATH, requireTools } from './support/agent';
 
@@ -24,23 +24,11 @@ const PROPS: OnePerNodeDeploymentProps = {
   memory: Size.mebibytes(256),
 };
 
-/** With every option but those of followNodes; a new one does not compile until it is here. */
-const ALL_PROPS: Omit<
-  Required<OnePerNodeDeploymentProps>,
-  'replicas' | 'followNodes' | 'autoscalerImage'
-> = {
-  ...PROPS,
-  namespace: 'sheep',
-  oomKillMode: OomKillMode.SINGLE,
-  labelPrefix: 'oom.example.com',
-  waitForAgent: true,
-  waitImage: 'example.com/busybox:1',
-  command: ['/bin/web'],
-  args: ['--port', '80'],
-  env: { LEVEL: 'debug', EMPTY: '' },
-  labels: { 'example.com/team': 'platform' },
+/** With every option but those of followNodes. */
+const ALL_PROPS: OnePerNodeDeploymentProps = {
+  ...DEPLOYMENT_PROPS,
+  replicas: 3,
   tolerateAllTaints: false,
-  securityContext: { ensureNonRoot: true, user: 1000, readOnlyRootFilesystem: false },
 };
 
 function deployment(

@@ -359,13 +359,16 @@ describe.each([
   });
 
   test('gives the token to the pods that ask for it only', () => {
-    expect(
-      manifests
-        .filter((m) => m.kind === 'ServiceAccount')
-        .map((m) => m.automountServiceAccountToken),
-    ).toEqual([false]);
+    expect(automaticTokens(manifests)).toEqual([false]);
   });
 });
+
+/** Of each ServiceAccount, whether its pods get its token without asking. */
+function automaticTokens(manifests: Manifest[]): unknown[] {
+  return manifests
+    .filter((m) => m.kind === 'ServiceAccount')
+    .map((m) => m.automountServiceAccountToken);
+}
 
 /** A deployment that follows the nodes: what its autoscaler may do, and nothing else. */
 describe('followNodes', () => {
@@ -410,11 +413,7 @@ describe('followNodes', () => {
   });
 
   test('gives the token to the pods that ask for it only', () => {
-    expect(
-      manifests
-        .filter((m) => m.kind === 'ServiceAccount')
-        .map((m) => m.automountServiceAccountToken),
-    ).toEqual([false]);
+    expect(automaticTokens(manifests)).toEqual([false]);
   });
 });
 

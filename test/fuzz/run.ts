@@ -14,7 +14,7 @@ async function main(): Promise<void> {
   console.log(`FUZZ_SEED=${seed} FUZZ_SECONDS=${seconds}`);
   const fail = (text: string) => {
     console.log(`\nFAILED with FUZZ_SEED=${seed}\n${text}`);
-    process.exit(1);
+    process.exitCode = 1;
   };
   const random = new Random(seed);
   const began = Date.now();
@@ -24,6 +24,7 @@ async function main(): Promise<void> {
   console.log(`pods.awk: ${parser.cases} events and lists`);
   if (parser.failure !== undefined) {
     fail(parser.failure);
+    return;
   }
 
   const end = began + seconds * 1000;
@@ -46,6 +47,7 @@ async function main(): Promise<void> {
   // Only now: the other agent has to end as well.
   if (failure !== undefined) {
     fail(failure);
+    return;
   }
   console.log(`agent: ${count} lives, ${steps} steps`);
   console.log(`${parser.cases + steps} cases`);

@@ -79,7 +79,7 @@ export function workloads(options: WorkloadOptions): KubernetesObject[] {
       JsonPatch.add('/spec/template/spec/terminationGracePeriodSeconds', 1),
     );
   }
-  return documents(app.synthYaml());
+  return parse(app.synthYaml());
 }
 
 function image(deployment: kplus.Deployment): string {
@@ -94,15 +94,15 @@ export function agent(options: { dist: string; image?: string }): KubernetesObje
   if (options.image !== undefined) {
     const app = new App();
     new OomKillModeAgent(new Chart(app, 'agent'), 'agent', { image: options.image });
-    return documents(app.synthYaml());
+    return parse(app.synthYaml());
   }
   return readdirSync(options.dist)
     .filter((name) => name.endsWith('.yaml'))
     .sort()
-    .flatMap((name) => documents(readFileSync(join(options.dist, name), 'utf8')))
+    .flatMap((name) => parse(readFileSync(join(options.dist, name), 'utf8')))
     .filter(({ kind, metadata }) => !(kind === 'Deployment' && metadata.name === 'herder'));
 }
 
-function documents(text: string): KubernetesObject[] {
+function parse(text: string): KubernetesObject[] {
   return parseAllDocuments(text).map((document) => document.toJS() as KubernetesObject);
 }

@@ -346,7 +346,7 @@ export class Run {
   }
 
   private agentPods({ namespace, selector }: Agent): Promise<Pod[]> {
-    return this.kubectl.get<Pod>([...['pods', '--namespace', namespace, '--selector', selector]]);
+    return this.kubectl.get<Pod>(['pods', '--namespace', namespace, '--selector', selector]);
   }
 
   private async agentLogs(agent: Agent, nodes: string[], part: string): Promise<AgentLog[]> {

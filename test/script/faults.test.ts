@@ -517,7 +517,8 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
         [pod, directory] = [again, made];
       }
       const known = () => links(node).filter((link) => link.startsWith('pod/')).length;
-      await eventually('two pods', () => known() === 2, agent, 20);
+      // What told of its end last decides whether its link goes at once or at the next tick.
+      await eventually('two pods', () => known() === 2, agent, 70);
       expect(agent.log.filter(({ level }) => level === 'error' || level === 'warn')).toEqual([]);
     },
   );

@@ -151,10 +151,17 @@ tick() {
   TICKED=$INSTANT
   check_hung
   check_children
-  if [ "$TICKED_GENERATION" = "$GENERATION" ] && several_watchers; then rewatch; fi
+  # Other events may have come all the time, so that it was never quiet.
+  if [ "$TICKED_GENERATION" = "$GENERATION" ]; then end_burst; fi
   TICKED_GENERATION=$GENERATION
-  if [ "$GONE" != 0 ]; then prune; fi
   retry_inotify
+  # All of this can wait, and has processes started that take of the CPU limit what a start needs.
+  if ! in_burst; then clean_up; fi
+}
+
+# What nobody waits for: the kills, conditions and links of what is gone.
+clean_up() {
+  if [ "$GONE" != 0 ]; then prune; fi
   check_kill_watch
   check_conditions
   check_sender
@@ -214,7 +221,7 @@ choose_pause() { # how many pods the tick has still to look at
     PAUSE=0.02 HUNDREDTHS=2
   elif [ "$1" -gt 0 ] || [ -n "$BARE_PODS" ]; then
     PAUSE=0.05 HUNDREDTHS=5
-  elif several_watchers; then
+  elif [ -n "$BURST" ]; then
     PAUSE=1 HUNDREDTHS=100
   fi
 }

@@ -96,7 +96,8 @@ list_kills_later() { # seconds
   printf 'look\n' >&3
 }
 
-# New pods can wait: their start is over before anybody restarts the kill watch for them.
+# New pods can wait: their start is over before anybody restarts the kill watch for them, and until then
+# there are the ticks.
 rewatch_kills() {
   if [ -n "$KILLS_UNWATCHED" ]; then look_later "$KILL_SECONDS"; fi
 }
@@ -128,7 +129,7 @@ looked_for_kills() {
     look_later "$KILL_SECONDS"
   elif [ -z "$KILL_READER" ]; then
     start_kill_watch
-  elif [ -n "$KILLS_UNWATCHED" ]; then
+  elif [ -n "$KILLS_UNWATCHED" ] && ! in_burst; then
     if stop_kill_watch; then start_kill_watch; else look_later "$KILL_SECONDS"; fi
   fi
 }

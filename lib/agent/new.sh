@@ -11,6 +11,9 @@ YOUNGEST_CONTAINERS=
 YOUNGEST_PODS=
 # Hundredths of a second since anything came that was new.
 QUIET=0
+# Set while containers start, to the uptime when the first of them did: what is beside the loop has a part
+# of its CPU limit.
+BURST=
 
 # A container was just found. It may have been before its runtime wrote, so there is no time to lose.
 watch_container() { # link, after enforce() left in VALUE what was there
@@ -28,12 +31,33 @@ hand_over() {
   QUIET=0
 }
 
-# Nothing came for a while: a good time to be done with all but one inotifyd.
+# Something is new. Without a timed read nobody would notice that nothing is any more.
+begin_burst() {
+  if [ -n "$BURST" ] || [ -z "$TIMED_READ" ]; then return 0; fi
+  read_uptime
+  BURST=$UPTIME
+}
+
+# Whether what can wait has to: not for longer than five minutes, though.
+in_burst() {
+  if [ -z "$BURST" ]; then return 1; fi
+  read_uptime
+  [ $((UPTIME - BURST)) -lt 300 ]
+}
+
+# A good time to be done with all but one inotifyd.
+end_burst() {
+  QUIET=0
+  BURST=
+  if several_watchers; then rewatch; fi
+}
+
+# Nothing came for a while.
 be_quiet() { # hundredths of a second
   QUIET=$((QUIET + $1))
   if [ "$QUIET" -lt 300 ]; then return 0; fi
-  QUIET=0
-  if several_watchers; then rewatch; fi
+  end_burst
+  clean_up
 }
 
 # It did not get up.

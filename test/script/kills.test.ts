@@ -184,6 +184,25 @@ describe.each(Object.entries(SHELLS))('killed processes under %s', (_, shell) =>
     }
   });
 
+  test('are told when no container starts for three seconds', async () => {
+    start();
+    const [pod, [worker = '']] = await protect();
+    const other = new Pod().optIn();
+    let told = 0;
+    for (let n = 0; n < 16; n += 1) {
+      const cgroup = other.run(`starting-${n}`);
+      await eventually('0', () => node.read(cgroup) === '0', agent);
+      node.kill(worker);
+      await aWhile(500);
+      told = pod.events.length;
+    }
+    // Without a timed read nobody can tell that none starts any more: nothing is put off.
+    expect(told).toBe(shell === SHELLS.dash ? 1 : 0);
+    // Each of them is in the log by the next look nonetheless.
+    await eventually('a line of all', () => killLines().at(-1)?.total === '16', agent, 3);
+    await eventually('one Event of all', () => pod.events[0]?.count === 16, agent, 15);
+  });
+
   test('of several containers of a pod are told in turns, of each exactly', async () => {
     start();
     const names = ['a', 'b', 'c'];

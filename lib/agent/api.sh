@@ -71,8 +71,9 @@ follow_pods() {
   version=-
   delay=1
   problem=
-  # Nodes do not reconnect all at once.
-  seconds=$((240 + 0x${POD_UID%%-*} % 120))
+  # As long as the API server itself takes by default (--min-request-timeout), since TLS anew costs as much
+  # as the start of several containers. Nodes do not reconnect all at once.
+  seconds=$((1800 + 0x${POD_UID%%-*} % 1800))
   while :; do
     read_uptime
     began=$UPTIME

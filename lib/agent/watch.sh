@@ -11,7 +11,7 @@
 # its last word), and of pid<slot>, where its process number is.
 GENERATION=0
 SLOT=0
-SLOTS=12
+SLOTS=14
 # The one that is starting, and whether it is to watch "all" or what is "new"; what the next one is to.
 STARTING=
 SCOPE=
@@ -19,7 +19,7 @@ AGAIN=
 # Those that are up, oldest first; the youngest, if it may be replaced; how many there may be.
 WATCHERS=
 YOUNGEST=
-MOST_WATCHERS=6
+MOST_WATCHERS=8
 # Those that are replaced and were asked for their last word, and those that said it and were killed.
 ASKED=
 ENDING=

@@ -130,7 +130,7 @@ export function dashboard(job: string): string {
       type: 'timeseries',
       title: 'Watches opened again',
       description:
-        'By node. An agent asks for a new one every four to six minutes; more are lost connections.',
+        'By node. An agent asks for a new one every 30 to 60 minutes; more are lost connections.',
       targets: [
         {
           expr: `sum by (node) (increase(${of(METRICS.WATCH_RECONNECTS)}[$__rate_interval]))`,

@@ -7,11 +7,6 @@ import { Container } from './node';
 const CONTAINERS = 'cdk8s-oom-kill-mode/containers';
 const HOG = { command: 'hog 2', memory: '32M' };
 
-// With Events, whose kill watch takes its share of the limit while a hundred pods come and go, the first
-// instruction was right 96 times of 100 in this emulated machine: docs/performance.md. The other kernel
-// tests, and the benchmark, have Events.
-const WITHOUT_EVENTS = { EVENTS: 'no' };
-
 let cluster: Cluster;
 const inGuest = testIn(() => cluster);
 const ordinary: Container[] = [];
@@ -113,7 +108,7 @@ describe('with the agent', () => {
   let group: Container;
 
   beforeAll(async () => {
-    await cluster.startAgent(WITHOUT_EVENTS);
+    await cluster.startAgent();
   }, 60_000);
 
   inGuest('an opted-in container survives ten OOM kills with the same process 1', async () => {
@@ -257,7 +252,7 @@ describe('with the agent', () => {
 describe('with the cgroupfs driver', () => {
   beforeAll(async () => {
     await cluster.prepare('cgroupfs');
-    await cluster.startAgent(WITHOUT_EVENTS);
+    await cluster.startAgent();
   }, 60_000);
 
   inGuest('the first instruction of an opted-in container sees Single, 20 of 20', async () => {

@@ -14,7 +14,8 @@
 # more there is to watch, so a young one has what is new, and is replaced for what is newer; the next one
 # is up before the last one ends, and what lies between is looked at. When nothing new has come for three
 # seconds, one for everything takes the place of all. Nothing that a start or a repair waits for grows
-# with the number of pods; the regular check of everything is done pod by pod between events.
+# with the number of pods; the regular check of everything is done pod by pod between events. While
+# containers start, a "burst", whatever can wait does: its processes would take of the CPU limit.
 #
 # This file is the loop and the life of the process. Beside it are its concerns: node.sh (where the
 # cgroups are), pods.sh (what is wanted), containers.sh (what is written), watch.sh (inotifyd), new.sh
@@ -155,8 +156,9 @@ tick() {
   if [ "$TICKED_GENERATION" = "$GENERATION" ]; then end_burst; fi
   TICKED_GENERATION=$GENERATION
   retry_inotify
-  # All of this can wait, and has processes started that take of the CPU limit what a start needs.
+  # All of this can wait; its processes would take of the CPU limit what a start needs.
   if ! in_burst; then clean_up; fi
+  write_metrics
 }
 
 # What nobody waits for: the kills, conditions and links of what is gone.
@@ -166,7 +168,6 @@ clean_up() {
   check_conditions
   check_sender
   send_events
-  write_metrics
 }
 
 # A child that died is there until somebody waits for it, but without memory.

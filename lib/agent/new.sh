@@ -38,9 +38,9 @@ begin_burst() {
   BURST=$UPTIME
 }
 
-# Whether what can wait has to: not for longer than five minutes, though.
+# Whether what can wait has to: not for longer than five minutes, though, nor where nothing is watched.
 in_burst() {
-  if [ -z "$BURST" ]; then return 1; fi
+  if [ -z "$BURST" ] || [ -n "$POLLER" ]; then return 1; fi
   read_uptime
   [ $((UPTIME - BURST)) -lt 300 ]
 }

@@ -54,6 +54,7 @@ end_burst() {
 
 # Nothing came for a while.
 be_quiet() { # hundredths of a second
+  if [ -z "$BURST" ]; then return 0; fi
   QUIET=$((QUIET + $1))
   if [ "$QUIET" -lt 300 ]; then return 0; fi
   end_burst

@@ -593,7 +593,7 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
 
   describe('in an emptyDir of its own', () => {
     beforeEach(() => {
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128k,nr_inodes=64', 'tmpfs', node.run]);
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128k,nr_inodes=80', 'tmpfs', node.run]);
     });
 
     afterEach(() => {

@@ -157,7 +157,7 @@ tick() {
   TICKED_GENERATION=$GENERATION
   retry_inotify
   # All of this can wait; its processes would take of the CPU limit what a start needs.
-  if ! in_burst; then clean_up; fi
+  if in_burst; then check_kill_watch; else clean_up; fi
   write_metrics
 }
 
@@ -266,7 +266,7 @@ idle() { # message
     heartbeat
     case $kind in
       sent) event_sent "$path" "$rest" ;;
-      delivered) events_delivered ;;
+      delivered) events_delivered "$path" ;;
     esac
   done
 }
@@ -328,9 +328,9 @@ run() {
       synced) api_synced ;;
       killed) check_kills "$path" "$rest" ;;
       oom) kills_changed "$path" ;;
-      look) looked_for_kills ;;
+      look) looked_for_kills "$path" ;;
       sent) event_sent "$path" "$rest" ;;
-      delivered) events_delivered ;;
+      delivered) events_delivered "$path" ;;
       policy) oom_policy_found "$path" ;;
       connected)
         watch_connected

@@ -33,7 +33,7 @@ is_sandbox() { # directory within the current pod's
   esac
 }
 
-# A container cgroup of the current pod, perhaps a new one. Fails if it has no file (yet).
+# A container cgroup of the current pod, perhaps a new one. Fails if it, or crun's level, has no file (yet).
 adopt() { # directory within the pod's, "created" if an event says so
   find_id "${1%/container}" || return 0
   [ -e "pod/$NUMBER/$1/$FILE" ] || return 1
@@ -58,7 +58,7 @@ adopt() { # directory within the pod's, "created" if an event says so
         rewatch
       fi
       ;;
-    *) if [ -d "pod/$NUMBER/$1/container" ]; then adopt "$1/container" || expect_file; fi ;;
+    *) if [ -d "pod/$NUMBER/$1/container" ]; then adopt "$1/container" || return 1; fi ;;
   esac
 }
 

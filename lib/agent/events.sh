@@ -6,9 +6,10 @@
 # and with growing pauses while there is more to tell. What could not be sent is counted with the rest
 # and sent later, also if only the answer shows whether the Event is to be made or changed.
 
-# The process that sends, and what it was given: "<pod's number> <what> <start of id> <kills> <told>
+# The process that sends, its number, counted up, and what it was given: "<pod's number> <what> <start of id> <kills> <told>
 # <posted>" a line, where what is "kills" or what a note is about.
 SENDER=
+DELIVERY=0
 JOBS=
 # How many there are, and whether there were too many.
 JOB_COUNT=0
@@ -66,6 +67,7 @@ send_events() {
     fi
   done
   if [ -n "$JOBS" ]; then
+    DELIVERY=$((DELIVERY + 1))
     deliver &
     SENDER=$!
   fi
@@ -147,7 +149,7 @@ deliver() {
       if [ "$STATUS" = 000 ]; then break; fi
     fi
   done
-  printf 'delivered\n' >&3
+  printf 'delivered\t%s\n' "$DELIVERY" >&3
 }
 
 send_kills() { # start of id, kills, told, posted
@@ -332,12 +334,14 @@ event_failed() { # HTTP status
   esac
 }
 
-events_delivered() {
+# The end of a sender may be found out before its last word is read, and then there may be another one.
+events_delivered() { # number of the delivery
+  if [ "$1" != "$DELIVERY" ]; then return 0; fi
   if [ -n "$SENDER" ]; then wait "$SENDER" 2>/dev/null || :; fi
   SENDER=
   if [ -n "$MORE_JOBS" ] && [ -z "$EVENT_PROBLEM" ]; then send_events; fi
 }
 
 check_sender() {
-  if [ -n "$SENDER" ] && ! runs "$SENDER"; then events_delivered; fi
+  if [ -n "$SENDER" ] && ! runs "$SENDER"; then events_delivered "$DELIVERY"; fi
 }

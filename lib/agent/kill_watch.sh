@@ -14,8 +14,9 @@ KILL_READER=
 KILL_WATCH_SINCE=0
 # Whether there are pods that it was not told of.
 KILLS_UNWATCHED=
-# The process that waits for the next look, and how long it waits.
+# The process that waits for the next look, its number, counted up, and how long it waits.
 KILL_TIMER=
+LOOK=0
 KILL_PAUSE=$KILL_SECONDS
 # Whether anything was found since that was last told.
 FOUND=
@@ -86,6 +87,7 @@ stop_kill_watch() {
 
 look_later() { # seconds
   if [ -n "$KILL_TIMER" ]; then return 0; fi
+  LOOK=$((LOOK + 1))
   list_kills_later "$1" &
   KILL_TIMER=$!
 }
@@ -93,7 +95,7 @@ look_later() { # seconds
 list_kills_later() { # seconds
   pause "$1"
   list_kills
-  printf 'look\n' >&3
+  printf 'look\t%s\n' "$LOOK" >&3
 }
 
 # New pods can wait: their start is over before anybody restarts the kill watch for them, and until then
@@ -119,8 +121,10 @@ kills_changed() { # number of the kill watch
   look_later "$KILL_PAUSE"
 }
 
-# The pause is over, and the counters were looked at.
-looked_for_kills() {
+# The pause is over, and the counters were looked at. One whose end was found out before is not waited for:
+# that would be to wait for the next.
+looked_for_kills() { # number of the look
+  if [ "$1" != "$LOOK" ]; then return 0; fi
   wait "$KILL_TIMER" 2>/dev/null || :
   KILL_TIMER=
   if [ -n "$FOUND" ]; then

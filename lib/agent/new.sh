@@ -98,7 +98,7 @@ scan_pods() {
   because start
   for number in $UNSCANNED; do
     if find_pod_of "$number"; then
-      adopt_all || :
+      adopt_now
       if [ "$OVERRIDES" != , ]; then rechoose; fi
     fi
   done

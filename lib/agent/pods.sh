@@ -175,7 +175,7 @@ attach() {
   if [ -L "pod/$NUMBER" ]; then return 0; fi
   find_pod_directory "$CGROUP_UID" "$UNDERSCORED_UID" || return 1
   ln -sn "../$POD_DIRECTORY" "pod/$NUMBER" || return 1
-  adopt_all || :
+  adopt_now
   look_again
   remember_kills
   check_ancestors
@@ -202,7 +202,10 @@ expect_file() {
     look_again
     return 0
   fi
-  BARE_PODS=$BARE_PODS$NUMBER$NL
+  case $NL$BARE_PODS in
+    *"$NL$NUMBER$NL"*) ;;
+    *) BARE_PODS=$BARE_PODS$NUMBER$NL ;;
+  esac
   BARE_PATIENCE=40
 }
 
@@ -218,6 +221,11 @@ scan_bare_pods() {
     fi
   done
   because event
+}
+
+# Without a timed read the next look has to do.
+adopt_now() {
+  if ! adopt_all && [ -n "$TIMED_READ" ]; then expect_file; fi
 }
 
 # Fails if one of them has no file (yet).

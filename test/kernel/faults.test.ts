@@ -282,8 +282,11 @@ END
   inGuest(
     'a container that is restarted three times sees Single from the first instruction on',
     async () => {
-      // The first attempts to reach the API server follow each other closely, and curl is slow here.
-      await sleep(10_000 * cluster.vm.slowness);
+      // The first attempts to reach the API server follow each other closely, and each costs as much as
+      // some starts: from the last of them to the next it is half a minute.
+      await sleep(25_000);
+      expect(await cluster.vm.until('pidof curl', 60_000)).toBe(true);
+      expect(await cluster.vm.until('! pidof curl', 60_000)).toBe(true);
       expect(await firstModes(restarted, 3)).toEqual(Array(3).fill('0'));
     },
   );

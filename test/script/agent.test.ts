@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 
 import {
   Agent,
@@ -7,6 +8,7 @@ import {
   aWhile,
   commandLine,
   containerId,
+  cpu,
   eventually,
   FakeNode,
   LABEL,
@@ -303,6 +305,23 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     expect([conmon, nested, odd, deeper].map((path) => node.read(path))).toEqual(
       Array(4).fill('1'),
     );
+  });
+
+  test("does not wait for ever for the file of a level like crun's, in two containers", async () => {
+    start();
+    const single = newPod('Single');
+    const directory = node.createPod(single.uid);
+    const scopes = [1, 2].map(() => node.createContainer(directory, containerId(), '1'));
+    const levels = scopes.map((scope) => dirname(node.file(`${scope}/container`)));
+    levels.forEach((level) => mkdirSync(level));
+    api.setPod(single);
+    await agent.ready();
+    await eventually('0', () => scopes.every((scope) => node.read(scope) === '0'), agent);
+    await aWhile(6000);
+    const [before, lines] = [cpu(agent.pid), agent.log.length];
+    await aWhile(3000);
+    expect(cpu(agent.pid) - before).toBeLessThan(100);
+    expect(agent.log).toHaveLength(lines);
   });
 
   test('finds a static pod by the hash in its mirror pod, and only a static pod', async () => {

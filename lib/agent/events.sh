@@ -6,8 +6,8 @@
 # and with growing pauses while there is more to tell. What could not be sent is counted with the rest
 # and sent later, also if only the answer shows whether the Event is to be made or changed.
 
-# The process that sends, its number, counted up, and what it was given: "<pod's number> <what> <start of id> <kills> <told>
-# <posted>" a line, where what is "kills" or what a note is about.
+# The process that sends, its number, counted up, and what it was given: "<pod's number> <what> <start of
+# id> <kills> <told> <posted>" a line, where what is "kills" or what a note is about.
 SENDER=
 DELIVERY=0
 JOBS=
@@ -66,11 +66,23 @@ send_events() {
       JOB_COUNT=$((JOB_COUNT + 1))
     fi
   done
-  if [ -n "$JOBS" ]; then
-    DELIVERY=$((DELIVERY + 1))
-    deliver &
-    SENDER=$!
-  fi
+  start_sender
+}
+
+# The current pod leaves: nobody could tell of its kills later.
+tell_last_kills() {
+  if [ "$EVENTS" != yes ] || [ -n "$SENDER" ] || ! take "$NUMBER *" "$KILLS"; then return 0; fi
+  read_uptime
+  JOBS=
+  add_kills_job "$NUMBER" "${TAKEN##* }"
+  start_sender
+}
+
+start_sender() {
+  if [ -z "$JOBS" ]; then return 0; fi
+  DELIVERY=$((DELIVERY + 1))
+  deliver &
+  SENDER=$!
 }
 
 # Whether a container has the mode that it is to have; of one that ended there is nothing to tell.

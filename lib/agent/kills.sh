@@ -221,7 +221,8 @@ remember_kills() {
   KNOWN=$OOM_KILLS KNOWN_GROUP=$GROUP_KILLS COUNTS=,
   if [ "$KNOWN" = 0 ] || [ -e "$file" ]; then
     drop_kills
-    { : >"$file"; } 2>/dev/null || :
+    # Not ":", which ends the shell if there is no room.
+    { printf '' >"$file"; } 2>/dev/null || :
     return 0
   fi
   for link in 0/"$NUMBER"-* 1/"$NUMBER"-*; do

@@ -49,7 +49,7 @@ in_burst() {
 end_burst() {
   QUIET=0
   BURST=
-  if several_watchers; then rewatch; fi
+  if [ -n "$STARTING" ] || several_watchers; then rewatch; fi
 }
 
 # Nothing came for a while.

@@ -85,7 +85,8 @@ replace_pod() { # new record or nothing
 
 write_record() { # record of the current pod or nothing
   if [ -z "$1" ]; then
-    : >"record/$NUMBER"
+    # Not ":", which ends the shell if there is no room.
+    { printf '' >"record/$NUMBER"; } 2>&6
   else
     { printf '%s\n' "$1" >"record/$NUMBER"; } 2>&6
   fi || :
@@ -126,6 +127,7 @@ opt_in() { # uid, mode, namespace, name, overrides
 # Containers go back to the node value, and are none of our business from then on.
 opt_out() { # uid
   find_pod "$1" || return 0
+  tell_last_kills
   replace_pod ''
   # A pod that is gone can wait for prune().
   if find_pod_directory "$CGROUP_UID" "$UNDERSCORED_UID"; then

@@ -219,7 +219,7 @@ watch_is_up() {
   fi
   STARTING=
   log debug 'inotifyd is up' scope "$SCOPE" number "$GENERATION"
-  if [ "$SCOPE" = all ] && ! in_burst; then rewatch_kills; fi
+  if [ "$SCOPE" = all ]; then rewatch_kills; fi
   if [ -n "$AGAIN" ]; then start_watcher "$AGAIN"; fi
   become_ready watching
 }

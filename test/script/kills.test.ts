@@ -203,6 +203,26 @@ describe.each(Object.entries(SHELLS))('killed processes under %s', (_, shell) =>
     await eventually('one Event of all', () => pod.events[0]?.count === 16, agent, 15);
   });
 
+  test('of a pod that leaves while containers start are told before it does', async () => {
+    start();
+    const [pod, [worker = '']] = await protect();
+    const other = new Pod().optIn();
+    for (let n = 0; n < 8; n += 1) {
+      const cgroup = other.run(`starting-${n}`);
+      await eventually('0', () => node.read(cgroup) === '0', agent);
+      if (n === 0) {
+        node.kill(worker, 2);
+      }
+      if (n === 6) {
+        api.deletePod(pod.metadata.uid);
+        node.vanish(pod.directory);
+      }
+      await aWhile(500);
+    }
+    await eventually('its Event', () => pod.events[0]?.count === 2, agent);
+    expect(pod.events).toHaveLength(1);
+  });
+
   test('of several containers of a pod are told in turns, of each exactly', async () => {
     start();
     const names = ['a', 'b', 'c'];

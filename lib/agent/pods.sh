@@ -84,12 +84,7 @@ replace_pod() { # new record or nothing
 }
 
 write_record() { # record of the current pod or nothing
-  if [ -z "$1" ]; then
-    # Not ":", which ends the shell if there is no room.
-    { printf '' >"record/$NUMBER"; } 2>&6
-  else
-    { printf '%s\n' "$1" >"record/$NUMBER"; } 2>&6
-  fi || :
+  { printf '%s' "${1:+$1$NL}" >"record/$NUMBER"; } 2>&6 || :
 }
 
 needs_names() {

@@ -313,7 +313,9 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
     const directory = node.createPod(single.uid);
     const scopes = [1, 2].map(() => node.createContainer(directory, containerId(), '1'));
     const levels = scopes.map((scope) => dirname(node.file(`${scope}/container`)));
-    levels.forEach((level) => { mkdirSync(level); });
+    levels.forEach((level) => {
+      mkdirSync(level);
+    });
     api.setPod(single);
     await agent.ready();
     await eventually('0', () => scopes.every((scope) => node.read(scope) === '0'), agent);

@@ -19,7 +19,7 @@ MORE_JOBS=
 LIMITS=
 # What is told once: "<pod's number> <condition or applied> <name of a container, start of its id, or ->".
 NOTES=
-# What was told, or is going to be.
+# The conditions among them that were told, or are going to be.
 NOTED=$NL
 # The last answer that was not good.
 EVENT_PROBLEM=
@@ -35,9 +35,12 @@ note() { # number of the pod or "-", condition, name of a container or "-"
   NOTES="$NOTES$1 $2 $3$NL"
 }
 
-# A container has its mode: an Event of that is more than most want to see.
+# A container has its mode: an Event of that is more than most want to see. It is begun once only, so
+# what was told need not be remembered, of a crash loop's containers least of all.
 note_applied() { # key
-  if [ "$EVENTS_APPLIED" = yes ] && ! is_inner "$1"; then note "${1%%-*}" applied "${1#*-}"; fi
+  if [ "$EVENTS" != yes ] || [ "$EVENTS_APPLIED" != yes ] || is_inner "$1"; then return 0; fi
+  drop_note "${1%%-*} applied ${1#*-}"
+  NOTES="$NOTES${1%%-*} applied ${1#*-}$NL"
 }
 
 send_events() {

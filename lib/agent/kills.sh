@@ -145,8 +145,10 @@ may_be_ending() { # link
   return 1
 }
 
-# Containers that ended since are remembered until their kills are told.
+# Containers that ended since are remembered until their kills are told: the last twenty of a pod, for
+# Events may be refused for weeks.
 keep_untold() {
+  remembered=0
   IFS=,
   for count in $COUNTS; do
     IFS=$NL
@@ -154,7 +156,10 @@ keep_untold() {
       *",${count%%:*}:"*) ;;
       *)
         find_count "${count%%:*}"
-        if [ -n "$count" ] && [ "$KILLED" != "$TOLD" ]; then counts=$counts$count,; fi
+        if [ -n "$count" ] && [ "$KILLED" != "$TOLD" ] && [ "$remembered" -lt 20 ]; then
+          counts=$counts$count,
+          remembered=$((remembered + 1))
+        fi
         ;;
     esac
   done

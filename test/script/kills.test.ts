@@ -309,6 +309,26 @@ describe.each(Object.entries(SHELLS))('killed processes under %s', (_, shell) =>
     await eventually('one', () => pod.events[0]?.count === 1, agent, 40);
   });
 
+  test('of many containers that ended are not kept for ever while Events are refused', async () => {
+    start();
+    const [pod, [worker = '']] = await protect();
+    const jobs = Array.from({ length: 25 }, (_, i) => pod.run(`job-${i}`));
+    await eventually('all at 0', () => jobs.every((job) => node.read(job) === '0'), agent, 20);
+    await killWatch(pod);
+    api.eventStatus = 403;
+    for (const job of jobs) node.kill(job);
+    await eventually('a line each', () => killLines().length === 25, agent, 30);
+    for (const job of jobs) node.vanish(job);
+    await aWhile(1500);
+    node.kill(worker);
+    await eventually('one more', () => killLines().length === 26, agent, 20);
+    const [file = ''] = readdirSync(join(node.run, 'kills'));
+    const known = () => readFileSync(join(node.run, 'kills', file), 'utf8');
+    expect(known()).toMatch(/^26 0 ,([0-9a-f]+:1:0:0,){21}\n/);
+    api.eventStatus = undefined;
+    await eventually('an Event', () => pod.events.length > 0, agent, 60);
+  });
+
   test('get an Event anew when the old one has expired', async () => {
     start();
     const [pod, [worker = '']] = await protect();

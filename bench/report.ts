@@ -31,6 +31,9 @@ const NAMES: Record<Tool, string> = {
 // Okabe and Ito's colours, which the colour-blind can tell apart.
 const COLOURS = ['#d55e00', '#000000', '#0072b2', '#56b4e9', '#009e73'];
 
+/** What is written if it had not happened when the watch ended. */
+const NOT_SEEN = 'not seen';
+
 /** The results of the last run of each benchmark. */
 export function readResults(): Results {
   return read('results.json') as Results;
@@ -200,7 +203,8 @@ function at(values: number[], share: number): number {
 
 /** How many times as long one takes as the other. */
 function times(one: Timed, other: Timed, share: number): string {
-  return (quantile(one.latencies, share) / quantile(other.latencies, share)).toFixed(1);
+  const factor = quantile(one.latencies, share) / quantile(other.latencies, share);
+  return factor === Infinity ? NOT_SEEN : factor.toFixed(1);
 }
 
 interface Timed {
@@ -241,7 +245,7 @@ function aligned(rows: string[][]): string {
 function time(latencies: Latencies, share: number): string {
   const microseconds = quantile(latencies, share);
   if (microseconds === Infinity) {
-    return 'not seen';
+    return NOT_SEEN;
   }
   const milliseconds = microseconds / 1000;
   return milliseconds < 10 ? `${milliseconds.toFixed(1)} ms` : `${milliseconds.toFixed(0)} ms`;

@@ -5,7 +5,8 @@
 #   poll.sh KUBEPODS VALUE SECONDS
 set -eu
 
-never=/run/never-$$
+# All loops may have the same process number, each in its own namespace.
+never=/run/never-$3
 mkfifo "$never"
 exec 5<>"$never"
 rm "$never"

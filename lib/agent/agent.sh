@@ -157,7 +157,13 @@ tick() {
   TICKED_GENERATION=$GENERATION
   retry_inotify
   # All of this can wait; its processes would take of the CPU limit what a start needs.
-  if in_burst; then check_kill_watch; else clean_up; fi
+  if in_burst; then
+    check_kill_watch
+  else
+    # Once now; what begins next is another burst.
+    BURST=
+    clean_up
+  fi
   write_metrics
 }
 
@@ -220,7 +226,7 @@ choose_pause() { # how many pods the tick has still to look at
   if [ -z "$TIMED_READ" ]; then return 0; fi
   if [ -n "$AWAITED" ]; then
     PAUSE=0.02 HUNDREDTHS=2
-  elif [ "$1" -gt 0 ] || [ -n "$BARE_PODS" ]; then
+  elif [ "$1" -gt 0 ] || [ -n "$BARE_PODS$UNPRUNED" ]; then
     PAUSE=0.05 HUNDREDTHS=5
   elif [ -n "$BURST" ]; then
     PAUSE=1 HUNDREDTHS=100
@@ -363,6 +369,8 @@ run() {
       if [ $# -gt 0 ]; then
         resync_pod "$1"
         shift
+      elif [ -n "$UNPRUNED" ]; then
+        prune_some
       fi
     fi
   done

@@ -8,6 +8,8 @@ REFUSALS=' '
 UNLINKED=' '
 # How many cgroups and pods are gone since prune().
 GONE=0
+# Links that it has still to look at.
+UNPRUNED=
 
 # Every runtime but CRI-O starts a pod with its sandbox (pause), to which the kubelet gives no mode, and
 # so do we. It is known by being alone, and, should that be wrong, by having got a mode nonetheless.
@@ -203,7 +205,7 @@ removed() { # path
       ;;
     *) rewatch ;;
   esac
-  if [ "$GONE" -ge 100 ]; then prune; fi
+  if [ "$GONE" -ge 100 ] && [ -z "$UNPRUNED" ]; then prune; fi
 }
 
 # A pod that runs on, or a static pod that is changed, gets its cgroup back.
@@ -216,20 +218,12 @@ pod_removed() { # directory
   fi
 }
 
-# Forgets the cgroups and pods that are gone, once their kills are accounted for.
+# Forgets the cgroups and pods that are gone: a few links at each pause, for there may be hundreds of
+# them, and containers that start meanwhile.
 prune() {
   GONE=0
-  set --
-  for gone in 0/* 1/* pod/*; do
-    if [ -L "$gone" ] && ! [ -e "$gone" ]; then
-      case $gone in [01]/*) check_kills "${gone#?/}" ;; esac
-      set -- "$@" "$gone"
-    fi
-  done
-  for record in record/*; do
-    if [ -e "$record" ] && ! [ -s "$record" ]; then set -- "$@" "$record"; fi
-  done
-  if [ $# -gt 0 ]; then rm -f "$@" || :; fi
+  set -- 0/* 1/* pod/* record/*
+  UNPRUNED=$*$NL
   if [ "$REFUSALS" != ' ' ]; then
     refusals=' '
     IFS=' '
@@ -239,6 +233,29 @@ prune() {
     IFS=$NL
     REFUSALS=$refusals
   fi
+  # Without a timed read there are no pauses.
+  while [ -z "$TIMED_READ" ] && [ -n "$UNPRUNED" ]; do prune_some; done
+}
+
+# A container's link goes once its kills are accounted for.
+prune_some() {
+  set --
+  looked_at=0
+  while [ -n "$UNPRUNED" ] && [ "$looked_at" -lt 30 ]; do
+    gone=${UNPRUNED%%"$NL"*}
+    UNPRUNED=${UNPRUNED#*"$NL"}
+    looked_at=$((looked_at + 1))
+    case $gone in
+      record/*) if [ -e "$gone" ] && ! [ -s "$gone" ]; then set -- "$@" "$gone"; fi ;;
+      *)
+        if [ -L "$gone" ] && ! [ -e "$gone" ]; then
+          case $gone in [01]/*) check_kills "${gone#?/}" ;; esac
+          set -- "$@" "$gone"
+        fi
+        ;;
+    esac
+  done
+  if [ $# -gt 0 ]; then rm -f "$@" || :; fi
 }
 
 # Looks at everything: what every event would have told, had none been lost.

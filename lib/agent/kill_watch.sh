@@ -133,9 +133,15 @@ looked_for_kills() { # number of the look
     look_later "$KILL_SECONDS"
   elif [ -z "$KILL_READER" ]; then
     start_kill_watch
-  elif [ -n "$KILLS_UNWATCHED" ] && ! in_burst; then
+  elif [ -n "$KILLS_UNWATCHED" ] && { ! in_burst || is_old_kill_watch; }; then
     if stop_kill_watch; then start_kill_watch; else look_later "$KILL_SECONDS"; fi
   fi
+}
+
+# Containers may start all the time: once in five minutes their pods are watched all the same.
+is_old_kill_watch() {
+  read_uptime
+  [ $((UPTIME - KILL_WATCH_SINCE)) -ge 300 ]
 }
 
 tell_kills() {

@@ -324,6 +324,8 @@ describe.each(Object.entries(SHELLS))('killed processes under %s', (_, shell) =>
     await eventually('one more', () => killLines().length === 26, agent, 20);
     const [file = ''] = readdirSync(join(node.run, 'kills'));
     const known = () => readFileSync(join(node.run, 'kills', file), 'utf8');
+    // Written after the line of the log.
+    await eventually('26 known', () => known().startsWith('26 '), agent, 20);
     expect(known()).toMatch(/^26 0 ,([0-9a-f]+:1:0:0,){21}\n/);
     api.eventStatus = undefined;
     await eventually('an Event', () => pod.events.length > 0, agent, 60);

@@ -135,7 +135,10 @@ function environment({ environment: run, sizes }: Results): string {
     `Linux ${run.kernel} with two CPUs, emulated in software by ${run.qemu} on ${run.hostCpus} CPUs;`,
     `${run.busybox}; ${starts} container starts, one every ${run.secondsBetweenStarts} s (sandboxes included);`,
     `drift ${run.driftsPerSecond} times a second. Load of the host before: ${load(run.hostLoadBefore)},`,
-    `after: ${load(run.hostLoadAfter)}. Agent: \`${run.script.slice(0, 12)}\` (SHA-256 of \`lib/agent\`).`,
+    `after: ${load(run.hostLoadAfter)}. Before the starts at each size and before those with the CPU of a node`,
+    `the guest was ${load(run.slowness)} times as slow as where the steps of a start were measured:`,
+    `the steps, the pauses between starts and the limit were as many times as long.`,
+    `Agent: \`${run.script.slice(0, 12)}\` (SHA-256 of \`lib/agent\`).`,
   ].join('\n');
 }
 

@@ -6,6 +6,10 @@
 // request of 100m) and the same limit (250m). While the agent and the C program repair drift, in small
 // blocks in turns so that noise meets both, the loops are frozen, and the other way round. Starts of containers and
 // idle time are the same moments for all of them.
+//
+// The host may be slower than usual, and so is the guest then. What has a fixed pace, the limit and the
+// runtime's steps, is slowed down as much (see Vm.slowness), or the agent had less CPU for each start
+// than any node gives it.
 
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
@@ -15,6 +19,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { FakeApiServer } from '../test/support/api-server';
+import { drivers } from '../test/kernel/node';
 import { DRIFT, Vm } from '../test/kernel/vm';
 import { writeResults } from './report';
 import { Latencies, Results, SizeResults, Tool, ToolResults, TOOLS } from './schema';
@@ -25,8 +30,9 @@ const SIZES = (process.env.BENCH_SIZES ?? '1,30,110').split(',').map(Number);
 const CONTAINERS = 3;
 /** Container starts for each tool, all sizes together. */
 const STARTS = number('BENCH_STARTS', 1000);
-/** Seconds from one start to the next, that of the sandbox included. */
+/** Seconds from one start to the next, that of the sandbox included, and the runtime's steps in ms. */
 const PAUSE = number('BENCH_PAUSE', 1);
+const STEPS = drivers.systemd.times;
 const DRIFTS = number('BENCH_DRIFTS', 500);
 const DRIFTS_PER_SECOND = 5;
 const BLOCKS = 10;
@@ -56,6 +62,8 @@ interface Usage {
 
 class Bench {
   private pods: string[] = [];
+  /** How slow the guest was before the starts at each size, and before those with the CPU of a node. */
+  public readonly slowness: number[] = [];
 
   public constructor(
     private readonly vm: Vm,
@@ -77,7 +85,6 @@ class Bench {
         cd ${scope.slice(0, scope.lastIndexOf('/'))}
         echo '+cpu +memory' >cgroup.subtree_control
         echo 4 >cpu.weight
-        echo ${QUOTA} 100000 >cpu.max
         runc-standin -t 0,0,0,0 ${scope} ${this.command(tool)} >/run/${tool}.log 2>&1 &`);
     }
     const ready = `nsenter -t $(head -n 1 ${this.own('agent')}/cgroup.procs) -m -p -r sh /agent/agent.sh ready`;
@@ -88,12 +95,13 @@ class Bench {
 
   public async measure(size: number, starts: number): Promise<SizeResults> {
     say(`${size} pods`);
+    await this.limit(QUOTA);
     await this.grow(size);
     const idle = await this.idle();
     say('drift');
     const drift = await this.drift(size);
     say('starts');
-    const started = await this.starts(starts);
+    const started = await this.starts(starts, QUOTA);
     return {
       pods: size,
       containers: size * CONTAINERS,
@@ -205,15 +213,32 @@ class Bench {
   /** Starts with as much CPU as the limit is on a node. */
   public async startsOfNode(): Promise<Results['startsOfNode']> {
     say('starts, with the CPU of a node');
-    for (const tool of TOOLS) {
-      // The tool's pod has the limit.
-      const pod = this.own(tool).replace(/\/[^/]*$/, '');
-      await this.vm.sh(`echo ${QUOTA_OF_NODE} 100000 >${pod}/cpu.max`);
-    }
-    return this.starts(STARTS_OF_NODE);
+    return this.starts(STARTS_OF_NODE, QUOTA_OF_NODE);
   }
 
-  private async starts(count: number): Promise<Record<Tool, ToolResults['starts']>> {
+  /** Measures how slow the guest is when no tool does anything, and limits the pods of the tools. */
+  private async limit(quota: number): Promise<number> {
+    await this.freeze(TOOLS);
+    const measured: number[] = [];
+    for (let i = 0; i < 9; i++) {
+      await this.vm.measure();
+      measured.push(this.vm.slowness);
+    }
+    await this.thaw(TOOLS);
+    const slowness = measured.sort((a, b) => a - b)[4] ?? 1;
+    for (const tool of TOOLS) {
+      const pod = this.own(tool).replace(/\/[^/]*$/, '');
+      await this.vm.sh(`echo ${Math.round(quota * slowness)} 100000 >${pod}/cpu.max`);
+    }
+    say(`${slowness.toFixed(2)} times as slow as usual`);
+    return slowness;
+  }
+
+  private async starts(count: number, quota: number): Promise<Record<Tool, ToolResults['starts']>> {
+    const slowness = await this.limit(quota);
+    this.slowness.push(slowness);
+    const pause = PAUSE * slowness;
+    const steps = STEPS.map((step) => Math.round(step * slowness)).join(',');
     const before = await this.usages();
     await this.vm.sh(TOOLS.map((tool) => `rm -rf /run/starts/${tool}/*`).join('\n'));
     const leaving: string[] = [];
@@ -224,11 +249,11 @@ class Bench {
       this.setPod(uid, name);
       leaving.push(uid);
       await this.vm.sh(
-        `/churn.sh start ${PAUSE} ${name} ${uid} ${ids(CONTAINERS + 1).join(' ')} -- ${TOOLS.join(' ')} >>/run/churn.log 2>&1 &`,
+        `/churn.sh start ${pause.toFixed(3)} ${steps} ${name} ${uid} ${ids(CONTAINERS + 1).join(' ')} -- ${TOOLS.join(' ')} >>/run/churn.log 2>&1 &`,
       );
-      await sleep(PAUSE * (CONTAINERS + 1) * 1000);
+      await sleep(pause * (CONTAINERS + 1) * 1000);
       // The kubelet removes a pod from the API once its containers have ended.
-      while (leaving.length > Math.ceil(12 / (PAUSE * (CONTAINERS + 1))) + 1) {
+      while (leaving.length > Math.ceil(12 / (pause * (CONTAINERS + 1))) + 1) {
         this.api.deletePod(leaving.shift() ?? '');
       }
     }
@@ -415,6 +440,7 @@ async function main(): Promise<void> {
         hostLoadAfter: loadavg(),
         secondsBetweenStarts: PAUSE,
         driftsPerSecond: DRIFTS_PER_SECOND,
+        slowness: bench.slowness,
       },
       sizes,
       startsOfNode,

@@ -51,6 +51,11 @@ export interface Results {
     readonly hostLoadAfter: number[];
     readonly secondsBetweenStarts: number;
     readonly driftsPerSecond: number;
+    /**
+     * How many times as long as where a start was measured a command took, before the starts at each size
+     * and before those with the CPU of a node: pauses, steps of a start and limit were as many times as long.
+     */
+    readonly slowness: number[];
   };
   readonly sizes: SizeResults[];
   /** At the largest size, with ten times as much CPU. */

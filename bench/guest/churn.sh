@@ -4,13 +4,11 @@
 #
 #   churn.sh roots TOOL...
 #   churn.sh still UID ID ID ID -- TOOL...             a pod with three containers without processes
-#   churn.sh start PAUSE NAME UID ID ID ID ID -- TOOL...
+#   churn.sh start PAUSE STEPS NAME UID ID ID ID ID -- TOOL...
 #            the whole life of a pod: a sandbox and, PAUSE seconds after each other, three containers
-#            that print their mode from their first instruction on to /run/starts/TOOL
+#            that print their mode from their first instruction on to /run/starts/TOOL; STEPS are the
+#            times of runc-standin -t
 set -eu
-
-# The steps of a container's start as measured on Kubernetes 1.36, and the link to its log (milliseconds).
-times=26,348,368,680
 
 pod_directory() { # tool, uid
   slices=kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod
@@ -55,8 +53,8 @@ still() {
 }
 
 start() {
-  pause=$1 name=$2 uid=$3 sandbox=$4 ids="$5 $6 $7"
-  shift 8
+  pause=$1 times=$2 name=$3 uid=$4 sandbox=$5 ids="$6 $7 $8"
+  shift 9
   make_pod "$uid" "$@"
   for tool; do
     pod_directory "$tool" "$uid"

@@ -2,7 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { Vm } from './vm';
 
 /** Where the kubelet's cgroup driver puts a pod of each QoS class, and a container in it. */
-const drivers = {
+export const drivers = {
   systemd: {
     root: 'kubepods.slice',
     classes: {

@@ -69,7 +69,7 @@ NL='
 TAB='	'
 HERE=$(cd "$(dirname "$0")" && pwd)
 TICKER=
-# The time of the last tick, and the newest inotifyd at that time.
+# When the last tick was done, in hundredths of a second, and the newest inotifyd at that time.
 TICKED=0
 TICKED_GENERATION=
 TIMED_READ=
@@ -347,8 +347,8 @@ run() {
       trouble) api_trouble "$path" ;;
       tick)
         heartbeat
-        # Nobody had the time to answer the last one if this one was sent before.
-        if [ "$path" -ge "$TICKED" ]; then
+        # Nobody had the time to answer the last one if that came late, up to after this one was sent.
+        if [ "$path" -ge $((TICKED + RESYNC_SECONDS * 50)) ]; then
           tick
           if [ -z "$TIMED_READ" ]; then
             resync

@@ -301,7 +301,7 @@ END
         const [empty] = await cluster.node.createEmpty([restarted], 1);
         note('no watch left, new container', await heal([empty as Container], '0', 10));
         await logs('no inotify', before[0], 10);
-        expect((await inotifyds()).join(' ')).toBe(old);
+        await eventually(10, async () => (await inotifyds()).join(' ') === old);
         note('no watch left, drift, old inotifyd', await drifts(three, 10));
         await guest(`kill -KILL ${old}`);
         note('no watch left, drift, no inotifyd', await drifts(three, 10));
@@ -326,7 +326,9 @@ END
         note('no instance left, new container', await heal([empty as Container], '0', 10));
         await logs('no inotify', before[0], 10);
         await sleep((RESYNC_SECONDS * 2 + 5) * 1000);
-        expect((await inotifyds()).join(' ')).toBe(old);
+        // The one that every tick tries to start is there for a moment.
+        await eventually(10, async () => (await inotifyds()).join(' ') === old);
+        expect(await logged('inotifyd hangs')).toBe(0);
         note('no instance left, drift', await drifts(three, 10));
         expect(await logged('inotify is back')).toBe(before[1]);
       } finally {
@@ -341,6 +343,7 @@ END
     async () => {
       const before = await logged('kill mode not written');
       const usage = `sed -n 's/^usage_usec //p' ${cluster.agent.cgroup}/cpu.stat`;
+      await calm();
       try {
         await makeReadOnly();
         for (let n = 0; n < 5; n++) {
@@ -352,7 +355,9 @@ END
         await sleep(RESYNC_SECONDS * 1000);
         const spent = (Number(await guest(usage)) - start) / 1000;
         note(`read-only, CPU in ${RESYNC_SECONDS} s`, spent);
-        expect(spent).toBeLessThan(RESYNC_SECONDS * 100 * cluster.vm.slowness);
+        // A loop that spins uses all that its limit allows, 250 ms a second. A tick, and what curl takes for
+        // an attempt, are 700 ms of CPU here.
+        expect(spent).toBeLessThan(RESYNC_SECONDS * 170 * cluster.vm.slowness);
         expect(await logged('kill mode not written')).toBe(before + 4);
       } finally {
         await inMounts('mount -o remount,bind,rw /agent-root/host/cgroup');

@@ -348,6 +348,30 @@ describe.each(Object.entries(SHELLS))('%s', (name, shell) => {
     expect(await scene.watcher(began)).not.toBe(watcher);
   });
 
+  test('a tick that is heard of late, shortly before the next, is not held against inotifyd', async () => {
+    const seconds = 4;
+    start({ RESYNC_SECONDS: String(seconds) });
+    const { cgroup } = await scene.protect();
+    await agent.ready();
+    const watcher = await scene.watcher([cgroup]);
+    const beat = () => Number(readFileSync(`${node.run}/alive`, 'utf8'));
+    const before = beat();
+    await eventually('a tick', () => beat() > before, agent);
+    const ticked = Date.now();
+    const at = (periods: number) => aWhile(ticked + periods * seconds * 1000 - Date.now());
+    process.kill(agent.pid, 'SIGSTOP');
+    await at(1.7);
+    process.kill(watcher, 'SIGSTOP');
+    process.kill(agent.pid, 'SIGCONT');
+    await eventually('the late tick', () => beat() > before + seconds, agent);
+    expect(Date.now()).toBeLessThan(ticked + 1.9 * seconds * 1000);
+    await at(2.3);
+    process.kill(watcher, 'SIGCONT');
+    await at(3.3);
+    expect(agent.logged('inotifyd hangs')).toEqual([]);
+    expect(await scene.watcher([cgroup])).toBe(watcher);
+  });
+
   test('an inotifyd that fails to start, and then one that takes its time', async () => {
     const plan = `${node.directory}/plan`;
     const late = `read -r plan <'${plan}'

@@ -138,7 +138,7 @@ function environment({ environment: run, sizes }: Results): string {
     `after: ${load(run.hostLoadAfter)}. Before the starts at each size and before those with the CPU of a node`,
     `the guest was ${load(run.slowness)} times as slow as where the steps of a start were measured:`,
     `the steps, the pauses between starts and the limit were as many times as long.`,
-    `Agent: \`${run.script.slice(0, 12)}\` (SHA-256 of \`lib/agent\`).`,
+    `Agent: \`${run.script.slice(0, 12)}\` (the annotation \`script-sha256\` of its pods).`,
   ].join('\n');
 }
 

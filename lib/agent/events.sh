@@ -146,7 +146,7 @@ find_object() { # number of the pod, or "-" for the node
   if [ "$1" = - ]; then
     OBJECT=Node NAMESPACE=default NAME=$EVENT_HOST CGROUP_UID=$EVENT_HOST
   else
-    find_pod_of "$1"
+    find_pod_beside "$1"
   fi
 }
 

@@ -37,14 +37,17 @@ find_pod() { # uid
 }
 
 # The line of a pod. A file has it as well, since to read that costs the same for any number of pods; it
-# is empty if there was no room for it.
+# is empty, or has no whole line, if there was no room for it.
 find_record() { # number, and whatever follows it
   number=${1%%[!0-9]*}
   RECORD=
-  { IFS= read -r RECORD <"record/$number"; } 2>&6 || :
-  if [ -n "$RECORD" ]; then return 0; fi
+  { IFS= read -r RECORD <"record/$number"; } 2>&6 || RECORD=
+  [ -n "$RECORD" ] || find_listed "$number"
+}
+
+find_listed() { # number
   for RECORD in $PODS; do
-    case $RECORD in "$number "*) return 0 ;; esac
+    case $RECORD in "$1 "*) return 0 ;; esac
   done
   return 1
 }
@@ -52,6 +55,11 @@ find_record() { # number, and whatever follows it
 # Makes the pod that a link or a directory belongs to the current one.
 find_pod_of() { # number, and whatever follows it
   find_record "$1" && read_fields "$RECORD"
+}
+
+# The same for what runs beside the loop. That may be writing the file, but each has a list of its own.
+find_pod_beside() { # number
+  find_listed "$1" && read_fields "$RECORD"
 }
 
 # The names behind a link, for the log; looked up after the deed. The current pod stays what it is.

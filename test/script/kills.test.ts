@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import {
@@ -221,6 +221,26 @@ describe.each(Object.entries(SHELLS))('killed processes under %s', (_, shell) =>
     }
     await eventually('its Event', () => pod.events[0]?.count === 2, agent);
     expect(pod.events).toHaveLength(1);
+  });
+
+  // The loop writes the line of a pod anew when it leaves, say, while whoever tells of its kills is at work.
+  test.each([
+    ['cut off', (line: string) => line.split(' ').slice(0, 2).join(' ')],
+    ['of two moments', (line: string) => line.replace(' default ', ' defa ')],
+  ])('are told of the right pod while the file with its line is %s', async (_name, spoil) => {
+    start();
+    const [pod, [worker = '']] = await protect();
+    const record = join(node.run, 'farm.1', 'record', '1');
+    const line = readFileSync(record, 'utf8');
+    expect(line).toMatch(
+      new RegExp(`^1 ${pod.metadata.uid} .* default ${pod.metadata.name} .*\\n$`),
+    );
+    writeFileSync(record, spoil(line));
+    node.kill(worker);
+    await eventually('an Event', () => api.events.size > 0, agent);
+    expect(pod.events).toMatchObject([
+      { count: 1, involvedObject: { namespace: 'default', uid: pod.metadata.uid } },
+    ]);
   });
 
   test('of several containers of a pod are told in turns, of each exactly', async () => {

@@ -756,11 +756,13 @@ describe.each(Object.entries(SHELLS))('the agent under %s', (_, shell) => {
         }
         // The one that the test is about first, then the newest: the others are those of the test
         // above. Which are there beside it, and in what order, is not the same twice.
-        const isSubject = (pid: number) => Number(commandLine(pid).includes(subject));
-        const victim = agent.processes
+        const victims = agent.processes
           .filter((pid) => pid !== agent.pid && before.includes(pid) === (when === 'at rest'))
-          .reverse()
-          .sort((a, b) => isSubject(b) - isSubject(a))[n];
+          .reverse();
+        const due = tried.some((name) => name.includes(subject))
+          ? undefined
+          : victims.find((pid) => commandLine(pid).includes(subject));
+        const victim = due ?? victims[n];
         if (victim === undefined) break;
         const name = commandLine(victim) || `process ${victim}`;
         tried.push(name);

@@ -11,9 +11,11 @@ import {
   eventually,
   FakeNode,
   newPod,
+  parent,
   podUid,
   requireTools,
   SHELLS,
+  signal,
   SYSTEMD,
 } from '../support/agent';
 import { EventObject, FakeApiServer, PodMetadata } from '../support/api-server';
@@ -566,6 +568,28 @@ describe.each(Object.entries(SHELLS))('killed processes under %s', (_, shell) =>
     await aWhile(5000);
     expect(switches()).toEqual(before);
     expect(node.read(worker)).toBe('0');
+  });
+
+  // A real server sends a bookmark about once a minute: whatever else has ended is found out then.
+  test('are told after a bookmark when only the loop and the watch of the API are left', async () => {
+    start();
+    const [pod, [worker = '']] = await protect();
+    // Once the burst is over, too, nobody is waited for but those that are killed.
+    await eventually('rest', () => agent.running('inotifyd').length === 2, agent, 20);
+    const lineage = (pid: number): number[] =>
+      pid === agent.pid ? [pid] : [pid, ...lineage(parent(pid))];
+    const kept = ['curl', 'awk'].flatMap((word) => agent.running(word)).flatMap(lineage);
+    expect(kept.length).toBeGreaterThanOrEqual(4);
+    // All at once: nobody has the time to tell that another one ended.
+    const killed = agent.processes.filter((pid) => !kept.includes(pid));
+    for (const name of ['SIGSTOP', 'SIGKILL'] as const) {
+      killed.forEach((pid) => signal(pid, name));
+    }
+    node.kill(worker);
+    node.write(worker, '1');
+    api.bookmark();
+    await eventually('repair', () => node.read(worker) === '0', agent);
+    await eventually('an Event', () => pod.events[0]?.count === 1, agent, 20);
   });
 
   test('leave no process behind when the agent ends', async () => {

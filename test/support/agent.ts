@@ -457,6 +457,12 @@ export function signal(pid: number, name: NodeJS.Signals): boolean {
   }
 }
 
+/** The process that started another one. */
+export function parent(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  return Number(stat.slice(stat.lastIndexOf(')')).split(' ')[2]);
+}
+
 /** The command line of a process, or nothing if it has ended by now. */
 export function commandLine(pid: number): string {
   try {

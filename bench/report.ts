@@ -10,8 +10,8 @@ import {
   Latencies,
   quantile,
   Results,
-  SizeResults,
   SynthResults,
+  Timed,
   Tool,
   ToolResults,
   TOOLS,
@@ -71,29 +71,16 @@ export async function report(): Promise<Record<string, string>> {
   };
 }
 
+/** What was measured for each tool, and with how many pods. */
+type Size<T> = [pods: string, tools: Record<Tool, T>];
+
 /** Puts the tables between their marks. */
 function withTables(page: string, results: Results, synthResults: SynthResults): string {
+  const sizes = results.sizes.map(({ pods, tools }): Size<ToolResults> => [String(pods), tools]);
+  const ofNode: Size<Timed> = [`${sizes.at(-1)?.[0] ?? ''}, CPU of a node`, results.withCpuOfNode];
   const tables: Record<string, string> = {
     environment: environment(results),
-    latency: table(
-      [
-        'pods × 3',
-        'tool',
-        'drift p50',
-        'p99',
-        'max',
-        'start p50',
-        'p99',
-        'max',
-        'first instruction right',
-      ],
-      results,
-      ({ drift, starts }) => [
-        ...[0.5, 0.99, 1].map((share) => time(drift.latencies, share)),
-        ...[0.5, 0.99, 1].map((share) => time(starts.latencies, share)),
-        `${starts.rightAtFirstInstruction} of ${starts.count}`,
-      ],
-    ),
+    latency: latencies(sizes),
     cost: table(
       [
         'pods × 3',
@@ -107,7 +94,7 @@ function withTables(page: string, results: Results, synthResults: SynthResults):
         'peak',
         'PSS of all processes',
       ],
-      results,
+      sizes,
       ({ drift, starts, idle }) => [
         drift.cpuSecondsPerThousand.toFixed(2),
         starts.cpuSecondsPerThousand.toFixed(1),
@@ -119,8 +106,8 @@ function withTables(page: string, results: Results, synthResults: SynthResults):
         mebibytes(idle.pssBytes),
       ],
     ),
-    node: startsOfNode(results),
-    ratios: ratios(results),
+    node: latencies([ofNode]),
+    ratios: ratios([...sizes, ofNode]),
     synth: synth(synthResults),
   };
   return page.replace(
@@ -135,45 +122,35 @@ function environment({ environment: run, sizes }: Results): string {
     `Linux ${run.kernel} with two CPUs, emulated in software by ${run.qemu} on ${run.hostCpus} CPUs;`,
     `${run.busybox}; ${starts} container starts, one every ${run.secondsBetweenStarts} s (sandboxes included);`,
     `drift ${run.driftsPerSecond} times a second. Load of the host before: ${load(run.hostLoadBefore)},`,
-    `after: ${load(run.hostLoadAfter)}. Before the starts at each size and before those with the CPU of a node`,
+    `after: ${load(run.hostLoadAfter)}. Before the starts at each size and before what has the CPU of a node`,
     `the guest was ${load(run.slowness)} times as slow as where the steps of a start were measured:`,
     `the steps, the pauses between starts and the limit were as many times as long.`,
     `Agent: \`${run.script.slice(0, 12)}\` (the annotation \`script-sha256\` of its pods).`,
   ].join('\n');
 }
 
-function table(
-  head: string[],
-  { sizes }: Results,
-  cells: (results: ToolResults) => string[],
-): string {
-  const rows = sizes.flatMap(({ pods, tools }) =>
-    TOOLS.map((tool) => [String(pods), NAMES[tool], ...cells(tools[tool])]),
+/** Rows of each tool, for each size. */
+function table<T>(head: string[], sizes: Size<T>[], cells: (results: T) => string[]): string {
+  const rows = sizes.flatMap(([pods, tools]) =>
+    TOOLS.map((tool) => [pods, NAMES[tool], ...cells(tools[tool])]),
   );
   return aligned([head, head.map(() => '---'), ...rows]);
 }
 
-function load(values: number[]): string {
-  return values.map((value) => value.toFixed(2)).join(', ');
+function latencies(sizes: Size<Timed>[]): string {
+  const head = [
+    ...['pods × 3', 'tool', 'drift p50', 'p99', 'max'],
+    ...['start p50', 'p99', 'max', 'first instruction right'],
+  ];
+  return table(head, sizes, ({ drift, starts }) => [
+    ...[0.5, 0.99, 1].map((share) => time(drift.latencies, share)),
+    ...[0.5, 0.99, 1].map((share) => time(starts.latencies, share)),
+    `${starts.rightAtFirstInstruction} of ${starts.count}`,
+  ]);
 }
 
-/** What the CPU limit is to blame for. */
-function startsOfNode({ sizes, startsOfNode: starts }: Results): string {
-  const largest = sizes.at(-1)?.pods ?? 0;
-  const head = [
-    ...['tool', 'start p50', 'p99', 'max'],
-    ...['times the C program: p50', 'p99', 'first instruction right'],
-  ];
-  return aligned([
-    head,
-    head.map(() => '---'),
-    ...TOOLS.map((tool) => [
-      `${NAMES[tool]}, ${largest} pods`,
-      ...[0.5, 0.99, 1].map((share) => time(starts[tool].latencies, share)),
-      ...[0.5, 0.99].map((share) => times(starts[tool], starts.limit, share)),
-      `${starts[tool].rightAtFirstInstruction} of ${starts[tool].count}`,
-    ]),
-  ]);
+function load(values: number[]): string {
+  return values.map((value) => value.toFixed(2)).join(', ');
 }
 
 /** What the library costs whoever synthesizes with it. */
@@ -204,30 +181,20 @@ function at(values: number[], share: number): number {
   return ascending[Math.round(share * (ascending.length - 1))] ?? NaN;
 }
 
-/** How many times as long one takes as the other. */
-function times(one: Timed, other: Timed, share: number): string {
-  const factor = quantile(one.latencies, share) / quantile(other.latencies, share);
-  return factor === Infinity ? NOT_SEEN : factor.toFixed(1);
-}
-
-interface Timed {
-  readonly latencies: Latencies;
-}
-
 /** How many times as long as the C program the agent takes. */
-function ratios({ sizes }: Results): string {
-  const ratio = (size: SizeResults, kind: 'drift' | 'starts', share: number) =>
-    times(size.tools.agent[kind], size.tools.limit[kind], share);
+function ratios(sizes: Size<Timed>[]): string {
   const head = ['pods × 3', 'drift p50', 'drift p99', 'start p50', 'start p99'];
   return aligned([
     head,
     head.map(() => '---'),
-    ...sizes.map((size) => [
-      String(size.pods),
-      ratio(size, 'drift', 0.5),
-      ratio(size, 'drift', 0.99),
-      ratio(size, 'starts', 0.5),
-      ratio(size, 'starts', 0.99),
+    ...sizes.map(([pods, { agent, limit }]) => [
+      pods,
+      ...(['drift', 'starts'] as const).flatMap((kind) =>
+        [0.5, 0.99].map((share) => {
+          const [ours, theirs] = [agent, limit].map((of) => quantile(of[kind].latencies, share));
+          return ((ours ?? NaN) / (theirs ?? NaN)).toFixed(1);
+        }),
+      ),
     ]),
   ]);
 }

@@ -33,6 +33,9 @@ export interface ToolResults {
   };
 }
 
+/** What is timed with the CPU of a node as well. */
+export type Timed = Pick<ToolResults, 'drift' | 'starts'>;
+
 export interface SizeResults {
   readonly pods: number;
   readonly containers: number;
@@ -53,13 +56,13 @@ export interface Results {
     readonly driftsPerSecond: number;
     /**
      * How many times as long as where a start was measured a command took, before the starts at each size
-     * and before those with the CPU of a node: pauses, steps of a start and limit were as many times as long.
+     * and before what has the CPU of a node: pauses, steps of a start and limit were as many times as long.
      */
     readonly slowness: number[];
   };
   readonly sizes: SizeResults[];
   /** At the largest size, with ten times as much CPU. */
-  readonly startsOfNode: Record<Tool, ToolResults['starts']>;
+  readonly withCpuOfNode: Record<Tool, Timed>;
 }
 
 /** How long each process took, in the order of the runs, which took turns. */

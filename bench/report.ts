@@ -31,9 +31,6 @@ const NAMES: Record<Tool, string> = {
 // Okabe and Ito's colours, which the colour-blind can tell apart.
 const COLOURS = ['#d55e00', '#000000', '#0072b2', '#56b4e9', '#009e73'];
 
-/** What is written if it had not happened when the watch ended. */
-const NOT_SEEN = 'not seen';
-
 /** The results of the last run of each benchmark. */
 export function readResults(): Results {
   return read('results.json') as Results;
@@ -123,8 +120,8 @@ function environment({ environment: run, sizes }: Results): string {
     `${run.busybox}; ${starts} container starts, one every ${run.secondsBetweenStarts} s (sandboxes included);`,
     `drift ${run.driftsPerSecond} times a second. Load of the host before: ${load(run.hostLoadBefore)},`,
     `after: ${load(run.hostLoadAfter)}. Before the starts at each size and before what has the CPU of a node`,
-    `the guest was ${load(run.slowness)} times as slow as where the steps of a start were measured:`,
-    `the steps, the pauses between starts and the limit were as many times as long.`,
+    `the guest was ${load(run.slowness)} times as slow as where the steps of a start were measured (at`,
+    `least 1): the steps, the pauses between starts and the limit were as many times as long.`,
     `Agent: \`${run.script.slice(0, 12)}\` (the annotation \`script-sha256\` of its pods).`,
   ].join('\n');
 }
@@ -215,7 +212,7 @@ function aligned(rows: string[][]): string {
 function time(latencies: Latencies, share: number): string {
   const microseconds = quantile(latencies, share);
   if (microseconds === Infinity) {
-    return NOT_SEEN;
+    return 'not seen'; // When the watch ended.
   }
   const milliseconds = microseconds / 1000;
   return milliseconds < 10 ? `${milliseconds.toFixed(1)} ms` : `${milliseconds.toFixed(0)} ms`;

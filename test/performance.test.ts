@@ -34,7 +34,7 @@ test('with the CPU of a node every first instruction is right, and p99 at most 3
   }
 });
 
-test('at rest the agent is charged for at most 12 MiB, and asks the API server once a minute at most', () => {
+test('the agent is never charged for more than 12 MiB, and asks the API server once a minute at most', () => {
   for (const { tools } of readResults().sizes) {
     expect(tools.agent.idle.peakBytes).toBeLessThanOrEqual(12 * 1024 * 1024);
     expect(tools.agent.idle.requestsPerMinute).toBeLessThanOrEqual(1);

@@ -12,7 +12,16 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
-import { Agent, eventually, FakeNode, LAYOUTS, Qos, SHELLS, signal } from '../support/agent';
+import {
+  Agent,
+  eventually,
+  FakeNode,
+  LAYOUTS,
+  parent,
+  Qos,
+  SHELLS,
+  signal,
+} from '../support/agent';
 import { fail, FakeApiServer, PodMetadata } from '../support/api-server';
 import { Random } from './random';
 import { ANNOTATION, LABEL, MIRROR, parseOverrides, valueOf } from './reference';
@@ -781,8 +790,7 @@ export class Life {
     return [...this.processes()]
       .map(([pid, name]) => {
         try {
-          const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-          return ` ${/\) \S+ (\S+)/.exec(stat)?.[1] ?? '?'}>${pid}:${name}`;
+          return ` ${parent(pid)}>${pid}:${name}`;
         } catch {
           return '';
         }

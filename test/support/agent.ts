@@ -459,8 +459,7 @@ export function signal(pid: number, name: NodeJS.Signals): boolean {
 
 /** The process that started another one. */
 export function parent(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  return Number(stat.slice(stat.lastIndexOf(')')).split(' ')[2]);
+  return Number(statFields(pid)[1]);
 }
 
 /** The command line of a process, or nothing if it has ended by now. */
@@ -474,8 +473,14 @@ export function commandLine(pid: number): string {
 
 /** User and system time of a process and of its children that it waited for, in milliseconds. */
 export function cpu(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  return statFields(pid)
+    .slice(11, 15)
+    .reduce((sum, ticks) => sum + Number(ticks) * 10, 0);
+}
+
+/** What /proc says of a process behind its name, from its state on. */
+function statFields(pid: number): string[] {
+  return readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')
     .split(' ');
-  return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) * 10, 0);
 }

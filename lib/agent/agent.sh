@@ -2,23 +2,23 @@
 # The agent: makes memory.oom.group of the containers of opted-in pods on this node say what the pods'
 # labels say, and touches nothing else.
 #
-# One process, this shell, holds all state and does all writing. It reads one queue, a FIFO, into which
-# inotifyd tells what changes in the cgroup file system, and curl with api.awk which pods of this node are
-# opted in. What is wanted is a list of containers. A new container is "fresh" until its runtime has written
-# its own value and we have written ours over it: the loop looks at fresh ones itself every FRESH_SECONDS,
-# so that no process has to start and no watch has to be up in time. All others are watched by one inotifyd.
-# It takes its watches as arguments only, so another one takes its place when there is more to watch.
-# Everything is looked at again every RESYNC_SECONDS, and every second where there is no inotify. Every
-# TICK_SECONDS a child counts killed processes and sends Events.
+# One process, this shell, holds all state and does all writing. It reads one queue, a FIFO, into which inotifyd
+# tells what changes in the cgroup file system, and curl with api.awk which pods of this node are opted in. What
+# is wanted is a list of containers. A new container is "fresh" until its runtime has written its own value and
+# we have written ours over it: the loop looks at fresh ones itself every FRESH_SECONDS, so that no process has
+# to start and no watch has to be up in time. All others are watched by one inotifyd. It takes its watches as
+# arguments only, so another one takes its place when there is more to watch. Everything is looked at again every
+# RESYNC_SECONDS, and every second where there is no inotify. Every TICK_SECONDS a child counts killed processes
+# and sends Events.
 #
-# Files: agent.sh (the loop), cgroups.sh (where cgroups are, and what their files say), containers.sh (what
-# is wanted, and how it gets there), watch.sh (inotifyd), api.sh and api.awk (the API server), report.sh
-# (killed processes, what cannot work, Events), metrics.sh. Variables in capitals outlive a function.
+# Files: agent.sh (the loop), cgroups.sh (where cgroups are, and what their files say), containers.sh (what is
+# wanted, and how it gets there), watch.sh (inotifyd), api.sh and api.awk (the API server), report.sh (killed
+# processes, what cannot work, Events), metrics.sh. Variables in capitals outlive a function; the "current pod" is
+# POD (its UID), NAMESPACE, NAME, MODE and OVERRIDES.
 #
-# Usage: agent.sh, for busybox ash. Two files are for the probes: RUN_DIR/ready is there once the agent is
-# connected and watches; RUN_DIR/alive is made anew at every tick, and the liveness probe removes it.
-# Environment: NODE_NAME and POD_UID of our own pod (downward API), KUBERNETES_SERVICE_HOST and _PORT (kubelet),
-# and what follows.
+# For busybox ash. Two files are for the probes: RUN_DIR/ready is there once the agent is connected and watches;
+# RUN_DIR/alive is made anew at every tick, and the liveness probe removes it. Environment: NODE_NAME and POD_UID
+# of our own pod (downward API), KUBERNETES_SERVICE_HOST and _PORT (kubelet), and what follows.
 set -eu
 
 : "${LABEL_PREFIX:=cdk8s-oom-kill-mode}" # of the pods' label and annotation
@@ -43,8 +43,8 @@ IFS=$NL
 HERE=$(cd "$(dirname "$0")" && pwd)
 # Seconds since the boot; when the next tick and the next look at everything are due.
 UPTIME=0 TICK=0 RESYNC=0
-# What is still missing before the agent is ready.
-MISSING=' connected watching '
+# Set once the agent is.
+READY=
 
 for part in cgroups containers watch api report metrics; do
   # shellcheck source=/dev/null # each is checked by itself
@@ -93,16 +93,8 @@ stop() { # process or nothing
   wait "$1" 2>&6 || :
 }
 
-is_ready() {
-  case $MISSING in *[a-z]*) return 1 ;; esac
-}
-
-become_ready() { # connected or watching
-  case $MISSING in
-    *" $1 "*) MISSING=${MISSING%%" $1 "*}' '${MISSING#*" $1 "} ;;
-    *) return 0 ;;
-  esac
-  if ! is_ready; then return 0; fi
+become_ready() {
+  READY=yes
   { echo >"$RUN_DIR/ready"; } 2>&6 || :
   log info 'ready' node "$NODE_NAME"
 }
@@ -157,15 +149,15 @@ tick() {
 # container is not where it should be, since then no other is either.
 find_node() {
   if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then
-    MISSING=' cgroup2 '
-    if tell_node cgroup_v1; then become_ready cgroup2; fi
+    node_condition yes cgroup_v1
+    if [ -z "$READY" ]; then become_ready; fi
   elif find_kubepods; then
-    end_condition cgroup_not_found/node "$NODE_NAME" || :
+    node_condition '' cgroup_not_found
     cd "$ROOT"
     start_api
     start_watcher
   else
-    tell_node cgroup_not_found || :
+    node_condition yes cgroup_not_found
   fi
 }
 
@@ -187,6 +179,7 @@ look() {
   renew_watcher
   renew_api
   scan_if_due
+  if [ -z "$READY" ] && [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
 # The queue becomes fd 0, and 3 for children; 6 is where complaints go that nobody needs. The directory of the
@@ -201,8 +194,8 @@ prepare() {
 }
 
 run() {
+  # The children of a container end with its first process.
   trap 'exit 0' TERM INT
-  trap 'stop_children' EXIT
   prepare
   PAUSE=0.01
   turn=0
@@ -219,13 +212,6 @@ run() {
     look
     if [ "$UPTIME" -ge "$TICK" ]; then tick; fi
     choose_pause
-  done
-}
-
-# The children of a container end with its first process; those of a test do not.
-stop_children() {
-  for child in "$WATCHER" "$NEXT_WATCHER" "$CURL" "$PARSER" "$REPORTER"; do
-    if [ -n "$child" ]; then kill -9 "$child" 2>&6 || :; fi
   done
 }
 

@@ -86,7 +86,6 @@ api_event() { # kind, uid or HTTP status, the rest
       PENDING=
       if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi
       PROBLEM=
-      become_ready connected
       ;;
     container) PENDING=$PENDING$3, ;;
     pod) pod_told "$2" "$3" ;;
@@ -127,12 +126,10 @@ pod_told() { # uid, "<mode> <namespace> <name> <flag>", separated by tabs
   if [ "$2" = - ]; then
     opt_out "$1"
   else
-    end_condition invalid_mode/pod "$1" || :
-    if [ "$5" = ok ]; then end_condition invalid_override/pod "$1" || :; fi
     opt_in "$1" "$2" "$3" "$4" "$overrides"
   fi
-  if [ "$2" = - ]; then tell_of "$1" "$3" "$4" invalid_mode/pod || :; fi
-  if [ "$5" != ok ]; then tell_of "$1" "$3" "$4" invalid_override/pod || :; fi
+  case $2 in -) condition_of "$1" "$3" "$4" yes invalid_mode/pod ;; *) condition_of "$1" "$3" "$4" '' invalid_mode/pod ;; esac
+  case $5 in ok) condition '' invalid_override/pod ;; *) condition yes invalid_override/pod ;; esac
 }
 
 # A watch first tells of every pod there is: whoever was not told of by its first bookmark left meanwhile.

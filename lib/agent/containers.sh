@@ -1,18 +1,17 @@
 # shellcheck shell=sh
 # What is wanted of which container, and how it gets there.
 
-# The opted-in pods: "<uid> <mode> <namespace> <name> <overrides> <uptime when we heard of it>", where the
-# modes are 0 and 1, and the overrides "," or ",name=0,name=1,".
+# The opted-in pods: "<uid> <mode> <namespace> <name> <overrides> <uptime when we heard of it>", where modes are
+# 0 and 1, and overrides "," or ",name=0,name=1,". Those whose directory is watched, or going to be: "<uid>".
 PODS=$NL
-# Their containers: "<key> <uid> <file>", where the key is the start of the id, see find_id.
+ATTACHED=$NL
+# Their containers: "<key> <uid> <file>", where the key is the start of the id, see find_id. What those are to
+# have: "<key>=<mode>", apart because it is searched at each event. The fresh ones: "<key> <looks left> <uid>
+# <file>", and how often each is looked at.
 CONTAINERS=$NL
-# What those are to have: "<key>=<mode>". Apart, because it is searched at each event.
 MODES=$NL
-# The fresh ones: "<key> <looks left> <uid> <file>", and how often each is looked at.
 FRESH=$NL
 LOOKS=150
-# Pods whose directory is watched, or going to be.
-ATTACHED=$NL
 # Set when everything is to be looked at, and when it was.
 SCAN=
 SCANNED=0
@@ -40,8 +39,9 @@ describe() { # a container's directory
   name_container
 }
 
-# The link is named <pod>_<namespace>_<container>-<id>.log, and what is too long is cut off before ".log".
-name_container() { # of the current pod, with this KEY
+# Of the current pod, with this KEY. The link is <pod>_<namespace>_<container>-<id>.log, with the end of the id
+# cut off where names are long.
+name_container() {
   CONTAINER=${KEY%c}
   for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"*"-$CONTAINER"*.log; do
     link=${link#"$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"}
@@ -53,28 +53,17 @@ name_container() { # of the current pod, with this KEY
   done
 }
 
-# Whether the container with this ID has this name. With names so long that the id is cut off, nobody can
-# tell.
-has_name() { # name
-  link=${NAME}_${NAMESPACE}_$1-$ID
-  # shellcheck disable=SC3057 # busybox ash
-  [ $((${#link} - ${#ID})) -lt 239 ] && [ -L "$CONTAINER_LOGS/${link:0:251}.log" ]
-}
-
-# The current pod's mode, or the one that its annotation has for the container with this ID. Fails if that
-# may change, since there is no name yet.
+# The current pod's mode, or the one that its annotation has for the container with this KEY. Fails if that may
+# change, since there is no name yet.
 choose_mode() {
   WANTED=$MODE
   if [ "$OVERRIDES" = , ]; then return 0; fi
-  IFS=,
-  for override in $OVERRIDES; do
-    IFS=$NL
-    if [ -n "$override" ] && has_name "${override%=*}"; then
-      WANTED=${override#*=}
-      return 0
-    fi
-  done
-  return 1
+  name_container
+  case $OVERRIDES in
+    *",$CONTAINER=0,"*) WANTED=0 ;;
+    *",$CONTAINER=1,"*) WANTED=1 ;;
+  esac
+  [ "$CONTAINER" != "${KEY%c}" ]
 }
 
 # A container of the current pod, which may be known. What is there before we are ready has started, and is
@@ -82,7 +71,7 @@ choose_mode() {
 adopt() { # file
   find_id "${1%/"$FILE"}" || return 0
   case $MODES in *"$NL$KEY="*) return 0 ;; esac
-  if choose_mode && { [ "$WANTED" = "$NODE_VALUE" ] || ! is_ready; }; then fresh=; else fresh=yes; fi
+  if choose_mode && { [ "$WANTED" = "$NODE_VALUE" ] || [ -z "$READY" ]; }; then fresh=; else fresh=yes; fi
   CONTAINERS="$CONTAINERS$KEY $POD $1$NL"
   MODES=$MODES$KEY=$WANTED$NL
   remember_kills "${1%/"$FILE"}"
@@ -105,7 +94,7 @@ scan_pod() {
   done
 }
 
-# What is fresh, or not watched yet.
+# At each turn of the loop.
 look_at_fresh() {
   for item in $UNWATCHED $STARTING; do
     case $item in 'pod '*) if find_pod "${item#* }"; then scan_pod; fi ;; esac
@@ -127,22 +116,22 @@ look_at() { # key, looks left, uid, file
   if ! find_pod "$3"; then return 0; fi
   child=${4%/"$FILE"}/container/$FILE
   if [ -e "$child" ]; then adopt "$child"; fi
-  if learn_mode "$1" "$4"; then named=yes; else named=; fi
+  if learn_mode "$1"; then named=yes; else named=; fi
   read_value "$4" || :
   if [ "$VALUE" = 1 ] || [ "$WANTED" = 1 ]; then enforce "$WANTED" "$4" start; fi
   case $named$WANTED$VALUE in yes01) return 0 ;; esac
   if [ "$2" -gt 1 ]; then FRESH="$FRESH$1 $(($2 - 1)) $3 $4$NL"; fi
 }
 
-# The mode of a container of the current pod, by its name if there is one by now. Fails as choose_mode does.
-learn_mode() { # key, file
-  find_id "${2%/"$FILE"}" || :
-  if choose_mode; then known=0; else known=1; fi
+# The same for a container that is known already: it may have got its name.
+learn_mode() { # key
+  KEY=$1
+  if choose_mode; then set -- "$1" 0; else set -- "$1" 1; fi
   case $MODES in
     *"$NL$1=$WANTED$NL"*) ;;
     *) if take "$1=" "$MODES"; then MODES=$REST$1=$WANTED$NL; fi ;;
   esac
-  return "$known"
+  return "$2"
 }
 
 scan_soon() { SCAN=yes; }
@@ -171,8 +160,7 @@ scan() {
     IFS=$NL
     if [ -e "$3" ]; then
       CONTAINERS=$CONTAINERS$container$NL
-      # Its name may have come late.
-      if find_pod "$2"; then learn_mode "$1" "$3" || :; fi
+      if find_pod "$2"; then learn_mode "$1" || :; fi
       file_written "$3" resync
     else
       forget "$1"

@@ -6,15 +6,6 @@ STARTS=0
 DRIFTS=0
 RESYNCS=0
 RESTORES=0
-CONDITIONS='cgroup_v1
-cgroup_not_found
-no_inotify
-write_refused
-ancestor_group
-systemd_oom_policy
-invalid_mode
-invalid_override
-unknown_container'
 
 count_write() { # start, event, resync or restore
   case $1 in
@@ -74,7 +65,8 @@ print_metrics() {
     printf 'oom_kill_mode_last_sync_timestamp_seconds %s\n' "$SYNCED"
   fi
   metric condition gauge '1 while there is, on this node, what keeps a mode from working; 0 otherwise.'
-  for condition in $CONDITIONS; do
+  for condition in cgroup_v1 cgroup_not_found no_inotify write_refused ancestor_group systemd_oom_policy \
+    invalid_mode invalid_override unknown_container; do
     case $RECORDS in *"$NL$condition/"*) VALUE=1 ;; *) VALUE=0 ;; esac
     printf 'oom_kill_mode_condition{condition="%s"} %s\n' "$condition" "$VALUE"
   done

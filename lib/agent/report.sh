@@ -28,28 +28,27 @@ drop_record() { # its beginning
   if take "$1" "$RECORDS"; then RECORDS=$REST; fi
 }
 
-# Fails if that is no news.
-tell() { # condition/whose, of the current pod
-  case $RECORDS in *"$NL$1 $POD "*) return 1 ;; esac
-  add_record "$1" 1 0
-  explain "${1%%/*}" "${1#*/}"
-  log warn "$MESSAGE" condition "${1%%/*}" pod "$NAMESPACE/$NAME" container "$CONTAINER"
+# Whether the current pod has a condition: said once, until it has ended.
+condition() { # yes or nothing, condition/whose
+  if take "$2 $POD " "$RECORDS"; then
+    if [ -n "$1" ]; then return 0; fi
+    RECORDS=$REST
+    log info 'works again' condition "${2%%/*}" pod "$NAMESPACE/$NAME"
+  elif [ -n "$1" ]; then
+    add_record "$2" 1 0
+    explain "${2%%/*}" "${2#*/}"
+    log warn "$MESSAGE" condition "${2%%/*}" pod "$NAMESPACE/$NAME" container "$CONTAINER"
+  fi
 }
 
-tell_of() { # uid, namespace, name, condition/whose
+condition_of() { # uid, namespace, name, yes or nothing, condition/whose
   POD=$1 NAMESPACE=$2 NAME=$3
-  tell "$4"
+  condition "$4" "$5"
 }
 
 # For Events a node is in this namespace, and its name is its UID.
-tell_node() { # condition
-  tell_of "$NODE_NAME" default "$NODE_NAME" "$1/node"
-}
-
-# Fails if there was none.
-end_condition() { # condition/whose, uid
-  if ! take "$1 $2 " "$RECORDS"; then return 1; fi
-  RECORDS=$REST
+node_condition() { # yes or nothing, condition
+  condition_of "$NODE_NAME" default "$NODE_NAME" "$1" "$2/node"
 }
 
 end_conditions_of() { # uid
@@ -97,23 +96,20 @@ check_ancestors() { # of the current pod
     done
     ;;
   esac
-  if [ -n "$found" ]; then tell ancestor_group/pod || :; else end_condition ancestor_group/pod "$POD" || :; fi
+  condition "$found" ancestor_group/pod
 }
 
 # A name that no container has had for a while is likely to be a wrong one.
 check_overrides() { # of the current pod
   if [ "$OVERRIDES" = , ] || [ $((UPTIME - HEARD)) -lt $((RESYNC_SECONDS * 5)) ]; then return 0; fi
   IFS=,
-  for override in $OVERRIDES; do
+  for override in ${OVERRIDES#,}; do
     IFS=$NL
     override=${override%=*}
-    if [ -z "$override" ]; then continue; fi
-    found=
-    for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_$override-"*.log; do
-      link=${link##*"_$override-"}
-      case ${link%.log} in *[!0-9a-f]*) ;; *) found=yes ;; esac
+    # Where there is none, the pattern stays as it is.
+    for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_$override-"$ANY_ID.log; do
+      if [ -L "$link" ]; then condition '' "unknown_container/$override"; else condition yes "unknown_container/$override"; fi
     done
-    if [ -z "$found" ]; then tell "unknown_container/$override" || :; else end_condition "unknown_container/$override" "$POD" || :; fi
   done
 }
 
@@ -210,12 +206,7 @@ find_policies() {
     if take "$KEY " "$policies"; then policies=$REST; fi
     policies="$policies$KEY ${line##*=}$NL"
   done
-  for line in $policies; do
-    case $RECORDS:${line#* } in
-      *"$NL"systemd_oom_policy/"${line% *} "*:kill | *"$NL"systemd_oom_policy/"${line% *} "*:stop) ;;
-      *) printf 'policy\t%s\t%s\n' "${line% *}" "${line#* }" >&3 ;;
-    esac
-  done
+  for line in $policies; do printf 'policy\t%s\t%s\n' "${line% *}" "${line#* }" >&3; done
 }
 
 policy_found() { # key, policy
@@ -223,8 +214,8 @@ policy_found() { # key, policy
   directory=${LINE##* }
   describe "${directory%/*}"
   case $MODES$2 in
-    *"$NL$1=0$NL"*kill | *"$NL$1=0$NL"*stop) tell "systemd_oom_policy/$1" || : ;;
-    *) end_condition "systemd_oom_policy/$1" "$POD" || : ;;
+    *"$NL$1=0$NL"*kill | *"$NL$1=0$NL"*stop) condition yes "systemd_oom_policy/$1" ;;
+    *) condition '' "systemd_oom_policy/$1" ;;
   esac
 }
 

@@ -77,7 +77,7 @@ watcher_is_up() { # its file
   WATCHER=$NEXT_WATCHER
   NEXT_WATCHER=
   FAILURES=0
-  if end_condition no_inotify/node "$NODE_NAME"; then log info 'inotify is back'; fi
+  node_condition '' no_inotify
   items=$STARTING
   STARTING=
   for item in $items; do
@@ -86,7 +86,6 @@ watcher_is_up() { # its file
       *) file_written "$item" start ;;
     esac
   done
-  become_ready watching
 }
 
 # Something that it was to watch may have gone meanwhile. The former one goes on.
@@ -98,8 +97,7 @@ watcher_failed() {
   FAILURES=$((FAILURES + 1))
   if has_inotify; then return 0; fi
   UNWATCHED=
-  tell_node no_inotify || :
-  become_ready watching
+  node_condition yes no_inotify
 }
 
 # At each tick: somebody may have killed it, and there may be inotify again.

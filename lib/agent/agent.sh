@@ -4,10 +4,9 @@
 #
 # One process, this shell, holds all state and does all writing. It reads one queue, a FIFO, into which inotifyd
 # tells what changes in the cgroup file system, and curl with api.awk which pods of this node are opted in. What
-# is wanted is a list of containers. A new container is "fresh" until its runtime has written its own value and
-# we have written ours over it: the loop looks at fresh ones itself every FRESH_SECONDS, so that no process has
-# to start and no watch has to be up in time. All others are watched by one inotifyd. It takes its watches as
-# arguments only, so another one takes its place when there is more to watch. Everything is looked at again every
+# is wanted is a list of containers. One inotifyd watches them all. It takes its watches as arguments only, so
+# another one takes its place when there is more to watch; until that is up, the loop looks at what is new itself,
+# every LOOK_SECONDS, so that no process has to start before a container does. Everything is looked at again every
 # RESYNC_SECONDS, and every second where there is no inotify. Every TICK_SECONDS a child counts killed processes
 # and sends Events.
 #
@@ -28,7 +27,7 @@ set -eu
 : "${SCRIPT_SHA256:=}"                   # for the metrics: which script this is
 : "${RESYNC_SECONDS:=60}"
 : "${TICK_SECONDS:=10}"
-: "${FRESH_SECONDS:=0.02}"
+: "${LOOK_SECONDS:=0.01}"
 : "${CGROUP_ROOT:=/host/cgroup}"        # the node's /sys/fs/cgroup
 : "${CONTAINER_LOGS:=/host/containers}" # the node's /var/log/containers
 : "${SYSTEMD_TRANSIENT:=}"              # the node's /run/systemd/transient, to look for OOMPolicy= there
@@ -116,8 +115,8 @@ next_event() { # seconds
 
 handle_event() {
   case $KIND in
-    c) file_written "$FIRST" ;;
-    n) cgroup_created "$FIRST" "$SECOND" ;;
+    c) file_written "$FIRST" event ;;
+    n) created "$FIRST" "$SECOND" ;;
     # The queue of the kernel overflowed; the watch of something that is gone has ended.
     o) scan_soon ;;
     x) ;;
@@ -141,8 +140,7 @@ tick() {
     RESYNC=$((UPTIME + RESYNC_SECONDS))
     scan_soon
   fi
-  start_report
-  write_metrics
+  report
 }
 
 # Where we are, and what to do there: nothing with cgroup v1; and nothing, but asking again, where our own
@@ -163,8 +161,10 @@ find_node() {
 
 # How long to wait for an event: as long as there is nothing else to do.
 choose_pause() {
-  if is_waiting; then
-    PAUSE=$FRESH_SECONDS
+  if [ -n "$TO_SCAN" ]; then
+    PAUSE=0.001
+  elif [ -n "$UNWATCHED$NEXT_WATCHER" ]; then
+    PAUSE=$LOOK_SECONDS
   elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || ! is_watching; }; then
     PAUSE=1
   else
@@ -175,10 +175,10 @@ choose_pause() {
 # What is to be done between events.
 look() {
   if [ -z "$ROOT" ]; then return 0; fi
-  look_at_fresh
+  look_at "$UNWATCHED$STARTING"
   renew_watcher
   renew_api
-  scan_if_due
+  scan_some
   if [ -z "$READY" ] && [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
@@ -203,7 +203,7 @@ run() {
     if next_event "$PAUSE"; then
       handle_event
       # There may be more; but events that never pause are no excuse.
-      PAUSE=$FRESH_SECONDS
+      PAUSE=$LOOK_SECONDS
       turn=$((turn + 1))
       if [ "$turn" -lt 20 ]; then continue; fi
     fi

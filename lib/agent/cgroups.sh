@@ -67,8 +67,9 @@ find_pod_directory() { # uid
 }
 
 # The other way round.
-find_pod_uid() { # directory
+find_pod_uid() { # directory of a pod, or of a container in it
   POD=${1##*pod}
+  POD=${POD%%/*}
   POD=${POD%.slice}
   # shellcheck disable=SC3060 # busybox ash
   POD=${POD//_/-}
@@ -106,12 +107,12 @@ enforce() { # mode, file, why: start, event, resync or restore
   read_value "$2" || return 0
   if [ "$VALUE" = "$1" ]; then return 0; fi
   if write_value "$1" "$2"; then
-    describe "${2%/"$FILE"}"
+    describe "$2"
     count_write "$3"
     log info 'kill mode written' pod "$NAMESPACE/$NAME" container "$CONTAINER" from "$VALUE" to "$1"
     condition '' "write_refused/$KEY"
   elif [ -e "$2" ]; then
-    describe "${2%/"$FILE"}"
+    describe "$2"
     condition yes "write_refused/$KEY"
   fi
 }

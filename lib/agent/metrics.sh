@@ -16,24 +16,30 @@ count_write() { # start, event, resync or restore
   esac
 }
 
-# What there is to say of containers with a name; a sandbox has none. DESIRED, EFFECTIVE and SURVIVED are
-# samples, IN_GROUP and IN_SINGLE how many they are. Of two with one name, the first is about to end.
+# The samples of containers: DESIRED, EFFECTIVE and SURVIVED, and how many there are of each mode. A sandbox has no
+# link, and is none. Of two with one name, one is about to end.
 sample_containers() {
   DESIRED=$NL EFFECTIVE='' SURVIVED='' IN_SINGLE=0 IN_GROUP=0
-  for container in $CONTAINERS; do
-    file=${container##* }
-    describe "${file%/"$FILE"}"
-    labels="{namespace=\"$NAMESPACE\",pod=\"$NAME\",container=\"$CONTAINER\"}"
-    if [ "$CONTAINER" = "${KEY%c}" ]; then continue; fi
-    case $DESIRED in *"$labels "*) continue ;; esac
-    case $MODES in
-      *"$NL$KEY=1$NL"*) wanted=1 IN_GROUP=$((IN_GROUP + 1)) ;;
-      *) wanted=0 IN_SINGLE=$((IN_SINGLE + 1)) ;;
+  for link in "$CONTAINER_LOGS"/*.log; do
+    name=${link##*/}
+    name=${name%-*}
+    # shellcheck disable=SC3057 # busybox ash
+    key=${link##*-} && key=${key:0:12}
+    case $name:$MODES in
+      *[!a-z0-9._-]*:*) continue ;;
+      *"$NL$key=1$NL"*) wanted=1 IN_GROUP=$((IN_GROUP + 1)) ;;
+      *"$NL$key=0$NL"*) wanted=0 IN_SINGLE=$((IN_SINGLE + 1)) ;;
+      *) continue ;;
     esac
+    container=${name#*_}
+    labels="{namespace=\"${container%%_*}\",pod=\"${name%%_*}\",container=\"${container#*_}\"}"
+    case $DESIRED in *"$labels "*) continue ;; esac
     DESIRED="${DESIRED}oom_kill_mode_container_group_desired$labels $wanted$NL"
-    if read_value "$file"; then EFFECTIVE="${EFFECTIVE}oom_kill_mode_container_group_effective$labels $VALUE$NL"; fi
+    if take "$key " "$CONTAINERS" && read_value "${LINE##* }"; then
+      EFFECTIVE="${EFFECTIVE}oom_kill_mode_container_group_effective$labels $VALUE$NL"
+    fi
     COUNT=0
-    if take "kills/${KEY%c} " "$RECORDS"; then read_record "$LINE"; fi
+    if take "kills/$key " "$RECORDS"; then read_record "$LINE"; fi
     SURVIVED="${SURVIVED}oom_kill_mode_survived_process_kills_total$labels $COUNT$NL"
   done
 }
@@ -72,7 +78,7 @@ print_metrics() {
   done
 }
 
-# At ticks, in this shell. Whoever reads it sees the former file or the new one.
+# At ticks. Whoever reads it sees the former file or the new one.
 write_metrics() {
   if [ "$METRICS" != yes ]; then return 0; fi
   sample_containers

@@ -24,10 +24,6 @@ add_record() { # what/whose, of the current pod; count; how much of it was told
   RECORDS="$RECORDS$1 $POD $NAMESPACE $NAME $2 $3 0 0 -$NL"
 }
 
-drop_record() { # its beginning
-  if take "$1" "$RECORDS"; then RECORDS=$REST; fi
-}
-
 # Whether the current pod has a condition: said once, until it has ended.
 condition() { # yes or nothing, condition/whose
   if take "$2 $POD " "$RECORDS"; then
@@ -89,71 +85,55 @@ explain() { # condition or "kills", whose
 check_ancestors() { # of the current pod
   found=
   case $MODE$OVERRIDES in 0* | *=0,*)
-    if find_pod_directory "$POD"; then directory=$POD_DIRECTORY; else directory=; fi
-    while [ -n "$directory" ] && read_value "$directory/$FILE"; do
+    if find_pod_directory "$POD"; then above=$POD_DIRECTORY; else above=; fi
+    while [ -n "$above" ] && read_value "$above/$FILE"; do
       if [ "$VALUE" = 1 ]; then found=yes; fi
-      directory=$directory/..
+      above=$above/..
     done
     ;;
   esac
   condition "$found" ancestor_group/pod
 }
 
-# A name that no container has had for a while is likely to be a wrong one.
-check_overrides() { # of the current pod
-  if [ "$OVERRIDES" = , ] || [ $((UPTIME - HEARD)) -lt $((RESYNC_SECONDS * 5)) ]; then return 0; fi
-  IFS=,
-  for override in ${OVERRIDES#,}; do
-    IFS=$NL
-    override=${override%=*}
-    # Where there is none, the pattern stays as it is.
-    for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_$override-"$ANY_ID.log; do
-      if [ -L "$link" ]; then condition '' "unknown_container/$override"; else condition yes "unknown_container/$override"; fi
-    done
-  done
-}
-
 # At each tick, beside the loop: what takes long. The loop hears of the results through its queue.
-start_report() {
+report() {
   if [ -n "$REPORTER" ]; then
     if runs "$REPORTER"; then return 0; fi
     wait "$REPORTER" || :
-    REPORTER=
   fi
-  if [ "$CONTAINERS$RECORDS" = "$NL$NL" ]; then return 0; fi
-  report &
+  {
+    count_kills
+    find_policies
+    send_events
+    write_metrics
+  } &
   REPORTER=$!
-}
-
-report() {
-  count_kills
-  find_policies
-  if [ "$EVENTS" = yes ]; then send_events; fi
 }
 
 # One process reads all counters. A container that is about to end with all its processes has a second to do
 # so: what is told is that it kept running.
 count_kills() {
   files=
-  for container in $CONTAINERS; do
-    file=${container##* }
-    case $file in
-      */container/"$FILE") ;;
-      *) files=$files${file%/*}/memory.events$NL ;;
+  for entry in $CONTAINERS; do
+    case $entry in *c' '*) ;; *)
+      entry=${entry##* }
+      files=$files${entry%/*}/memory.events$NL
+      ;;
     esac
   done
-  news=
   # shellcheck disable=SC2086 # split on purpose: there is no wildcard in these paths
-  for line in $(grep -Hs '^oom_kill [1-9]' /dev/null $files); do
-    if find_id "${line%/*}" && ! knows_kills "${line##* }"; then news="$news$KEY ${line##* } ${line%/*}$NL"; fi
+  counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $files) || return 0
+  news=
+  for entry in $counted; do
+    if find_id "${entry%/*}" && ! knows_kills "${entry##* }"; then news="$news$KEY ${entry##* } ${entry%/*}$NL"; fi
   done
   if [ -n "$news" ]; then sleep 1; fi
-  for line in $news; do
+  for entry in $news; do
     populated=
-    { read -r populated <"${line##* }/cgroup.events"; } 2>&6 || :
+    { read -r populated <"${entry##* }/cgroup.events"; } 2>&6 || :
     if [ "$populated" = 'populated 1' ]; then
-      line=${line% *}
-      printf 'kills\t%s\t%s\n' "${line% *}" "${line#* }" >&3
+      entry=${entry% *}
+      printf 'kills\t%s\t%s\n' "${entry% *}" "${entry#* }" >&3
     fi
   done
 }
@@ -173,9 +153,7 @@ remember_kills() { # directory of a container of the current pod, with this KEY
 }
 
 kills_counted() { # key, count
-  if knows_kills "$2" || ! take "$1 " "$CONTAINERS"; then return 0; fi
-  directory=${LINE##* }
-  describe "${directory%/*}"
+  if ! find_container "$1"; then return 0; fi
   known=0
   if take "kills/$1 " "$RECORDS"; then
     read_record "$LINE"
@@ -192,27 +170,26 @@ kills_counted() { # key, count
 find_policies() {
   if [ -z "$SYSTEMD_TRANSIENT" ]; then return 0; fi
   units=
-  for container in $CONTAINERS; do
-    directory=${container%/"$FILE"}
-    case $directory in
-      *.scope) units="$units$SYSTEMD_TRANSIENT/${directory##*/}$NL$SYSTEMD_TRANSIENT/${directory##*/}.d/*.conf$NL" ;;
+  for entry in $CONTAINERS; do
+    entry=${entry%/"$FILE"}
+    case $entry in
+      *.scope) units="$units$SYSTEMD_TRANSIENT/${entry##*/}$NL$SYSTEMD_TRANSIENT/${entry##*/}.d/*.conf$NL" ;;
     esac
   done
-  policies=$NL
   # shellcheck disable=SC2086 # split on purpose, with the wildcards in it
-  for line in $(grep -Hs '^OOMPolicy=' /dev/null $units); do
-    unit=${line%%:*}
+  found=$(grep -Hs '^OOMPolicy=' /dev/null $units) || return 0
+  policies=$NL
+  for entry in $found; do
+    unit=${entry%%:*}
     find_id "${unit%.d/*}" || continue
     if take "$KEY " "$policies"; then policies=$REST; fi
-    policies="$policies$KEY ${line##*=}$NL"
+    policies="$policies$KEY ${entry##*=}$NL"
   done
-  for line in $policies; do printf 'policy\t%s\t%s\n' "${line% *}" "${line#* }" >&3; done
+  for entry in $policies; do printf 'policy\t%s\t%s\n' "${entry% *}" "${entry#* }" >&3; done
 }
 
 policy_found() { # key, policy
-  take "$1 " "$CONTAINERS" || return 0
-  directory=${LINE##* }
-  describe "${directory%/*}"
+  find_container "$1" || return 0
   case $MODES$2 in
     *"$NL$1=0$NL"*kill | *"$NL$1=0$NL"*stop) condition yes "systemd_oom_policy/$1" ;;
     *) condition '' "systemd_oom_policy/$1" ;;
@@ -221,6 +198,7 @@ policy_found() { # key, policy
 
 # One request after the other, for what was not told yet and may be told again.
 send_events() {
+  if [ "$EVENTS" != yes ]; then return 0; fi
   for record in $RECORDS; do
     read_record "$record"
     if [ "$COUNT" -gt "$TOLD" ] && [ "$UPTIME" -ge "$EARLIEST" ]; then

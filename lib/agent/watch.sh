@@ -15,30 +15,42 @@ PING=$RUN_DIR/ping.0
 TURNS=0
 FAILURES=0
 MOST_FAILURES=10
+# Set once any container has a child of crun's: then others may get one, and are watched for it.
+CRUN=
 
 watch() { # "pod <uid>", or a file
+  case $1 in */container/"$FILE") CRUN=yes ;; esac
   if has_inotify; then UNWATCHED=$UNWATCHED$1$NL; fi
 }
 
 has_inotify() { [ "$FAILURES" -lt "$MOST_FAILURES" ]; }
 is_watching() { [ -n "$WATCHER" ] && has_inotify; }
 
-# Whether somebody waits for the next turn of the loop.
-is_waiting() {
-  [ "$FRESH" != "$NL" ] || [ -n "$UNWATCHED$NEXT_WATCHER" ]
+# What nobody watches: a pod may have new containers, and a container a new value.
+look_at() { # list of what watch was told of
+  for item in $1; do
+    case $item in
+      'pod '*) if find_pod "${item#* }"; then scan_pod start; fi ;;
+      *) file_written "$item" start ;;
+    esac
+  done
 }
 
 # What there is to watch: inotifyd gives up if something is not there.
 list_watches() {
   WATCHES=
-  for directory in . burstable besteffort "$SLICE-burstable.slice" "$SLICE-besteffort.slice"; do
+  for directory in "$CONTAINER_LOGS" . burstable besteffort "$SLICE-burstable.slice" "$SLICE-besteffort.slice"; do
     if [ -d "$directory" ]; then WATCHES=$WATCHES$directory:n$NL; fi
   done
   for record in $PODS; do
     if find_pod_directory "${record%% *}"; then WATCHES=$WATCHES$POD_DIRECTORY:n$NL; fi
   done
   for container in $CONTAINERS; do
-    if [ -e "${container##* }" ]; then WATCHES=$WATCHES${container##* }:c$NL; fi
+    container=${container##* }
+    if [ -e "$container" ]; then
+      WATCHES=$WATCHES$container:c$NL
+      if [ -n "$CRUN" ]; then WATCHES=$WATCHES${container%/*}:n$NL; fi
+    fi
   done
 }
 
@@ -78,14 +90,9 @@ watcher_is_up() { # its file
   NEXT_WATCHER=
   FAILURES=0
   node_condition '' no_inotify
-  items=$STARTING
+  set -- "$STARTING"
   STARTING=
-  for item in $items; do
-    case $item in
-      'pod '*) if find_pod "${item#* }"; then scan_pod; fi ;;
-      *) file_written "$item" start ;;
-    esac
-  done
+  look_at "$1"
 }
 
 # Something that it was to watch may have gone meanwhile. The former one goes on.

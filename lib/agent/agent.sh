@@ -75,15 +75,15 @@ runs() { # process
   IFS=' ' read -r pages _ 2>&6 <"/proc/$1/statm" && [ "$pages" != 0 ]
 }
 
-# Whatever state it is in, a stopped one too.
+# A stopped one, too.
 stop() { # process or nothing
   if [ -z "$1" ]; then return 0; fi
   kill -9 "$1" 2>&6 || :
   wait "$1" 2>&6 || :
 }
 
-# The next event: a letter, and fields separated by tabs. Fails when the time is over. Only the letter is waited
-# for: a line is written at once, but a reader that is throttled in the middle of one would lose the rest of it.
+# The next event: a letter, and fields separated by tabs. Fails when the time is over. Only the letter is waited for: a
+# line is written at once, but a reader that is throttled in the middle of one would lose the rest of it.
 next_event() { # seconds
   # shellcheck disable=SC3045 # busybox ash
   read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND
@@ -91,11 +91,11 @@ next_event() { # seconds
 
 handle_event() {
   case $KIND in
-    # inotifyd: changed, new, overflowed; and what it complains of. There is "x" as well, when a watch ends.
-    c) file_written "$FIRST" event ;;
+    # inotifyd: changed, new, overflowed, and what it complains of. There is "x" as well, when a watch ends.
+    c) if [ "$FIRST" = "$PING" ]; then watcher_is_up; else file_written "$FIRST" event; fi ;;
     n) created "$FIRST" "$SECOND" ;;
     o) scan_soon ;;
-    i) log debug 'inotifyd complains' reason "${FIRST##*: }" ;;
+    i) complain "${FIRST##*: }" ;;
     # api.awk
     C) api_connected ;;
     O) PENDING=$PENDING$SECOND, ;;
@@ -113,7 +113,7 @@ tick() {
   TICK=$((UPTIME + TICK_SECONDS))
   echo 2>&6 >"$RUN_DIR/alive" || :
   if [ -z "$ROOT" ]; then find_node; fi
-  if [ -n "$CURL" ] && ! { runs "$CURL" && runs "$PARSER"; }; then end_api; fi
+  check_api
   check_watcher
   if [ "$UPTIME" -ge "$RESYNC" ]; then
     RESYNC=$((UPTIME + RESYNC_SECONDS))
@@ -148,27 +148,26 @@ find_node() {
 choose_pause() {
   if [ -n "$TO_SCAN" ]; then
     PAUSE=0.001
-  elif [ -n "$UNWATCHED$NEXT_WATCHER" ]; then
+  elif [ -n "$UNWATCHED$NEXT_WATCHER" ] || { [ -n "$ROOT" ] && ! is_watching && has_inotify; }; then
     PAUSE=$LOOK_SECONDS
-  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || ! is_watching; }; then
+  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || ! has_inotify; }; then
     PAUSE=1
   else
     PAUSE=$((TICK > UPTIME ? TICK - UPTIME : 1))
   fi
 }
 
-# What is to be done between events.
-look() {
+look() { # between events
   if [ -z "$ROOT" ]; then return 0; fi
   look_at "$UNWATCHED$STARTING"
   renew_watcher
-  if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi
+  renew_api
   scan_some
   if [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
-# The queue becomes fd 0, and 3 for children; 6 is where complaints go that nobody needs. The directory of the
-# metrics must stay the same one: the sidecar has it mounted.
+# The queue becomes fd 0, and 3 for children; 6 is for complaints that nobody needs. The sidecar mounts metrics/, which
+# must stay the same directory.
 prepare() {
   mkdir -p "$RUN_DIR/metrics"
   exec 6>/dev/null

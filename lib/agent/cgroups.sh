@@ -59,7 +59,6 @@ find_pod_directory() { # uid
   return 1
 }
 
-# The other way round.
 find_pod_uid() { # directory of a pod, or what is in it
   POD=${1##*pod}
   POD=${POD%%/*}

@@ -67,7 +67,7 @@ explain() { # condition or "kills", whose
   case $1 in
     cgroup_v1) MESSAGE='The node has cgroup v1: the kernel kills single processes there, whatever anyone wants.' ;;
     cgroup_not_found) MESSAGE="The agent's own container is not in its pod's cgroup, so no container can be found: do the kubelet and the runtime have the same cgroup driver?" ;;
-    no_inotify) MESSAGE='There is no inotify to be had: everything is looked at every second.' ;;
+    no_inotify) MESSAGE="There is no inotify to be had ($COMPLAINT): everything is looked at every second." ;;
     write_refused) MESSAGE='The node refuses writes to memory.oom.group: SELinux, a read-only mount, or a user namespace.' ;;
     ancestor_group) MESSAGE='A cgroup above the containers has memory.oom.group=1: if its limit is hit, everything in it is killed, although Single.' ;;
     systemd_oom_policy) MESSAGE="The scope of container $CONTAINER has OOMPolicy=kill or stop: systemd ends all of it after any kill, although Single." ;;
@@ -139,8 +139,7 @@ count_kills() {
     if take "kills/$KEY " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
     case $KEY:$COUNT in *c:* | *:"${item##* }") ;; *) news="$news$KEY ${item##* } ${item%/*}$NL" ;; esac
   done
-  if [ -z "$news" ]; then return 0; fi
-  sleep 1
+  if [ -n "$news" ]; then sleep 1; fi
   for item in $news; do
     # shellcheck disable=SC2086 # split on purpose: three words of ours
     IFS=' ' && set -- $item && IFS=$NL
@@ -193,10 +192,9 @@ send_event() { # of the record that was read
   case $WHAT in
     kills)
       reason=OomKilledProcess
-      new=$((COUNT - TOLD))
-      processes="$new processes"
-      if [ "$new" = 1 ]; then processes='1 process'; fi
-      MESSAGE="The kernel killed $processes of container $CONTAINER for memory, $COUNT in all since it started. The container kept running."
+      processes=processes
+      if [ $((COUNT - TOLD)) = 1 ]; then processes=process; fi
+      MESSAGE="The kernel killed $((COUNT - TOLD)) $processes of container $CONTAINER for memory, $COUNT in all since it started. The container kept running."
       ;;
     *) MESSAGE="$MESSAGE Condition: $WHAT" ;;
   esac
@@ -214,8 +212,7 @@ send_event() { # of the record that was read
 EVENT
 }
 
-# Told or not, the next one about the same waits: ten seconds, twice as long each time it goes on, at most
-# five minutes.
+# Told or not, the next one about the same waits: ten seconds, then twice as long each time, up to five minutes.
 event_sent() { # "<what>/<whose> <uid>"; count, since, and how it went, separated by tabs
   if ! take "$1 " "$RECORDS"; then return 0; fi
   read_record "$LINE"

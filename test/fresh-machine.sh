@@ -49,14 +49,14 @@ step() {
 }
 
 make_machine() {
-  codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-  # libstdc++6 is what Node.js needs; dpkg's own users and directories come with the essential packages.
+  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+  # A library of Node.js's.
   include=libstdc++6
   [ "$user" = root ] || include=$include,sudo
-  # shellcheck disable=SC2016 # mmdebstrap gives $1, the new root, to the hook
+  # shellcheck disable=SC2016,SC2046 # mmdebstrap gives the hook $1, the new root; a list of files
   mmdebstrap --quiet --variant=apt --include="$include" \
     --setup-hook='cp -r /etc/apt/apt.conf.d "$1/etc/apt/"' \
-    "$codename" "$root" $(find /etc/apt/sources.list /etc/apt/sources.list.d/ -name '*.sources' -o -name '*.list')
+    "$codename" "$root" $(find /etc/apt -name '*.list' -o -name '*.sources')
 }
 
 add_node() {

@@ -25,6 +25,8 @@ repo=$(cd "$(dirname "$0")/.." && pwd)
 cache=$repo/.cache
 tools=$cache/tools
 build=$cache/tools.$$
+# Says which version of this script made a part of .cache/tools.
+stamp=$(cksum <"$repo/test/tools.sh")
 # What is to be done once all is there: the script that npm was asked for.
 command="npm run ${npm_lifecycle_event-pretest}"
 case $command in
@@ -92,7 +94,6 @@ missing_packages() {
 
 # Parts of .cache/tools that are not there, or were made by another version of this script.
 missing_parts() {
-  stamp=$(cksum <"$repo/test/tools.sh")
   for part in $parts; do
     [ "$(cat "$tools/$part.stamp" 2>/dev/null)" = "$stamp" ] || echo "$part"
   done

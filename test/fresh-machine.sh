@@ -52,7 +52,7 @@ make_machine() {
   codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
   # A library of Node.js's.
   include=libstdc++6
-  [ "$user" = root ] || include=$include,sudo
+  [ "$user" = root ] || include=$include,passwd,sudo
   # shellcheck disable=SC2016,SC2046 # mmdebstrap gives the hook $1, the new root; a list of files
   mmdebstrap --quiet --variant=apt --include="$include" \
     --setup-hook='cp -r /etc/apt/apt.conf.d "$1/etc/apt/"' \

@@ -42,6 +42,7 @@ commands='
   gcc=gcc
   git=git
   make=make
+  mount=mount
   openssl=openssl
   ps=procps
   unzip=unzip

@@ -94,15 +94,16 @@ add_user() {
 
 # Runs a command in the new machine, in the clone. Its mounts and processes end with it.
 inside() {
+  path=/usr/local/bin:/usr/bin:/bin
+  [ "$user" != root ] || path=/usr/local/sbin:/usr/sbin:/sbin:$path
   # shellcheck disable=SC2016 # for the inner shell
-  env --unset=TMPDIR HOME="$home" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    unshare --mount --pid --fork --kill-child sh -euc '
-      root=$1 user=$2
-      shift 2
-      mount -t proc proc "$root/proc"
-      mount --rbind /dev "$root/dev"
-      exec chroot --userspec="$user:$user" "$root" sh -c '\''cd /repo && exec "$@"'\'' inside "$@"
-    ' inside "$root" "$user" "$@"
+  unshare --mount --pid --fork --kill-child sh -euc '
+    root=$1 user=$2
+    shift 2
+    mount -t proc proc "$root/proc"
+    mount --rbind /dev "$root/dev"
+    exec chroot --userspec="$user:$user" "$root" env --chdir=/repo --unset=TMPDIR "$@"
+  ' inside "$root" "$user" HOME="$home" PATH="$path" "$@"
 }
 
 main "$@"

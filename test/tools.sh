@@ -21,6 +21,8 @@
 # asks for no password.
 set -eu
 
+# Not everybody has the programs of root there.
+PATH=$PATH:/usr/sbin:/sbin
 repo=$(cd "$(dirname "$0")/.." && pwd)
 cache=$repo/.cache
 tools=$cache/tools
@@ -73,16 +75,17 @@ main() {
     esac
   done
 
+  is_supported || elsewhere
   packages=$(missing_packages | tr '\n' ' ')
   parts=$(missing_parts | tr '\n' ' ')
-  if [ -n "$packages$parts" ]; then
-    [ -z "$check" ] || die "missing: $packages$parts"
-    is_supported || elsewhere
-    can_be_root || ask_for_root "to install: ${packages:-package lists}"
-    bring
-  elif [ -n "$root" ]; then
-    can_be_root || ask_for_root 'for the tests that mount, and make files immutable'
+  if [ -n "$check" ]; then
+    [ -z "$packages$parts" ] || die "missing: $packages$parts"
+    return
   fi
+  if [ -n "$packages$root" ]; then
+    can_be_root || ask_for_root
+  fi
+  [ -z "$packages$parts" ] || bring
 }
 
 # Packages of the commands that are not to be found, and of the static C library.
@@ -118,7 +121,9 @@ as_root() {
 }
 
 ask_for_root() {
-  log "\`$command\` needs root $*. Run:"
+  reason='for tests that mount, and make files immutable'
+  [ -z "$packages" ] || reason="to install $packages"
+  log "\`$command\` needs root, or sudo without a password, $reason. Run:"
   if command -v sudo >/dev/null; then
     log "  sudo -v && $command"
   else
@@ -128,7 +133,7 @@ ask_for_root() {
 }
 
 bring() {
-  as_root apt-get -qq update
+  ! can_be_root || as_root apt-get -qq update
   if [ -n "$packages" ]; then
     log "installing $packages"
     # shellcheck disable=SC2086 # a list of words
@@ -191,7 +196,7 @@ fetch_source() {
       apt-get indextargets 'Created-By: Packages' "Origin: $origin" 'Component: main' \
         --format "deb-src [signed-by=$keyring] "'$(REPO_URI) $(RELEASE) $(COMPONENT)'
   done | sort -u >apt/sources.list
-  [ -s apt/sources.list ] || die 'apt knows no archive of Debian or Ubuntu'
+  [ -s apt/sources.list ] || die 'apt knows no archive of Debian or Ubuntu; as root, this helps: apt-get update'
   cat >apt/apt.conf <<END
 Dir::Etc::SourceList "$PWD/apt/sources.list";
 Dir::Etc::SourceParts "/dev/null";
@@ -218,7 +223,7 @@ bring_kernel() {
   # Debian's, or else Ubuntu's, which has its modules in a package of their own.
   image=$(depends linux-image-cloud-amd64 linux-image-)
   image=${image:-$(depends linux-image-virtual linux-image-)}
-  [ -n "$image" ] || die 'apt knows no kernel for virtual machines'
+  [ -n "$image" ] || die 'apt knows no kernel for virtual machines; as root, this helps: apt-get update'
   # shellcheck disable=SC2046 # one word or none
   logged apt-get download "$image" $(depends "$image" linux-modules-)
   for package in *.deb; do

@@ -122,7 +122,7 @@ as_root() {
 
 ask_for_root() {
   reason='for tests that mount, and make files immutable'
-  [ -z "$packages" ] || reason="to install $packages"
+  [ -z "$packages" ] || reason="to install ${packages% }"
   log "\`$command\` needs root, or sudo without a password, $reason. Run:"
   if command -v sudo >/dev/null; then
     log "  sudo -v && $command"

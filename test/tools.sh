@@ -208,9 +208,17 @@ END
   logged dpkg-source --extract "$1"_*.dsc "$1"
 }
 
+# The first dependency of package $1 that begins with $2, if there is one.
+depends() {
+  apt-cache depends "$1" 2>/dev/null |
+    awk -v start="$2" '$1 == "Depends:" && index($2, start) == 1 { print $2; exit }'
+}
+
 bring_programs() {
   log 'fetching promtool and the node exporter'
-  logged apt-get download prometheus prometheus-node-exporter
+  # In a package of its own since Debian 13.
+  promtool=$(depends prometheus promtool)
+  logged apt-get download "${promtool:-prometheus}" prometheus-node-exporter
   for package in *.deb; do
     dpkg-deb --extract "$package" root
   done
@@ -248,12 +256,6 @@ bring_kernel() {
     number=$((number + 1))
   done
   collect_curl
-}
-
-# The first dependency of package $1 that begins with $2, if there is one.
-depends() {
-  apt-cache depends "$1" 2>/dev/null |
-    awk -v start="$2" '$1 == "Depends:" && index($2, start) == 1 { print $2; exit }'
 }
 
 collect_curl() {

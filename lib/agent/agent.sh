@@ -21,12 +21,9 @@ set -eu
 
 : "${LABEL_PREFIX:=cdk8s-oom-kill-mode}" # of the pods' label and annotation
 : "${LOG_LEVEL:=info}"                   # error, warn, info or debug
-: "${EVENTS:=no}"                        # yes or no
-: "${METRICS:=no}"                       # yes or no
+: "${EVENTS:=no}" "${METRICS:=no}"       # yes or no
 : "${SCRIPT_SHA256:=}"                   # for the metrics: which script this is
-: "${RESYNC_SECONDS:=60}"
-: "${TICK_SECONDS:=10}"
-: "${LOOK_SECONDS:=0.01}"
+: "${RESYNC_SECONDS:=60}" "${TICK_SECONDS:=10}" "${LOOK_SECONDS:=0.01}"
 : "${CGROUP_ROOT:=/host/cgroup}"        # the node's /sys/fs/cgroup
 : "${CONTAINER_LOGS:=/host/containers}" # the node's /var/log/containers
 : "${SYSTEMD_TRANSIENT:=}"              # the node's /run/systemd/transient, to look for OOMPolicy= there

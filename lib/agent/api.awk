@@ -67,15 +67,15 @@ function parse(line,    count, i, structure, depth, key) {
   return depth == 0 && count % 2 == 1
 }
 
-function metadata(depth, key, name_of, text) {
+function metadata(depth, key, name_of, string) {
   if (depth == 3) {
-    if (key == "name") name = text
-    else if (key == "namespace") namespace = text
-    else if (key == "uid") uid = text
+    if (key == "name") name = string
+    else if (key == "namespace") namespace = string
+    else if (key == "uid") uid = string
   } else if (depth == 4) {
-    if (key == "labels" && name_of == mode_label) mode = (text in value) ? value[text] : "-"
-    else if (key == "annotations" && name_of == containers_annotation) overrides = text
-    else if (key == "annotations" && name_of == "kubernetes.io/config.mirror") mirror = text
+    if (key == "labels" && name_of == mode_label) mode = (string in value) ? value[string] : "-"
+    else if (key == "annotations" && name_of == containers_annotation) overrides = string
+    else if (key == "annotations" && name_of == "kubernetes.io/config.mirror") mirror = string
   }
 }
 
@@ -99,22 +99,22 @@ function cgroup_uid() {
 }
 
 # Most events are changes of a pod's status: only what changes our mind is passed on.
-function changed(uid,    lines, count, i, piece) {
-  if (uid == "" || !named(namespace, 63) || !named(name, 253)) return
-  lines = container_lines(uid) "P " uid " " mode " " namespace " " name " " flag
-  if (said[uid] == lines) return
-  said[uid] = lines
+function changed(cgroup,    lines, count, i, piece) {
+  if (cgroup == "" || !named(namespace, 63) || !named(name, 253)) return
+  lines = container_lines(cgroup) "P " cgroup " " mode " " namespace " " name " " flag
+  if (said[cgroup] == lines) return
+  said[cgroup] = lines
   # One write each: writes to a FIFO are in one piece up to 4 KiB.
   count = split(lines, piece, "\n")
   for (i = 1; i <= count; i++) say(piece[i])
 }
 
-function named(text, most) {
-  return length(text) > 0 && length(text) <= most && text !~ /[^a-z0-9.-]/
+function named(word, most) {
+  return length(word) > 0 && length(word) <= most && word !~ /[^a-z0-9.-]/
 }
 
 # "worker=Single,proxy=Group": what is well-formed counts, the last entry of a name; the rest sets the flag.
-function container_lines(uid,    i, entry, at, container, given, lines) {
+function container_lines(cgroup,    i, entry, at, container, given, lines) {
   flag = length(overrides) > 8192 ? "malformed" : "ok"
   if (flag != "ok" || overrides == "") return ""
   for (i = split(overrides, entry, ","); i > 0; i--) {
@@ -124,7 +124,7 @@ function container_lines(uid,    i, entry, at, container, given, lines) {
     if (!named(container, 63) || container ~ /[.]/ || !(substr(entry[i], at + 1) in value)) flag = "malformed"
     else if (!(container in given)) {
       given[container] = 1
-      lines = lines "O " uid " " container "=" value[substr(entry[i], at + 1)] "\n"
+      lines = lines "O " cgroup " " container "=" value[substr(entry[i], at + 1)] "\n"
     }
   }
   return lines

@@ -1,5 +1,4 @@
 import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
 
 import {
   ANNOTATION,
@@ -44,7 +43,7 @@ describe('a mode', () => {
       pod.optOut();
     });
     await scene.become('1'.repeat(12), ...early, ...late);
-    expect(scene.agent.logged('ready')).toMatchObject([
+    expect(scene.agent.logged('cgroups found')).toMatchObject([
       { driver: layout.pod('', 'burstable').endsWith('.slice') ? 'systemd' : 'cgroupfs' },
     ]);
   });
@@ -91,7 +90,7 @@ describe('a mode', () => {
 
   test.each(['0', '1'])('is left for %s on a node that gives containers that', async (value) => {
     await scene.ready({}, new FakeNode(SYSTEMD, { nodeValue: value }));
-    expect(scene.agent.logged('ready')).toMatchObject([{ nodeValue: value }]);
+    expect(scene.agent.logged('cgroups found')).toMatchObject([{ nodeValue: value }]);
     const [single, group] = [scene.optIn('Single'), scene.optIn('Group')];
     const containers = [single.create('1'), group.create('0')];
     await scene.become('01', ...containers);
@@ -145,7 +144,7 @@ describe('a mode', () => {
     const node = new FakeNode(CRI_O, { nodeValue: '0' });
     node.procs = node.file(node.createCgroup(`${node.own}/container`, '1'), 'cgroup.procs');
     await scene.ready({}, node);
-    expect(scene.agent.logged('ready')).toMatchObject([{ nodeValue: '1' }]);
+    expect(scene.agent.logged('cgroups found')).toMatchObject([{ nodeValue: '1' }]);
     const pod = scene.optIn('Single', 'worker=Group');
     const container = pod.create('1');
     for (const path of [

@@ -126,11 +126,10 @@ export class Scene {
     const { node, agent, api } = this;
     await agent.stop('SIGKILL');
     await api.stop();
+    const containers = /^\/[^/]*[0-9a-f]{64}[^/]*(\/container)?\/memory\.oom\.group$/;
     const strange = node.touched.filter((path) => {
-      const pod = [...this.optedIn].find((one) => path.startsWith(`${one}/`)) ?? path;
-      return !/^\/[^/]*[0-9a-f]{64}[^/]*(\/container)?\/memory\.oom\.group$/.test(
-        path.slice(pod.length),
-      );
+      const pod = [...this.optedIn].find((one) => path.startsWith(`${one}/`));
+      return !(pod !== undefined && containers.test(path.slice(pod.length)));
     });
     node.remove();
     expect(strange).toEqual([]);
@@ -158,7 +157,8 @@ export class Pod {
   /** Tells the API server of it, with another mode or other overrides if there are any. */
   public opt(mode?: string, overrides?: string): void {
     const { labels, annotations } = this.metadata;
-    const other = overrides === undefined ? {} : { [ANNOTATION]: overrides };
+    const other: Record<string, string> =
+      overrides === undefined ? {} : { [ANNOTATION]: overrides };
     this.metadata = {
       ...this.metadata,
       labels: { ...labels, ...(mode === undefined ? {} : { [LABEL]: mode }) },

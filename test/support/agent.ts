@@ -2,13 +2,18 @@ import { ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process
 import {
   closeSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -25,15 +30,12 @@ const OWN_UID = '0a0a0a0a-1111-4222-8333-444444444444';
 /** The PATH of an agent: busybox's tools first. */
 export const TOOLS_PATH = `${join(TOOLS, 'bin')}:${process.env.PATH ?? ''}`;
 
-/** The shells that the script is written for, as the command lines that run it. */
-export const SHELLS: Record<string, string[]> = {
-  dash: ['dash'],
-  'busybox ash': [join(TOOLS, 'busybox'), 'ash'],
-};
+/** The shell that the script is written for, as the command line that runs it. */
+export const SHELL = [join(TOOLS, 'busybox'), 'ash'];
 
 /** Fails with the names of the tools that are missing, and what brings them. */
 export function requireTools(): void {
-  const missing = ['dash', 'curl', 'openssl', 'ps', 'chattr', 'busybox'].filter(
+  const missing = ['curl', 'openssl', 'ps', 'chattr', 'busybox'].filter(
     (tool) => spawnSync('sh', ['-c', `PATH=${TOOLS}:$PATH; command -v ${tool}`]).status !== 0,
   );
   if (missing.length > 0 || !existsSync(join(TOOLS, 'bin/inotifyd'))) {
@@ -48,8 +50,6 @@ export interface Layout {
   pod(uid: string, qos: Qos): string;
   /** The directory of a container, below the pod's. */
   container(id: string): string;
-  /** Whether a pod has a sandbox container: CRI-O does without. */
-  readonly sandbox: boolean;
 }
 
 export type Qos = 'guaranteed' | 'burstable' | 'besteffort';
@@ -75,7 +75,6 @@ function systemd(slice: string, container: (id: string) => string, root?: string
   const top = root ?? `${slice}.slice`;
   return {
     container,
-    sandbox: !container('').startsWith('crio'),
     pod: (uid, qos) => {
       const name = `pod${uid.replaceAll('-', '_')}.slice`;
       return qos === 'guaranteed'
@@ -88,21 +87,13 @@ function systemd(slice: string, container: (id: string) => string, root?: string
 function cgroupfs(top: string, container: (id: string) => string): Layout {
   return {
     container,
-    sandbox: !container('').startsWith('crio'),
     pod: (uid, qos) => (qos === 'guaranteed' ? `${top}/pod${uid}` : `${top}/${qos}/pod${uid}`),
   };
 }
 
 /** What the kernel counts in memory.events, in its order. */
-type MemoryEvent = 'low' | 'high' | 'max' | 'oom' | 'oom_kill' | 'oom_group_kill';
-const NO_MEMORY_EVENTS: Record<MemoryEvent, number> = {
-  low: 0,
-  high: 0,
-  max: 0,
-  oom: 0,
-  oom_kill: 0,
-  oom_group_kill: 0,
-};
+const MEMORY_EVENTS = ['low', 'high', 'max', 'oom', 'oom_kill', 'oom_group_kill'] as const;
+type Counters = Partial<Record<(typeof MEMORY_EVENTS)[number], number>>;
 
 let ids = 0;
 
@@ -129,54 +120,56 @@ export function newPod(mode?: string, more: Partial<PodMetadata> = {}): PodMetad
   return { uid, name: `pod-${uid.slice(0, 8)}`, namespace: 'default', labels, ...more };
 }
 
-/** A node made of a temporary directory: cgroups, container logs, and the agent's own pod. */
+/**
+ * A node made of a temporary directory: cgroups, container logs, and the agent's own pod.
+ *
+ * The kernel makes a cgroup with all its files at one blow, and removes it so. Here it is made in a
+ * place of its own, and a link brings it into the tree: that is one system call, of which inotify
+ * tells as of a new directory.
+ */
 export class FakeNode {
   public readonly directory = mkdtempSync(join(tmpdir(), 'agent-'));
   public readonly cgroupRoot = join(this.directory, 'cgroup');
   public readonly logs = join(this.directory, 'containers');
   public readonly run = join(this.directory, 'run');
   public readonly serviceAccount = join(this.directory, 'serviceaccount');
+  /** What systemd knows of its scopes, if the agent is told to look there. */
+  public readonly units = join(this.directory, 'transient');
   /** The directory of the agent's own container, below the cgroup root. */
   public readonly own: string;
+  /** Where the kernel lists the agent's process; another one is a container of a foreign place. */
+  public procs: string;
 
-  private readonly sandboxes = new Map<string, string>();
-  private readonly counters = new Map<string, Record<MemoryEvent, number>>();
+  private readonly made = join(this.directory, 'made');
 
   public constructor(
     public readonly layout: Layout,
     options: { nodeValue?: string; ownQos?: Qos; version?: 1 | 2 } = {},
   ) {
-    for (const directory of [this.cgroupRoot, this.logs, this.run, this.serviceAccount]) {
+    const { cgroupRoot, logs, run, serviceAccount, units, made } = this;
+    for (const directory of [cgroupRoot, logs, run, serviceAccount, units, made]) {
       mkdirSync(directory);
     }
     if (options.version !== 1) {
-      writeFileSync(join(this.cgroupRoot, 'cgroup.controllers'), 'cpu memory pids\n');
+      writeFileSync(join(cgroupRoot, 'cgroup.controllers'), 'cpu memory pids\n');
     }
-    for (const qos of ['burstable', 'besteffort'] as const) {
-      mkdirSync(dirname(join(this.cgroupRoot, layout.pod('x', qos))), { recursive: true });
+    for (const qos of ['guaranteed', 'burstable', 'besteffort'] as const) {
+      const above = dirname(layout.pod('x', qos));
+      mkdirSync(join(cgroupRoot, above), { recursive: true });
+      this.write(above, '0');
     }
-    const pod = layout.pod(OWN_UID, options.ownQos ?? 'burstable');
+    const pod = this.createPod(OWN_UID, options.ownQos);
     this.createContainer(pod, containerId(), '0');
     this.own = this.createContainer(pod, containerId(), options.nodeValue ?? '1');
+    this.procs = join(cgroupRoot, this.own, 'cgroup.procs');
   }
 
-  /** Creates a pod's cgroup, and its sandbox in it, to which a kubelet gives no mode. */
+  /** Creates a pod's cgroup. */
   public createPod(uid: string, qos: Qos = 'burstable'): string {
     const pod = this.layout.pod(uid, qos);
-    mkdirSync(join(this.cgroupRoot, pod), { recursive: true });
-    if (this.layout.sandbox) {
-      this.sandboxes.set(pod, this.createContainer(pod, containerId(), '0'));
-    }
+    mkdirSync(join(this.cgroupRoot, pod));
+    this.write(pod, '0');
     return pod;
-  }
-
-  /** The sandbox of a pod that `createPod` made. */
-  public sandbox(pod: string): string {
-    const sandbox = this.sandboxes.get(pod);
-    if (sandbox === undefined) {
-      throw new Error(`${pod} has no sandbox`);
-    }
-    return sandbox;
   }
 
   /** Creates a container's cgroup with a value, as the kernel (0) or runc (1) leaves it. */
@@ -184,9 +177,15 @@ export class FakeNode {
     return this.createCgroup(join(pod, this.layout.container(id)), value);
   }
 
+  /** Creates a cgroup in one that there is. */
   public createCgroup(path: string, value = '0'): string {
-    mkdirSync(join(this.cgroupRoot, path), { recursive: true });
-    this.write(path, value);
+    const directory = mkdtempSync(join(this.made, 'cgroup-'));
+    writeFileSync(join(directory, 'memory.oom.group'), `${value}\n`);
+    writeFileSync(join(directory, 'memory.events'), memoryEvents({}));
+    writeFileSync(join(directory, 'cgroup.events'), 'populated 1\nfrozen 0\n');
+    // The processes of others have no number in the agent's container.
+    writeFileSync(join(directory, 'cgroup.procs'), '0\n');
+    symlinkSync(directory, join(this.cgroupRoot, path));
     return path;
   }
 
@@ -198,36 +197,46 @@ export class FakeNode {
     return readFileSync(this.file(cgroup), 'utf8').trim();
   }
 
-  public file(cgroup: string): string {
-    return join(this.cgroupRoot, cgroup, 'memory.oom.group');
+  public file(cgroup: string, name = 'memory.oom.group'): string {
+    return join(this.cgroupRoot, cgroup, name);
   }
 
-  public removeCgroup(cgroup: string): void {
-    rmSync(join(this.cgroupRoot, cgroup), { recursive: true });
+  /** Every file of the cgroups and when it was written last, for whoever must not have written it. */
+  public get written(): Record<string, number> {
+    const files = (path: string): string[] =>
+      statSync(path).isDirectory()
+        ? readdirSync(path).flatMap((name) => files(join(path, name)))
+        : [path];
+    return Object.fromEntries(files(this.cgroupRoot).map((path) => [path, statSync(path).mtimeMs]));
   }
 
-  /** The same at one blow, as the kernel does it: nobody can open a file of it half-way. */
+  /** Removes a cgroup, or a pod's with all that are in it. */
   public vanish(cgroup: string): void {
-    const trash = mkdtempSync(join(this.directory, 'trash-'));
-    renameSync(join(this.cgroupRoot, cgroup), join(trash, 'cgroup'));
-    rmSync(trash, { recursive: true });
+    const path = join(this.cgroupRoot, cgroup);
+    if (lstatSync(path).isSymbolicLink()) {
+      const directory = realpathSync(path);
+      unlinkSync(path);
+      rmSync(directory, { recursive: true });
+      return;
+    }
+    const trash = join(mkdtempSync(join(this.directory, 'trash-')), 'pod');
+    renameSync(path, trash);
+    for (const name of readdirSync(trash)) {
+      rmSync(realpathSync(join(trash, name)), { recursive: true });
+    }
+    rmSync(dirname(trash), { recursive: true });
   }
 
   /**
-   * Adds to the kernel's counters of a cgroup and of those above it, up to the pod's, in place and at
-   * one blow, as the kernel does.
+   * Adds to the kernel's counters of a cgroup and of its pod's, in place and at one blow, as the
+   * kernel does.
    */
-  public count(cgroup: string, events: Partial<Record<MemoryEvent, number>>): void {
+  public count(cgroup: string, events: Counters): void {
     for (const path of [dirname(cgroup), cgroup]) {
-      const counters = this.counters.get(path) ?? { ...NO_MEMORY_EVENTS };
-      this.counters.set(path, counters);
-      for (const [event, n] of Object.entries(events) as [MemoryEvent, number][]) {
-        counters[event] += n;
-      }
-      const text = Object.entries(counters).map(([event, n]) => `${event} ${n}\n`);
-      const name = join(this.cgroupRoot, path, 'memory.events');
-      const file = openSync(name, existsSync(name) ? 'r+' : 'w');
-      writeSync(file, text.join(''), 0);
+      const name = this.file(path, 'memory.events');
+      const before = existsSync(name) ? readFileSync(name, 'utf8') : '';
+      const file = openSync(name, before === '' ? 'w' : 'r+');
+      writeSync(file, memoryEvents(events, before), 0);
       closeSync(file);
     }
   }
@@ -237,15 +246,30 @@ export class FakeNode {
     this.count(container, { oom: processes, oom_kill: processes });
   }
 
+  /** The last process of a container ended; its cgroup is there for a while. */
+  public empty(container: string): void {
+    const file = openSync(this.file(container, 'cgroup.events'), 'r+');
+    writeSync(file, 'populated 0\nfrozen 0\n', 0);
+    closeSync(file);
+  }
+
   /** What the kubelet leaves in /var/log/containers once a container runs. */
-  public createLog(pod: { name: string; namespace: string }, container: string, id: string): void {
+  public createLog(pod: PodMetadata, container: string, id: string): void {
     const name = `${pod.name}_${pod.namespace}_${container}-${id}`.slice(0, 251);
-    symlinkSync(`/var/log/pods/somewhere/${container}/0.log`, join(this.logs, `${name}.log`));
+    const target = `/var/log/pods/${pod.namespace}_${pod.name}_${pod.uid}/${container}/0.log`;
+    symlinkSync(target, join(this.logs, `${name}.log`));
   }
 
   public remove(): void {
     rmSync(this.directory, { recursive: true, force: true });
   }
+}
+
+/** The text of memory.events after some more of them. */
+function memoryEvents(more: Counters, before = ''): string {
+  const count = (name: string) =>
+    Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(before)?.[1] ?? 0);
+  return MEMORY_EVENTS.map((name) => `${name} ${count(name) + (more[name] ?? 0)}\n`).join('');
 }
 
 /** A directory to put first in PATH, with one program. */
@@ -331,42 +355,40 @@ export class Agent {
   public constructor(
     private readonly node: FakeNode,
     api: Pick<FakeApiServer, 'caPem' | 'token' | 'port'>,
-    shell: string[],
     environment: Record<string, string> = {},
+    script = SCRIPT,
   ) {
     writeFileSync(join(node.serviceAccount, 'ca.crt'), api.caPem);
     writeFileSync(join(node.serviceAccount, 'token'), api.token);
-    this.environment = {
-      PATH: TOOLS_PATH,
-      NODE_NAME: 'node-1',
-      POD_UID: OWN_UID,
-      KUBERNETES_SERVICE_HOST: '127.0.0.1',
-      KUBERNETES_SERVICE_PORT: String(api.port),
-      LOG_LEVEL: 'debug',
-      CGROUP_ROOT: node.cgroupRoot,
-      CONTAINER_LOGS: node.logs,
-      RUN_DIR: node.run,
-      SERVICE_ACCOUNT: node.serviceAccount,
-      ...environment,
-    };
-    const [command = '', ...args] = shell;
-    this.probe = (word) => spawn(command, [...args, SCRIPT, word], { env: this.environment });
-    // A group of its own, so that whatever is left of it can be found and ended.
     const said = mkdtempSync(join(node.directory, 'said-'));
     this.output = new Output(join(said, 'stdout'));
     this.complaints = new Output(join(said, 'stderr'));
     const files = [this.output, this.complaints].map(({ path }) => openSync(path, 'a'));
-    this.child = spawn(command, [...args, SCRIPT], {
-      env: this.environment,
+    // The shell that writes its number becomes the agent. A group of its own, so that whatever is
+    // left of it can be found and ended.
+    const enter = 'echo $$ >"$PROCS"; unset PROCS; exec "$@"';
+    this.child = spawn('sh', ['-c', enter, 'sh', ...SHELL, script], {
+      env: {
+        PATH: TOOLS_PATH,
+        PROCS: node.procs,
+        NODE_NAME: 'node-1',
+        POD_UID: OWN_UID,
+        KUBERNETES_SERVICE_HOST: '127.0.0.1',
+        KUBERNETES_SERVICE_PORT: String(api.port),
+        LOG_LEVEL: 'debug',
+        TICK_SECONDS: '1',
+        CGROUP_ROOT: node.cgroupRoot,
+        CONTAINER_LOGS: node.logs,
+        RUN_DIR: node.run,
+        SERVICE_ACCOUNT: node.serviceAccount,
+        ...environment,
+      },
       detached: true,
       stdio: ['ignore', ...files],
     });
     files.forEach(closeSync);
     this.exit = new Promise((done) => this.child.on('exit', done));
   }
-
-  private readonly environment: Record<string, string>;
-  private readonly probe: (word: string) => ChildProcess;
 
   public get pid(): number {
     return this.child.pid ?? -1;
@@ -401,13 +423,28 @@ export class Agent {
     return this.log.filter((line) => line.msg?.includes(message));
   }
 
-  public async ready(): Promise<void> {
-    await eventually('ready', () => existsSync(join(this.node.run, 'ready')), this);
+  /** What the startup probe waits for. */
+  public get isReady(): boolean {
+    return existsSync(join(this.node.run, 'ready'));
   }
 
-  /** The exit code of a probe: "ready" or "live". */
-  public async check(word: string): Promise<number | null> {
-    return new Promise((done) => this.probe(word).on('exit', done));
+  public async ready(): Promise<void> {
+    await eventually('ready', () => this.isReady, this);
+  }
+
+  /** What the liveness probe does: it fails unless the loop made the file since the last time. */
+  public probe(): boolean {
+    return spawnSync(join(TOOLS, 'bin/rm'), [join(this.node.run, 'alive')]).status === 0;
+  }
+
+  /** Waits for a whole tick that begins from now on. */
+  public async ticks(times = 1): Promise<void> {
+    // The file is made in the course of a tick: what began before the probe took it away ends with
+    // the first, what begins afterwards with the second.
+    for (let n = 0; n <= times; n += 1) {
+      rmSync(join(this.node.run, 'alive'), { force: true });
+      await eventually('a tick', () => existsSync(join(this.node.run, 'alive')), this);
+    }
   }
 
   /** Sends a signal to the agent's first process, waits for its end, and reads all that it logged. */
@@ -426,12 +463,15 @@ export class Agent {
   }
 }
 
-/** Waits until something is so; says what it waited for, and the agent's log, if it never is. */
+/**
+ * Waits until something is so; says what it waited for, and the agent's log, if it never is. The limit
+ * is for what never comes: it is no measure of how fast anything has to be.
+ */
 export async function eventually(
   what: string,
   condition: () => boolean,
   agent?: { readonly log: LogLine[]; readonly errors: string },
-  seconds = 10,
+  seconds = 120,
 ): Promise<void> {
   const end = Date.now() + seconds * 1000;
   while (!condition()) {

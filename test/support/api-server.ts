@@ -17,10 +17,9 @@ export interface PodMetadata {
   readonly deletionTimestamp?: string;
 }
 
-/** One request that the server answered. */
+/** One request for pods. */
 export interface RequestRecord {
   readonly at: number;
-  readonly watch: boolean;
   readonly url: URL;
   readonly headers: IncomingMessage['headers'];
   readonly status: number;
@@ -39,28 +38,85 @@ export interface EventObject {
   readonly [field: string]: unknown;
 }
 
-/** One attempt to write an Event. */
+/** One attempt to write an Event: what was sent, and the status of the answer. */
 export interface EventWrite {
   readonly at: number;
-  readonly method: string;
-  /** The pod that it is about, as far as the request tells. */
-  readonly pod: string;
+  readonly event: EventObject;
   readonly status: number;
+}
+
+/** The object of an answer that is no success. */
+export interface Status {
+  readonly code: number;
+  readonly reason: string;
+  readonly message: string;
+  readonly [field: string]: unknown;
 }
 
 /** What the server does with the next request instead of answering it. */
 export type Fault = (response: ServerResponse, url: URL) => void;
 
+const REASONS: Record<number, [reason: string, message: string]> = {
+  400: ['BadRequest', 'the server could not understand the request'],
+  401: ['Unauthorized', 'Unauthorized'],
+  403: ['Forbidden', 'pods is forbidden: User "agent" cannot watch resource "pods"'],
+  410: ['Expired', 'too old resource version: 1 (1000)'],
+  415: ['UnsupportedMediaType', 'the body of the request was in an unknown format'],
+  422: ['Invalid', 'Event is invalid'],
+  429: ['TooManyRequests', 'Too many requests, please try again later.'],
+  500: ['InternalError', 'Internal error occurred: etcdserver: request timed out'],
+  503: ['ServiceUnavailable', 'apiserver is shutting down'],
+};
+
+/** A Status as the API server words it, or with words of the test's. */
+export function status(code: number, message?: string, more: object = {}): Status {
+  const [reason, usual] = REASONS[code] ?? ['Unknown', 'unknown'];
+  const head = { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure' };
+  return { ...head, message: message ?? usual, reason, ...more, code };
+}
+
+/** What the API server says of Events in a namespace that is being deleted. */
+export const NAMESPACE_TERMINATING = status(
+  403,
+  'events "x" is forbidden: unable to create new content in namespace shop because it is being terminated',
+  {
+    details: {
+      name: 'x',
+      kind: 'events',
+      causes: [
+        {
+          reason: 'NamespaceTerminating',
+          message: 'namespace shop is being terminated',
+          field: 'metadata.namespace',
+        },
+      ],
+    },
+  },
+);
+
+/** Answers with a Status. */
+export function fail(response: ServerResponse, code: number | Status): void {
+  const object = typeof code === 'number' ? status(code) : code;
+  const retry = object.code === 429 ? { 'retry-after': '1' } : {};
+  response.writeHead(object.code, { 'content-type': 'application/json', ...retry });
+  response.end(`${JSON.stringify(object)}\n`);
+}
+
+/** A watch that is open. */
+interface Watch {
+  readonly response: ServerResponse;
+  /** The label that it is about. */
+  readonly label: string;
+}
+
 /**
- * The part of the Kubernetes API that the agent uses: list and watch of the metadata of the pods of
- * one node that carry one label, and Events that are created and patched, over TLS, with tokens,
- * versions, bookmarks and errors.
+ * The part of the Kubernetes API that the agent has rights for: a watch of the metadata of the pods
+ * of its node that carry one label, and Events by server-side apply, over TLS and with a token.
  */
 export class FakeApiServer {
   public static async start(options: { host?: string } = {}): Promise<FakeApiServer> {
-    const { key, cert, ca } = issueCertificate();
-    const server = createServer({ key, cert });
-    const api = new FakeApiServer(server, ca);
+    const { key, cert } = issueCertificate();
+    const api = new FakeApiServer(createServer({ key, cert }), cert);
     await api.listen(0, options.host);
     return api;
   }
@@ -68,29 +124,31 @@ export class FakeApiServer {
   public readonly requests: RequestRecord[] = [];
   /** The only token that is accepted. */
   public token = 'eyJhbGciOiJSUzI1NiJ9.first_token-1';
-  /** Faults for the next requests, one each. */
+  /**
+   * Whether the first bookmark of a watch comes right after the pods that there are, as from
+   * Kubernetes 1.36, or when the test says so: 1.28 takes a minute.
+   */
+  public bookmarksAtOnce = true;
+  /** Faults for the next requests for pods, one each. */
   public readonly faults: Fault[] = [];
-  /** A fault for every request, until it is taken away. */
+  /** A fault for every request for pods, until it is taken away. */
   public outage: Fault | undefined;
   /** The Events that there are, by namespace/name; whoever takes one away has let it expire. */
   public readonly events = new Map<string, EventObject>();
   /** All attempts to write one. */
   public readonly eventWrites: EventWrite[] = [];
-  /** The status of every attempt to write an Event, until it is taken away. */
-  public eventStatus: number | undefined;
+  /** What every attempt to write an Event comes to, until it is taken away. */
+  public eventFault: number | Status | undefined;
   /** How long every answer to such an attempt takes, in milliseconds. */
   public eventDelay = 0;
-  /** How many bytes a write has at most; events are cut anywhere. */
+  /** How many bytes a write has at most: whatever is sent is cut anywhere. */
   public chunk = Infinity;
 
-  private readonly pods = new Map<string, { pod: PodMetadata; version: number }>();
-  private readonly history: { version: number; line: string }[] = [];
-  private readonly watches = new Set<ServerResponse>();
+  private readonly pods = new Map<string, PodMetadata>();
+  private readonly watches = new Set<Watch>();
   private readonly sockets = new Set<Socket>();
-  private closedBytes = 0;
   private lastPort = 0;
   private version = 1000;
-  private oldest = 1000;
 
   private constructor(
     private readonly server: Server,
@@ -101,10 +159,7 @@ export class FakeApiServer {
     });
     server.on('connection', (socket: Socket) => {
       this.sockets.add(socket);
-      socket.on('close', () => {
-        this.closedBytes += socket.bytesRead + socket.bytesWritten;
-        this.sockets.delete(socket);
-      });
+      socket.on('close', () => this.sockets.delete(socket));
     });
   }
 
@@ -115,74 +170,61 @@ export class FakeApiServer {
     return this.lastPort;
   }
 
-  /** Bytes on the wire so far, in both directions, TLS included. */
-  public get bytes(): number {
-    return [...this.sockets].reduce(
-      (sum, { bytesRead, bytesWritten }) => sum + bytesRead + bytesWritten,
-      this.closedBytes,
-    );
-  }
-
   /** The watches that are open now. */
   public get watching(): number {
     return this.watches.size;
   }
 
-  /** Creates or changes a pod. A pod without the label is one that lost it. */
+  /** Creates or changes a pod. */
   public setPod(pod: PodMetadata): void {
-    const known = this.pods.has(pod.uid);
-    this.version += 1;
-    this.pods.set(pod.uid, { pod, version: this.version });
-    this.send(known ? 'MODIFIED' : 'ADDED', this.partial(pod, this.version));
+    this.change(pod.uid, pod);
   }
 
-  /** The pod loses its label, which a watch with a label selector reports as DELETED. */
+  /** The pod loses its labels, which a watch with a label selector reports as DELETED. */
   public removeLabel(uid: string): void {
-    this.remove(uid);
+    const pod = this.pods.get(uid);
+    if (pod) {
+      this.change(uid, { ...pod, labels: {} });
+    }
   }
 
   public deletePod(uid: string): void {
-    const entry = this.pods.get(uid);
-    if (entry) {
-      this.setPod({ ...entry.pod, deletionTimestamp: '2026-01-01T00:00:00Z' });
+    const pod = this.pods.get(uid);
+    if (pod) {
+      this.change(uid, { ...pod, deletionTimestamp: '2026-01-01T00:00:00Z' });
+      this.change(uid, undefined);
     }
-    this.remove(uid);
   }
 
-  /** The pod is gone, and nobody is told: only a new list shows it. */
+  /** The pod is gone, and no open watch is told: only the next one shows it. */
   public forgetSilently(uid: string): void {
-    this.version += 1;
     this.pods.delete(uid);
   }
 
+  /** Sends a bookmark to every open watch. */
   public bookmark(): void {
-    this.send('BOOKMARK', {
-      kind: 'PartialObjectMetadata',
-      apiVersion: 'meta.k8s.io/v1',
-      metadata: { resourceVersion: String(this.version), creationTimestamp: null },
-    });
-  }
-
-  /** Versions before now are too old to watch from. */
-  public compact(): void {
-    this.version += 1;
-    this.oldest = this.version;
-    this.history.length = 0;
+    this.sendRaw(this.bookmarkLine({}));
   }
 
   /** Sends text to every open watch as it is. */
   public sendRaw(text: string): void {
-    for (const response of this.watches) {
+    for (const { response } of this.watches) {
       this.write(response, text);
     }
   }
 
   /** Ends every open watch cleanly. */
   public endWatches(): void {
-    for (const response of this.watches) {
+    for (const { response } of this.watches) {
       response.end();
     }
     this.watches.clear();
+  }
+
+  /** Ends every open watch with an ERROR event, as when its version is too old. */
+  public failWatches(code: number): void {
+    this.sendRaw(`${JSON.stringify({ type: 'ERROR', object: status(code) })}\n`);
+    this.endWatches();
   }
 
   /** Says nothing more to the watches that are open now, and does not close them. */
@@ -192,9 +234,9 @@ export class FakeApiServer {
 
   /** Another certificate, from another authority, for every connection from now on. */
   public rotateCertificate(): void {
-    const { key, cert, ca } = issueCertificate();
+    const { key, cert } = issueCertificate();
     this.server.setSecureContext({ key, cert });
-    this.caPem = ca;
+    this.caPem = cert;
   }
 
   /** Breaks every connection. */
@@ -208,8 +250,7 @@ export class FakeApiServer {
   /** Stops listening, as if the API server were down; `resume` takes the same port again. */
   public async pause(): Promise<number> {
     const port = this.port;
-    this.breakConnections();
-    await new Promise((resolve) => this.server.close(resolve));
+    await this.stop();
     return port;
   }
 
@@ -226,22 +267,22 @@ export class FakeApiServer {
     await new Promise<void>((resolve) => this.server.listen(port, host, resolve));
   }
 
-  private remove(uid: string): void {
-    const entry = this.pods.get(uid);
-    if (!entry) {
-      return;
-    }
-    this.pods.delete(uid);
+  /** What a watch is told depends on whether its selector matched before, and matches now. */
+  private change(uid: string, pod: PodMetadata | undefined): void {
+    const before = this.pods.get(uid);
     this.version += 1;
-    this.send('DELETED', this.partial(entry.pod, this.version));
-  }
-
-  private send(type: string, object: object): void {
-    const line = `${JSON.stringify({ type, object })}\n`;
-    if (type !== 'BOOKMARK') {
-      this.history.push({ version: this.version, line });
+    if (pod) {
+      this.pods.set(uid, pod);
+    } else {
+      this.pods.delete(uid);
     }
-    this.sendRaw(line);
+    for (const { response, label } of this.watches) {
+      if (pod && hasLabel(pod, label)) {
+        this.write(response, this.line(hasLabel(before, label) ? 'MODIFIED' : 'ADDED', pod));
+      } else if (before && hasLabel(before, label)) {
+        this.write(response, this.line('DELETED', before));
+      }
+    }
   }
 
   private write(response: ServerResponse, text: string): void {
@@ -253,203 +294,190 @@ export class FakeApiServer {
 
   private answer(request: IncomingMessage, response: ServerResponse): void {
     const url = new URL(request.url ?? '/', 'https://api');
-    const [, namespace, name] =
-      /^\/api\/v1\/namespaces\/([^/]+)\/events(?:\/([^/]+))?$/.exec(url.pathname) ?? [];
-    if (namespace !== undefined) {
-      let body = '';
-      request.on('data', (data: Buffer) => (body += data.toString()));
-      request.on('end', () => {
-        const status = this.writeEvent(request, namespace, name, body);
-        const written = name ?? (JSON.parse(body) as EventObject).metadata.name;
-        const pod = written.replace(/\.[^.]*$/, '');
-        this.eventWrites.push({ at: Date.now(), method: request.method ?? '', pod, status });
-        setTimeout(() => {
-          fail(response, status);
-        }, this.eventDelay);
-      });
+    const [, namespace = '', name] =
+      /^\/api\/v1\/namespaces\/([^/]+)\/events\/([^/]+)$/.exec(url.pathname) ?? [];
+    if (name !== undefined) {
+      this.answerEvent(request, response, url, { namespace, name });
       return;
     }
-    const watch = url.searchParams.get('watch') === '1';
-    response.on('finish', () => undefined);
-    const record = (status: number) =>
-      this.requests.push({ at: Date.now(), watch, url, headers: request.headers, status });
     const fault = this.faults.shift() ?? this.outage;
+    const trouble = fault ? undefined : this.check(request, url);
+    const code = fault ? 0 : (trouble?.code ?? 200);
+    this.requests.push({ at: Date.now(), url, headers: request.headers, status: code });
     if (fault) {
-      record(0);
       fault(response, url);
-      return;
-    }
-    const status = this.check(request, url, watch);
-    record(status);
-    if (status !== 200) {
-      fail(response, status);
-      return;
-    }
-    response.writeHead(200, { 'content-type': 'application/json' });
-    if (watch) {
-      this.openWatch(response, Number(url.searchParams.get('resourceVersion')));
+    } else if (trouble) {
+      fail(response, trouble);
     } else {
-      this.list(response);
+      this.openWatch(response, url.searchParams.get('labelSelector') ?? '');
     }
   }
 
-  private writeEvent(
-    request: IncomingMessage,
-    namespace: string,
-    name: string | undefined,
-    body: string,
-  ): number {
-    if (request.headers.authorization !== `Bearer ${this.token}`) {
-      return 401;
+  private check({ method, headers }: IncomingMessage, url: URL): Status | undefined {
+    const query = url.searchParams;
+    if (headers.authorization !== `Bearer ${this.token}`) {
+      return status(401);
     }
-    if (this.eventStatus !== undefined) {
-      return this.eventStatus;
+    if (method !== 'GET' || url.pathname !== '/api/v1/pods' || query.get('watch') !== '1') {
+      return status(403, `User "agent" may only watch pods, not ${method ?? ''} ${url.pathname}`);
     }
-    if (request.method === 'POST' && name === undefined) {
-      const event = JSON.parse(body) as EventObject;
-      const key = `${namespace}/${event.metadata.name}`;
-      if (request.headers['content-type'] !== 'application/json') {
-        return 415;
-      }
-      if (event.metadata.namespace !== namespace || event.involvedObject.namespace !== namespace) {
-        return 422;
-      }
-      if (this.events.has(key)) {
-        return 409;
-      }
-      this.events.set(key, event);
-      return 201;
-    }
-    if (request.method === 'PATCH' && name !== undefined) {
-      const key = `${namespace}/${name}`;
-      const event = this.events.get(key);
-      if (request.headers['content-type'] !== 'application/merge-patch+json') {
-        return 415;
-      }
-      if (event === undefined) {
-        return 404;
-      }
-      // A merge patch of fields that are no objects.
-      this.events.set(key, { ...event, ...(JSON.parse(body) as Partial<EventObject>) });
-      return 200;
-    }
-    return 405;
+    return query.get('resourceVersion') === '0' ? undefined : status(410);
   }
 
-  private check(request: IncomingMessage, url: URL, watch: boolean): number {
-    if (request.headers.authorization !== `Bearer ${this.token}`) {
-      return 401;
-    }
-    if (url.pathname !== '/api/v1/pods') {
-      return 403;
-    }
-    if (watch && Number(url.searchParams.get('resourceVersion')) < this.oldest) {
-      return 410;
-    }
-    return 200;
-  }
-
-  private list(response: ServerResponse): void {
-    const items = [...this.pods.values()].map(({ pod, version }) => ({
-      metadata: this.partial(pod, version).metadata,
-    }));
-    const list = {
-      kind: 'PartialObjectMetadataList',
-      apiVersion: 'meta.k8s.io/v1',
-      metadata: { resourceVersion: String(this.version) },
-      items,
-    };
-    this.write(response, `${JSON.stringify(list)}\n`);
-    response.end();
-  }
-
-  private openWatch(response: ServerResponse, version: number): void {
+  private openWatch(response: ServerResponse, label: string): void {
+    response.writeHead(200, { 'content-type': 'application/json' });
     response.flushHeaders();
-    for (const event of this.history.filter((e) => e.version > version)) {
-      this.write(response, event.line);
+    const matching = [...this.pods.values()].filter((pod) => hasLabel(pod, label));
+    this.write(response, matching.map((pod) => this.line('ADDED', pod)).join(''));
+    if (this.bookmarksAtOnce) {
+      this.write(response, this.bookmarkLine({ 'k8s.io/initial-events-end': 'true' }));
     }
-    this.watches.add(response);
-    response.on('close', () => this.watches.delete(response));
+    const watch = { response, label };
+    this.watches.add(watch);
+    response.on('close', () => this.watches.delete(watch));
   }
 
-  /** Fields in the order of the Go struct, as the real server writes them. */
-  private partial(pod: PodMetadata, version: number) {
-    return {
+  private answerEvent(
+    request: IncomingMessage,
+    response: ServerResponse,
+    url: URL,
+    key: { namespace: string; name: string },
+  ): void {
+    let body = '';
+    request.on('data', (data: Buffer) => (body += data.toString()));
+    request.on('end', () => {
+      const result = this.applyEvent(request, url, key, body);
+      const code = typeof result === 'number' ? result : result.code;
+      this.eventWrites.push({ at: Date.now(), event: parseEvent(body), status: code });
+      setTimeout(() => {
+        if (code < 300) {
+          response.writeHead(code, { 'content-type': 'application/json' });
+          response.end(`${body}\n`);
+        } else {
+          fail(response, result);
+        }
+      }, this.eventDelay);
+    });
+  }
+
+  /** Server-side apply of one manager that forces: what it applies is what there is. */
+  private applyEvent(
+    { method, headers }: IncomingMessage,
+    url: URL,
+    { namespace, name }: { namespace: string; name: string },
+    body: string,
+  ): number | Status {
+    const event = parseEvent(body);
+    const about = event.involvedObject as Record<string, string> | undefined;
+    if (headers.authorization !== `Bearer ${this.token}`) {
+      return status(401);
+    }
+    if (this.eventFault !== undefined) {
+      return this.eventFault;
+    }
+    if (method !== 'PATCH' || headers['content-type'] !== 'application/apply-patch+yaml') {
+      return status(415);
+    }
+    if (!url.searchParams.get('fieldManager') || url.searchParams.get('force') !== 'true') {
+      return status(422, 'fieldManager: Required value: is required for apply patch');
+    }
+    if (event.apiVersion !== 'v1' || event.kind !== 'Event' || event.metadata.name !== name) {
+      return status(400, `not the Event ${name}: ${body}`);
+    }
+    if (
+      name.length > 253 ||
+      !/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(name)
+    ) {
+      return status(422, `metadata.name: Invalid value: "${name}"`);
+    }
+    // What is about an object without a namespace, such as a node, is in "default".
+    const home = about?.namespace ?? 'default';
+    if (event.metadata.namespace !== namespace || home !== namespace) {
+      return status(422, 'involvedObject.namespace: Invalid value: does not match event.namespace');
+    }
+    const there = this.events.has(`${namespace}/${name}`);
+    this.events.set(`${namespace}/${name}`, event);
+    return there ? 200 : 201;
+  }
+
+  private bookmarkLine(annotations: Record<string, string>): string {
+    const metadata = {
+      resourceVersion: String(this.version),
+      creationTimestamp: null,
+      ...(Object.keys(annotations).length > 0 ? { annotations } : {}),
+    };
+    const object = {
       kind: 'PartialObjectMetadata',
       apiVersion: 'meta.k8s.io/v1',
-      metadata: {
-        name: pod.name,
-        generateName: `${pod.name}-`,
-        namespace: pod.namespace,
-        uid: pod.uid,
-        resourceVersion: String(version),
-        generation: 1,
-        creationTimestamp: '2026-01-01T00:00:00Z',
-        ...(pod.deletionTimestamp
-          ? { deletionTimestamp: pod.deletionTimestamp, deletionGracePeriodSeconds: 30 }
-          : {}),
-        labels: pod.labels,
-        annotations: pod.annotations,
-        ownerReferences: pod.ownerReferences ?? [
-          {
-            apiVersion: 'apps/v1',
-            kind: 'ReplicaSet',
-            name: 'owner',
-            uid: '00000000-1111-2222-3333-444444444444',
-            controller: true,
-            blockOwnerDeletion: true,
-          },
-        ],
-        managedFields: [
-          {
-            manager: 'kubelet',
-            operation: 'Update',
-            apiVersion: 'v1',
-            time: '2026-01-01T00:00:00Z',
-            fieldsType: 'FieldsV1',
-            fieldsV1: { 'f:status': { 'k:{"type":"Ready"}': { '.': {}, 'f:type': {} } } },
-            subresource: 'status',
-          },
-        ],
-      },
+      metadata,
     };
+    return `${JSON.stringify({ type: 'BOOKMARK', object })}\n`;
+  }
+
+  /** An event of a watch; fields in the order of the Go struct, as the real server writes them. */
+  private line(type: string, pod: PodMetadata): string {
+    const owner = {
+      apiVersion: 'apps/v1',
+      kind: 'ReplicaSet',
+      name: 'owner',
+      uid: '00000000-1111-2222-3333-444444444444',
+      controller: true,
+      blockOwnerDeletion: true,
+    };
+    const manager = {
+      manager: 'kubelet',
+      operation: 'Update',
+      apiVersion: 'v1',
+      time: '2026-01-01T00:00:00Z',
+      fieldsType: 'FieldsV1',
+      fieldsV1: { 'f:status': { 'k:{"type":"Ready"}': { '.': {}, 'f:type': {} } } },
+      subresource: 'status',
+    };
+    const metadata = {
+      name: pod.name,
+      generateName: `${pod.name}-`,
+      namespace: pod.namespace,
+      uid: pod.uid,
+      resourceVersion: String(this.version),
+      generation: 1,
+      creationTimestamp: '2026-01-01T00:00:00Z',
+      ...(pod.deletionTimestamp
+        ? { deletionTimestamp: pod.deletionTimestamp, deletionGracePeriodSeconds: 30 }
+        : {}),
+      labels: pod.labels,
+      annotations: pod.annotations,
+      ownerReferences: pod.ownerReferences ?? [owner],
+      managedFields: [manager],
+    };
+    const object = { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata };
+    return `${JSON.stringify({ type, object })}\n`;
   }
 }
 
-/** A Status object, as the API server answers an error. */
-export function fail(response: ServerResponse, code: number, message = 'said the test'): void {
-  const reason = code === 410 ? 'Expired' : 'Failure';
-  response.writeHead(code, { 'content-type': 'application/json' });
-  response.end(
-    `${JSON.stringify({ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message, reason, code })}\n`,
-  );
+/** A selector of one key: whether there is such a label, whatever its value. */
+function hasLabel(pod: PodMetadata | undefined, label: string): boolean {
+  return pod !== undefined && (label === '' || Object.hasOwn(pod.labels ?? {}, label));
 }
 
-/** A certificate authority and a certificate for the addresses that tests use. */
-function issueCertificate(): { key: string; cert: string; ca: string } {
-  const directory = mkdtempSync(join(tmpdir(), 'api-server-'));
-  const file = (name: string) => join(directory, name);
+/** What is no JSON is no Event of anything. */
+function parseEvent(body: string): EventObject {
   try {
-    execFileSync(
-      'openssl',
-      [
-        ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'],
-        ...[
-          '-keyout',
-          file('key'),
-          '-out',
-          file('cert'),
-          '-days',
-          '2',
-          '-subj',
-          '/CN=kube-apiserver',
-        ],
-        ...['-addext', 'subjectAltName=IP:127.0.0.1,IP:10.0.2.2'],
-      ],
-      { stdio: 'pipe' },
-    );
-    const cert = readFileSync(file('cert'), 'utf8');
-    return { key: readFileSync(file('key'), 'utf8'), cert, ca: cert };
+    return JSON.parse(body) as EventObject;
+  } catch {
+    return { metadata: {}, unreadable: body } as unknown as EventObject;
+  }
+}
+
+/** A certificate for the addresses that tests use, which is its own authority. */
+function issueCertificate(): { key: string; cert: string } {
+  const directory = mkdtempSync(join(tmpdir(), 'api-server-'));
+  const [key, cert] = ['key', 'cert'].map((name) => join(directory, name)) as [string, string];
+  try {
+    const options = `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2
+      -subj /CN=kube-apiserver -addext subjectAltName=IP:127.0.0.1,IP:10.0.2.2`;
+    const args = [...options.split(/\s+/), '-keyout', key, '-out', cert];
+    execFileSync('openssl', args, { stdio: 'pipe' });
+    return { key: readFileSync(key, 'utf8'), cert: readFileSync(cert, 'utf8') };
   } finally {
     rmSync(directory, { recursive: true });
   }

@@ -11,7 +11,6 @@ import {
   DEFAULT_LABEL_PREFIX,
   modeLabel,
   requireLabelPrefix,
-  scriptAnnotation,
 } from './private/contract';
 import { METRICS_PORT } from './private/metrics';
 import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
@@ -135,8 +134,9 @@ export interface OomKillModeAgentProps {
   readonly createNamespace?: boolean;
 
   /**
-   * The name of every object of the agent (they are never hashed): a DNS-1123
-   * label. It is part of the DaemonSet's selector, which is immutable.
+   * The name of every object of the agent: a DNS-1123 label. It is part of the
+   * DaemonSet's selector, which is immutable. Only the ConfigMap's goes on, with
+   * a hash of the script that is in it.
    *
    * @default "oom-kill-mode-agent"
    */
@@ -152,7 +152,8 @@ export interface OomKillModeAgentProps {
 
   /**
    * The image, as a full reference pinned by digest or by a tag that is not
-   * `latest`. It must have a POSIX shell, busybox `inotifyd`, `awk` and `curl`.
+   * `latest`. It must have busybox `ash` (`read` with a time limit, as Alpine
+   * builds it), `inotifyd`, `awk`, `grep` and `find`, and `curl`.
    *
    * @default docker.io/curlimages/curl:8.20.0, pinned by digest: the curl project's own image
    */
@@ -238,20 +239,12 @@ export interface OomKillModeAgentProps {
    * Whether to tell of processes that the kernel killed in containers that kept
    * running, and of pods whose mode cannot work, as Events of the pods, which
    * `kubectl describe pod` shows. The agent may then create and patch Events in
-   * every namespace. A pod gets at most one request in ten seconds, and one in
-   * five minutes if its processes do not stop being killed.
+   * every namespace. A container gets at most one request in ten seconds, and
+   * one in five minutes if its processes do not stop being killed.
    *
    * @default true
    */
   readonly events?: boolean;
-
-  /**
-   * Whether to post an Event for each container that got its mode as well: one
-   * more object in the API for each container that starts. It needs `events`.
-   *
-   * @default false
-   */
-  readonly eventsApplied?: boolean;
 
   /**
    * Whether to look into `/run/systemd/transient` of the node, through a
@@ -300,10 +293,10 @@ export interface OomKillModeAgentProps {
  * The agent: one pod on every Linux node that makes the container cgroups of
  * opted-in pods say what their label and annotation say.
  *
- * Creates a Namespace, ServiceAccount, ClusterRole (`pods: list, watch`, and
- * `events: create, patch` unless they are off), ClusterRoleBinding, ConfigMap
- * with the script, DaemonSet, and a NetworkPolicy that denies all ingress, but
- * to the metrics if they are on.
+ * Creates a Namespace, ServiceAccount, ClusterRole (`pods: watch`, and
+ * `events: create, patch` unless they are off), ClusterRoleBinding, an immutable
+ * ConfigMap with the script, DaemonSet, and a NetworkPolicy that denies all
+ * ingress, but to the metrics if they are on.
  *
  * What a reviewer will ask about, and why it cannot be less:
  * - uid 0, with no capability at all: cgroup files belong to root, and another
@@ -312,8 +305,7 @@ export interface OomKillModeAgentProps {
  * - the Pod Security level `privileged` of its namespace: hostPath needs it.
  *
  * The constructor throws, with the construct path, on invalid names, prefix,
- * image, quantities, durations, labels and annotations, on `eventsApplied`
- * without `events`, and if the app has
+ * image, quantities, durations, labels and annotations, and if the app has
  * another agent with the same prefix, the same name, or the same namespace to
  * create.
  *
@@ -342,6 +334,11 @@ export class OomKillModeAgent extends Construct {
   /** The labels that select the agent's pods, in its namespace. */
   public readonly podSelector: { [key: string]: string };
 
+  /** The name of the ConfigMap, which is another one for another script. */
+  private get scriptName(): string {
+    return `${this.name}-${this.scriptHash.slice(0, 10)}`;
+  }
+
   private readonly createsNamespace: boolean;
   private readonly scriptHash: string;
 
@@ -357,9 +354,6 @@ export class OomKillModeAgent extends Construct {
     const script = readScript();
     this.scriptHash = sha256(script);
     const events = props.events ?? true;
-    if (!events && (props.eventsApplied ?? false)) {
-      throw misuse(this, 'eventsApplied is true and events is false', 'events: true');
-    }
     const selector = {
       'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
       'app.kubernetes.io/instance': this.name,
@@ -367,15 +361,13 @@ export class OomKillModeAgent extends Construct {
     };
     this.podSelector = selector;
     const ourLabels = { ...selector, 'app.kubernetes.io/managed-by': 'cdk8s' };
-    // A ConfigMap that changes does not restart the pods that mount it; a template that changes does.
-    const templateAnnotations = { [scriptAnnotation(this.labelPrefix)]: this.scriptHash };
     // The mode label is refused as well: an agent that acts on itself helps nobody.
     requireLabels(this, props.labels ?? {}, {
       ...ourLabels,
       ...POD_SECURITY,
       [modeLabel(this.labelPrefix)]: '',
     });
-    requireAnnotations(this, props.annotations ?? {}, templateAnnotations);
+    requireAnnotations(this, props.annotations ?? {}, {});
 
     const metadata = {
       name: this.name,
@@ -401,7 +393,7 @@ export class OomKillModeAgent extends Construct {
       automountToken: false,
     });
     const role = new kplus.ClusterRole(this, 'ClusterRole', { metadata });
-    role.allow(['list', 'watch'], kplus.ApiResource.PODS);
+    role.allow(['watch'], kplus.ApiResource.PODS);
     if (events) {
       role.allow(['create', 'patch'], kplus.ApiResource.EVENTS);
     }
@@ -409,7 +401,12 @@ export class OomKillModeAgent extends Construct {
     const binding = new kplus.ClusterRoleBinding(this, 'ClusterRoleBinding', { metadata, role });
     binding.addSubjects(account);
     removeNamespace(binding);
-    new kplus.ConfigMap(this, 'ConfigMap', { metadata, data: script });
+    // Running pods keep the script that they were made with, and a rollback brings the old one back.
+    new kplus.ConfigMap(this, 'ConfigMap', {
+      metadata: { ...metadata, name: this.scriptName },
+      data: script,
+      immutable: true,
+    });
     // The L2 NetworkPolicy has no rule for a port without one for a peer, and who Prometheus is,
     // only the cluster knows.
     new k8s.KubeNetworkPolicy(this, 'NetworkPolicy', {
@@ -442,7 +439,7 @@ export class OomKillModeAgent extends Construct {
         template: {
           metadata: {
             labels: { ...props.labels, ...selector },
-            annotations: { ...props.annotations, ...templateAnnotations },
+            annotations: props.annotations,
           },
           spec: this.podSpec(props),
         },
@@ -509,7 +506,7 @@ export class OomKillModeAgent extends Construct {
       securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
       containers: [this.container(props), ...this.sidecars(props)],
       volumes: [
-        { name: 'script', configMap: { name: this.name, defaultMode: 0o444 } },
+        { name: 'script', configMap: { name: this.scriptName, defaultMode: 0o444 } },
         {
           name: 'run',
           emptyDir: { medium: 'Memory', sizeLimit: k8s.Quantity.fromString('4Mi') },
@@ -540,12 +537,11 @@ export class OomKillModeAgent extends Construct {
       10,
       300,
     );
-    const command = ['/bin/sh', `${SCRIPT_DIR}/agent.sh`];
     return {
       name: 'agent',
       image: requirePinnedImage(this, props.image ?? AGENT_IMAGE),
       imagePullPolicy: props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT,
-      command,
+      command: ['/bin/sh', `${SCRIPT_DIR}/agent.sh`],
       workingDir: RUN_DIR,
       env: [
         { name: 'NODE_NAME', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } },
@@ -555,7 +551,6 @@ export class OomKillModeAgent extends Construct {
         { name: 'LOG_LEVEL', value: logLevel },
         { name: 'RESYNC_SECONDS', value: String(resync) },
         ...((props.events ?? true) ? [{ name: 'EVENTS', value: 'yes' }] : []),
-        ...(props.eventsApplied ? [{ name: 'EVENTS_APPLIED', value: 'yes' }] : []),
         ...(props.systemdUnits ? [{ name: 'SYSTEMD_TRANSIENT', value: '/host/systemd' }] : []),
         ...(this.metrics
           ? [
@@ -564,16 +559,19 @@ export class OomKillModeAgent extends Construct {
             ]
           : []),
       ],
-      readinessProbe: {
-        exec: { command: [...command, 'ready'] },
-        periodSeconds: 10,
-        timeoutSeconds: 5,
-        failureThreshold: 3,
+      // Every exec probe is a process in this container's cgroup, so there is one at the start, which waits
+      // for what it asks for, and one a minute. Nobody sends requests to the agent: it needs no readiness
+      // probe. After an hour in which it did not get ready it is started again.
+      startupProbe: {
+        exec: { command: ['sh', '-c', `until test -e ${RUN_DIR}/ready; do sleep 1; done`] },
+        periodSeconds: 1,
+        timeoutSeconds: 30,
+        failureThreshold: 120,
       },
-      // Every exec probe is a process on every node; a dead agent can wait a minute.
+      // The loop makes the file anew every ten seconds; one that stands still does not, and then there is
+      // nothing to remove.
       livenessProbe: {
-        exec: { command: [...command, 'live'] },
-        initialDelaySeconds: 30,
+        exec: { command: ['rm', `${RUN_DIR}/alive`] },
         periodSeconds: 60,
         timeoutSeconds: 10,
         failureThreshold: 3,

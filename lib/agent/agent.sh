@@ -1,393 +1,218 @@
 #!/bin/sh
-# The agent of cdk8s-oom-kill-mode: makes memory.oom.group of the containers of opted-in pods on this
-# node say what the pods' labels say, and touches nothing else.
+# The agent: makes memory.oom.group of the containers of opted-in pods on this node say what the pods'
+# labels say, and touches nothing else.
 #
-# How it works. One process holds all state and does all writing: a loop that reads one queue, a FIFO,
-# line by line. Two sources feed the queue: busybox inotifyd, which reports changes of the cgroup file
-# system, and curl with pods.awk, which report the opted-in pods of this node. What is wanted is kept
-# as symbolic links in RUN_DIR, the "farm": 0/<container> (Single) and 1/<container> (Group) lead to
-# the container's cgroup, so that an event's own path, "0/7-3f2a9c01/memory.oom.group", says where to
-# look and what should be there: a wrong value costs one read and one write, no search and no fork. A
-# link that is gone makes every event still queued for it harmless.
+# One process, this shell, holds all state and does all writing. It reads one queue, a FIFO, into which inotifyd
+# tells what changes in the cgroup file system, and curl with api.awk which pods of this node are opted in. What
+# is wanted is a list of containers. One inotifyd watches them all. It takes its watches as arguments only, so
+# another one takes its place when there is more to watch; until that is up, the loop looks at what is new itself,
+# every LOOK_SECONDS, so that no process has to start before a container does. Everything is looked at again every
+# RESYNC_SECONDS, and every second where there is no inotify. Every TICK_SECONDS a child counts killed processes
+# and sends Events.
 #
-# inotifyd takes its watches as arguments only, so what is new takes another one. That would cost more the
-# more there is to watch, so a young one has what is new, and is replaced for what is newer; the next one
-# is up before the last one ends, and what lies between is looked at. When nothing new has come for three
-# seconds, one for everything takes the place of all. Nothing that a start or a repair waits for grows
-# with the number of pods; the regular check of everything is done pod by pod between events. While
-# containers start, a "burst", whatever can wait does: its processes would take of the CPU limit.
+# Files: agent.sh (the loop), cgroups.sh (where cgroups are, and what their files say), containers.sh (what is
+# wanted, and how it gets there), watch.sh (inotifyd), api.sh and api.awk (the API server), report.sh (killed
+# processes, what cannot work, Events), metrics.sh. Variables in capitals outlive a function; the "current pod" is
+# POD (its UID), NAMESPACE, NAME, MODE and OVERRIDES.
 #
-# This file is the loop and the life of the process. Beside it are its concerns: node.sh (where the
-# cgroups are), pods.sh (what is wanted), containers.sh (what is written), watch.sh (inotifyd), new.sh
-# (what no inotifyd watches yet) and api.sh, where pods.awk reads the API server's JSON. What the
-# kernel kills all the same is counted by kills.sh, when kill_watch.sh says so; where a mode cannot work
-# is found by conditions.sh; events.sh and metrics.sh make both seen, beside the loop. lists.sh is how
-# they keep their state. In all of them, capitals are what outlives a function: settings, state, and what
-# a function leaves behind for its caller.
-#
-# Usage: agent.sh           run the agent
-#        agent.sh ready     exit 0 when it watches and has heard of every pod (readiness probe)
-#        agent.sh live      exit 0 while its loop turns (liveness probe)
-#
-# Environment:
-#   NODE_NAME                 the node this pod runs on
-#   POD_UID                   this pod's own UID: its cgroup shows where all the others are
-#   KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT   the API server, set by the kubelet
-#   LABEL_PREFIX              prefix of the label and the annotation  [cdk8s-oom-kill-mode]
-#   LOG_LEVEL                 error, warn, info or debug              [info]
-#   RESYNC_SECONDS            time between two checks of everything   [60]
-#   CGROUP_ROOT               the node's /sys/fs/cgroup               [/host/cgroup]
-#   CONTAINER_LOGS            the node's /var/log/containers          [/host/containers]
-#   RUN_DIR                   a writable directory                    [/run/oom-kill-mode]
-#   SERVICE_ACCOUNT           directory with token and ca.crt         [where the kubelet puts them]
-#   EVENTS                    yes: an Event for killed processes      [no]
-#   EVENTS_APPLIED            yes: also one for each mode applied     [no]
-#   EVENT_SECONDS             least time between two Events of a pod  [10]
-#   METRICS                   yes: write RUN_DIR/metrics              [no]
-#   SCRIPT_SHA256             what the metrics call this script       [unknown]
-#   KILL_SECONDS              least time between two looks for kills  [10]
-#   SYSTEMD_TRANSIENT         the node's /run/systemd/transient       [not looked at]
+# For busybox ash. Two files are for the probes: RUN_DIR/ready is there once the agent is connected and watches;
+# RUN_DIR/alive is made anew at every tick, and the liveness probe removes it. Environment: NODE_NAME and POD_UID
+# of our own pod (downward API), KUBERNETES_SERVICE_HOST and _PORT (kubelet), and what follows.
 set -eu
 
-: "${LABEL_PREFIX:=cdk8s-oom-kill-mode}"
-: "${LOG_LEVEL:=info}"
+: "${LABEL_PREFIX:=cdk8s-oom-kill-mode}" # of the pods' label and annotation
+: "${LOG_LEVEL:=info}"                   # error, warn, info or debug
+: "${EVENTS:=no}"                        # yes or no
+: "${METRICS:=no}"                       # yes or no
+: "${SCRIPT_SHA256:=}"                   # for the metrics: which script this is
 : "${RESYNC_SECONDS:=60}"
-: "${CGROUP_ROOT:=/host/cgroup}"
-: "${CONTAINER_LOGS:=/host/containers}"
-: "${RUN_DIR:=/run/oom-kill-mode}"
+: "${TICK_SECONDS:=10}"
+: "${LOOK_SECONDS:=0.01}"
+: "${CGROUP_ROOT:=/host/cgroup}"        # the node's /sys/fs/cgroup
+: "${CONTAINER_LOGS:=/host/containers}" # the node's /var/log/containers
+: "${SYSTEMD_TRANSIENT:=}"              # the node's /run/systemd/transient, to look for OOMPolicy= there
 : "${SERVICE_ACCOUNT:=/var/run/secrets/kubernetes.io/serviceaccount}"
-: "${EVENTS:=no}"
-: "${EVENTS_APPLIED:=no}"
-: "${EVENT_SECONDS:=10}"
-: "${METRICS:=no}"
-: "${SCRIPT_SHA256:=unknown}"
-: "${KILL_SECONDS:=10}"
-: "${SYSTEMD_TRANSIENT:=}"
+: "${RUN_DIR:=/run/oom-kill-mode}" # a writable directory
 
 NL='
 '
 TAB='	'
+# Lists are lines, and split where they are not quoted.
+IFS=$NL
 HERE=$(cd "$(dirname "$0")" && pwd)
-TICKER=
-# When the last tick was done, in hundredths of a second, and the newest inotifyd at that time.
-TICKED=0
-TICKED_GENERATION=
-TIMED_READ=
-MISSING=' synced connected watching '
-# How long the loop waits for the next event, and the same in hundredths of a second.
-PAUSE=
-HUNDREDTHS=0
+# Seconds since the boot; when the next tick and the next look at everything are due.
+UPTIME=0 TICK=0 RESYNC=0
+# Set once the agent is.
+READY=
 
-for part in lists node pods containers watch new api kills kill_watch conditions events metrics; do
-  # shellcheck source=/dev/null # each of them is checked by itself
+for part in cgroups containers watch api report metrics; do
+  # shellcheck source=/dev/null # each is checked by itself
   . "$HERE/$part.sh"
 done
 
-# One JSON object a line. Values are our own words or names that pods.awk checked.
+# One JSON object a line. Values are our own words, or were checked by api.awk.
 log() { # level message [key value]...
-  case $LOG_LEVEL:$1 in
-    error:warn | error:info | error:debug | warn:info | warn:debug | info:debug) return 0 ;;
-  esac
-  line="{\"level\":\"$1\",\"msg\":\"$2\""
+  case $LOG_LEVEL:$1 in error:[!e]* | warn:[id]* | info:debug) return 0 ;; esac
+  text="{\"level\":\"$1\",\"msg\":\"$2\""
   shift 2
   while [ $# -gt 1 ]; do
-    line="$line,\"$1\":\"$2\""
+    text="$text,\"$1\":\"$2\""
     shift 2
   done
-  printf '%s}\n' "$line"
+  printf '%s}\n' "$text"
 }
 
-# The same with another program's words: quoted only if no character in them could end a JSON string.
-log_text() { # level message key text [key value]...
-  text=$4
-  case $text in *[!\ -~]* | *\"* | *\\*) text='(not printable)' ;; esac
-  level=$1 message=$2 text_key=$3
-  shift 4
-  log "$level" "$message" "$text_key" "$text" "$@"
+# The time that no change of the clock touches.
+read_uptime() {
+  IFS=' ' read -r UPTIME _ </proc/uptime
+  UPTIME=${UPTIME%.*}
 }
 
-# busybox can wait without a process for it: for input that never comes.
-pause() { # seconds
-  if [ -n "$TIMED_READ" ]; then
-    # shellcheck disable=SC3045 # only where prepare() found that it works
-    read -r -t "$1" _ <&5 || :
-  else
-    sleep "$1" 2>/dev/null || :
-  fi
+# Takes the line that begins so out of a list: LINE and REST. A list begins and ends with a line feed. A
+# loop, or a pattern after "#", would take too long where there are many lines.
+take() { # beginning, list
+  before=${2%%"$NL$1"*}
+  if [ "$before" = "$2" ]; then return 1; fi
+  # shellcheck disable=SC3057 # busybox ash
+  LINE=${2:${#before}+1}
+  LINE=${LINE%%"$NL"*}
+  # shellcheck disable=SC3057 # busybox ash
+  REST=$before${2:${#before}+1+${#LINE}}
 }
 
-# Says when it did, since words pile up in the queue of a loop that is busy or stopped.
-every() { # seconds, word
-  while :; do
-    pause "$1"
-    read_uptime
-    printf '%s\t%s\n' "$2" "$INSTANT" >&3
-  done
-}
-
-start_ticker() {
-  every "$RESYNC_SECONDS" tick &
-  TICKER=$!
-}
-
-# Ready is whoever watches the node, has heard of every pod, and is going to hear of the next one.
-become_ready() { # "synced", "connected" or "watching"
-  case $MISSING in
-    *" $1 "*) MISSING=${MISSING%% "$1" *}${MISSING#* "$1"} ;;
-    *) return 0 ;;
-  esac
-  if [ "$MISSING" = ' ' ]; then
-    : >../ready
-    log info 'ready' node "$NODE_NAME" driver "$DRIVER" nodeValue "$NODE_VALUE"
-    write_metrics
-  fi
-}
-
-heartbeat() {
-  read_uptime
-  printf '%s\n' "$UPTIME" 1<>../alive
-}
-
-tick() {
-  TICKED=$INSTANT
-  check_hung
-  check_children
-  # Other events may have come all the time, so that it was never quiet.
-  if [ "$TICKED_GENERATION" = "$GENERATION" ]; then end_burst; fi
-  TICKED_GENERATION=$GENERATION
-  retry_inotify
-  # All of this can wait; its processes would take of the CPU limit what a start needs.
-  if in_burst; then
-    check_kill_watch
-  else
-    # Once now; what begins next is another burst.
-    BURST=
-    clean_up
-  fi
-  write_metrics
-}
-
-# What nobody waits for: the kills, conditions and links of what is gone.
-clean_up() {
-  if [ "$GONE" != 0 ]; then prune; fi
-  check_kill_watch
-  check_conditions
-  check_sender
-  send_events
-}
-
-# A child that died is there until somebody waits for it, but without memory.
-runs() { # process number
+# A child that ended is there until it is waited for, but without memory.
+runs() { # process
   { IFS=' ' read -r pages _ <"/proc/$1/statm"; } 2>&6 && [ "$pages" != 0 ]
 }
 
-# Whatever died is started again. The ticker and whatever the API server says both lead here.
-check_children() {
-  check_keepers
-  check_api
-  if ! runs "$TICKER"; then start_ticker; fi
+# Whatever state it is in, a stopped one too.
+stop() { # process or nothing
+  if [ -z "$1" ]; then return 0; fi
+  kill -9 "$1" 2>&6 || :
+  wait "$1" 2>&6 || :
 }
 
-# A directory for our links, beside those of an agent before us, and the queue.
-prepare() {
-  last=0
-  for farm in "$RUN_DIR"/farm.*; do
-    if [ -d "$farm" ] && [ "${farm##*.}" -gt "$last" ]; then last=${farm##*.}; fi
-  done
-  farm=$RUN_DIR/farm.$((last + 1))
-  rm -f "$RUN_DIR/ready" "$RUN_DIR/queue" "$RUN_DIR/idle" "$RUN_DIR/curl"
-  mkdir -p "$farm/0" "$farm/1" "$farm/pod" "$farm/record" "$RUN_DIR/kills"
-  mkfifo "$RUN_DIR/queue" "$RUN_DIR/idle"
-  cd "$farm"
-  printf '0\n' >../up
-  printf '0 0\n' >../killwatch
-  slot=0
-  while [ "$slot" -lt "$SLOTS" ]; do
-    : >"../ping$slot"
-    : >"../last$slot"
-    printf '0 0\n' >"../pid$slot"
-    slot=$((slot + 1))
-  done
-  ln -s "$CONTAINER_LOGS" logs
-  prepare_metrics
-  # Whatever reads without saying where from reads the queue: a redirection costs four system calls.
-  exec 3<>../queue 5<>../idle 6>/dev/null <&3
-  status=0
-  # shellcheck disable=SC3045 # dash fails with another status than a time that is up
-  { read -r -t 0.01 -n 1 _ <&5; } 2>/dev/null || status=$?
-  if [ "$status" = 1 ]; then TIMED_READ=yes; fi
-  heartbeat
+become_ready() {
+  READY=yes
+  { echo >"$RUN_DIR/ready"; } 2>&6 || :
+  log info 'ready' node "$NODE_NAME"
 }
 
-# How long to wait for the next event before the next pod of a tick, or before it counts as quiet: as long
-# as it takes if there is nothing of the kind. Without a timed read a tick is one piece.
-choose_pause() { # how many pods the tick has still to look at
-  PAUSE=
-  if [ -z "$TIMED_READ" ]; then return 0; fi
-  if [ -n "$AWAITED" ]; then
-    PAUSE=0.02 HUNDREDTHS=2
-  elif [ "$1" -gt 0 ] || [ -n "$BARE_PODS$UNPRUNED" ]; then
-    PAUSE=0.05 HUNDREDTHS=5
-  elif [ -n "$BURST" ]; then
-    PAUSE=1 HUNDREDTHS=100
+# The next event: KIND, FIRST and SECOND. Fails when the time is over. Only the first byte is waited for: a
+# line is written at once, but a reader that is throttled in the middle of one would lose the rest of it.
+next_event() { # seconds
+  # shellcheck disable=SC3045 # busybox ash
+  read -r -t "$1" -n 1 byte || return 1
+  IFS= read -r event || return 1
+  event=$byte$event
+  KIND=${event%%"$TAB"*}
+  event=${event#"$KIND"}
+  event=${event#"$TAB"}
+  FIRST=${event%%"$TAB"*}
+  SECOND=${event#"$FIRST"}
+  SECOND=${SECOND#"$TAB"}
+}
+
+handle_event() {
+  case $KIND in
+    c) file_written "$FIRST" event ;;
+    n) created "$FIRST" "$SECOND" ;;
+    # The queue of the kernel overflowed; the watch of something that is gone has ended.
+    o) scan_soon ;;
+    x) ;;
+    inotifyd:*) log debug 'inotifyd' reason "${KIND##*: }" ;;
+    kills) kills_counted "$FIRST" "$SECOND" ;;
+    policy) policy_found "$FIRST" "$SECOND" ;;
+    sent) event_sent "$FIRST" "$SECOND" ;;
+    *) api_event "$KIND" "$FIRST" "$SECOND" ;;
+  esac
+}
+
+tick() {
+  TICK=$((UPTIME + TICK_SECONDS))
+  { echo >"$RUN_DIR/alive"; } 2>&6 || :
+  if [ -z "$ROOT" ]; then find_node; fi
+  if [ -n "$ROOT" ]; then
+    check_api
+    check_watcher
+  fi
+  if [ "$UPTIME" -ge "$RESYNC" ]; then
+    RESYNC=$((UPTIME + RESYNC_SECONDS))
+    scan_soon
+  fi
+  report
+}
+
+# Where we are, and what to do there: nothing with cgroup v1; and nothing, but asking again, where our own
+# container is not where it should be, since then no other is either.
+find_node() {
+  if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then
+    node_condition yes cgroup_v1
+    if [ -z "$READY" ]; then become_ready; fi
+  elif find_kubepods; then
+    node_condition '' cgroup_not_found
+    cd "$ROOT"
+    start_api
+    start_watcher
+  else
+    node_condition yes cgroup_not_found
   fi
 }
 
-# The next event, if there is one before the pause is over. Only its first character is waited for: a
-# line is written in one piece, but a reader that is throttled in the middle of it would run out of time
-# and lose it.
-read_in_time() {
-  # shellcheck disable=SC3045 # only where prepare() found that it works
-  read -r -t "$PAUSE" -n 1 first || return 1
-  IFS= read -r line || return 1
-  line=$first$line
-  kind=${line%%"$TAB"*}
-  line=${line#"$kind"}
-  line=${line#"$TAB"}
-  path=${line%%"$TAB"*}
-  rest=${line#"$path"}
-  rest=${rest#"$TAB"}
+# How long to wait for an event: as long as there is nothing else to do.
+choose_pause() {
+  if [ -n "$TO_SCAN" ]; then
+    PAUSE=0.001
+  elif [ -n "$UNWATCHED$NEXT_WATCHER" ]; then
+    PAUSE=$LOOK_SECONDS
+  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || ! is_watching; }; then
+    PAUSE=1
+  else
+    PAUSE=$((TICK > UPTIME ? TICK - UPTIME : 1))
+  fi
 }
 
-pause_is_over() {
-  if [ -n "$AWAITED" ]; then nothing_came; fi
-  if [ -n "$BARE_PODS" ]; then scan_bare_pods; fi
-  be_quiet "$HUNDREDTHS"
+# What is to be done between events.
+look() {
+  if [ -z "$ROOT" ]; then return 0; fi
+  look_at "$UNWATCHED$STARTING"
+  renew_watcher
+  renew_api
+  scan_some
+  if [ -z "$READY" ] && [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
-# On a node where there is nothing to do the agent says so and stays out of the way.
-idle() { # message
-  log warn "$1" condition cgroup_v1 node "$NODE_NAME"
-  add_condition - cgroup_v1 - || :
-  note - cgroup_v1 -
-  : >../ready
-  start_ticker
-  while :; do
-    # There is nothing to ask the API server for, so nothing of it is missing.
-    api_heard
-    check_sender
-    send_events
-    write_metrics
-    IFS=$TAB read -r kind path rest || :
-    heartbeat
-    case $kind in
-      sent) event_sent "$path" "$rest" ;;
-      delivered) events_delivered "$path" ;;
-    esac
-  done
+# The queue becomes fd 0, and 3 for children; 6 is where complaints go that nobody needs. The directory of the
+# metrics must stay the same one: the sidecar has it mounted.
+prepare() {
+  mkdir -p "$RUN_DIR/metrics"
+  exec 6>/dev/null
+  rm -f "$RUN_DIR/queue" "$RUN_DIR/answers" "$RUN_DIR/ready"
+  mkfifo "$RUN_DIR/queue" "$RUN_DIR/answers"
+  echo | tee "$RUN_DIR/ping.0" >"$RUN_DIR/ping.1"
+  exec 3<>"$RUN_DIR/queue" <&3
 }
 
 run() {
-  IFS=$NL
+  # The children of a container end with its first process.
   trap 'exit 0' TERM INT
-  trap 'IFS=$NL; kill_watchers; kill $TICKER $API $POLLER $KILL_TIMER $SENDER 2>/dev/null || :; stop_kill_watch || :' EXIT
   prepare
-  if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then
-    idle 'cgroup v1: the kernel kills single processes on this node whatever anyone wants; nothing to do'
-  fi
-  until find_kubepods; do
-    log error "own pod's cgroup not found below CGROUP_ROOT" node "$NODE_NAME"
-    heartbeat
-    pause 10
-  done
-  rewatch
-  start_api
-  start_ticker
-  # The arguments are the pods that a tick has still to look at.
-  set --
-  busy=0
+  PAUSE=0.01
+  turn=0
   while :; do
-    choose_pause $#
-    if [ -z "$PAUSE" ]; then
-      IFS=$TAB read -r kind path rest || continue
-    elif read_in_time; then
-      # Events that never pause are no excuse.
-      busy=$((busy + 1))
-    else
-      pause_is_over
-      kind=
-      busy=30
+    if next_event "$PAUSE"; then
+      handle_event
+      # There may be more; but events that never pause are no excuse.
+      PAUSE=$LOOK_SECONDS
+      turn=$((turn + 1))
+      if [ "$turn" -lt 20 ]; then continue; fi
     fi
-    case $kind in
-      c) enforce "$path" ;;
-      '') ;;
-      n) created "$path" "$rest" ;;
-      w) watch_answered "$path" ;;
-      x) removed "$path" ;;
-      o)
-        log warn 'inotify lost events; everything is looked at'
-        resync
-        ;;
-      poll) poll "$path" ;;
-      inotifyd:*) watch_complained "$kind" ;;
-      ended)
-        expected=
-        if take "$path:*" "$ENDING"; then expected=yes; fi
-        watch_ended "$path"
-        # One that was not to end may not be the only process that did.
-        if [ -z "$expected" ]; then check_children; fi
-        ;;
-      list) api_list ;;
-      container) api_container "$path" "$rest" ;;
-      pod) api_pod "$path" "$rest" ;;
-      gone) opt_out "$path" ;;
-      synced) api_synced ;;
-      killed) check_kills "$path" "$rest" ;;
-      oom) kills_changed "$path" ;;
-      look) looked_for_kills "$path" ;;
-      sent) event_sent "$path" "$rest" ;;
-      delivered) events_delivered "$path" ;;
-      policy) oom_policy_found "$path" ;;
-      connected)
-        watch_connected
-        log debug 'watch of the API server opened' opened "$CONNECTS"
-        api_answers
-        become_ready connected
-        ;;
-      trouble) api_trouble "$path" ;;
-      tick)
-        heartbeat
-        # Nobody had the time to answer the last one if that came late, up to after this one was sent.
-        if [ "$path" -ge $((TICKED + RESYNC_SECONDS * 50)) ]; then
-          tick
-          if [ -z "$TIMED_READ" ]; then
-            resync
-          elif [ $# = 0 ]; then
-            # shellcheck disable=SC2086 # split on purpose, at line feeds
-            set -- $PODS
-          fi
-        fi
-        ;;
-      alive)
-        api_heard
-        check_children
-        ;;
-      *) log_text warn 'unknown event' event "$kind" ;;
-    esac
-    if [ "$busy" -ge 30 ]; then
-      busy=0
-      if [ $# -gt 0 ]; then
-        resync_pod "$1"
-        shift
-      elif [ -n "$UNPRUNED" ]; then
-        prune_some
-      fi
-    fi
+    turn=0
+    read_uptime
+    look
+    if [ "$UPTIME" -ge "$TICK" ]; then tick; fi
+    choose_pause
   done
 }
 
-live() {
-  read_uptime
-  read -r beat <"$RUN_DIR/alive"
-  [ $((UPTIME - beat)) -le $((RESYNC_SECONDS * 2 + 60)) ]
-}
-
-case ${1-} in
-  '') run ;;
-  ready) [ -e "$RUN_DIR/ready" ] ;;
-  live) live ;;
-  *)
-    printf 'agent.sh: unknown argument; see the head of the file\n' >&2
-    exit 2
-    ;;
-esac
+run

@@ -1,190 +1,147 @@
 # shellcheck shell=sh
-# What the API server says: one request after the other, and what pods.awk makes of the answers.
+# The API server: one watch after the other, and what api.awk makes of it.
 
-# Process number of the loop that makes the requests.
-API=
-# The UIDs of the list that is being read, and the overrides of the pod that comes next.
-LISTED=' '
-PENDING_UID=
+# The two processes of the watch, when it began, when the next is due, and the pause before it.
+CURL=
+PARSER=
+BEGAN=0
+DUE=0
+PAUSE_SECONDS=1
+# The UIDs that the present watch told of, until its first bookmark; the overrides of the pod that comes next.
+LISTED=
 PENDING=
-# Whether the API server's last word was trouble.
-TROUBLE=
+# How the last watch ended, if not well.
+PROBLEM=
+# How often a watch was opened, and the time of the last bookmark.
+CONNECTS=0
+SYNCED=
 
 # Becomes curl for one request. The token is read anew each time, since it rotates, and goes through
-# standard input: arguments are public.
+# standard input: arguments are public. The answer has its head before it, and our own last line after it.
 call_api() { # seconds, what follows /api/v1/, more options
   case $KUBERNETES_SERVICE_HOST in
     *:*) host="[$KUBERNETES_SERVICE_HOST]" ;;
     *) host=$KUBERNETES_SERVICE_HOST ;;
   esac
   token=
-  { IFS= read -r token <"$SERVICE_ACCOUNT/token"; } 2>/dev/null || :
+  { IFS= read -r token <"$SERVICE_ACCOUNT/token"; } 2>&6 || :
   case $token in *[!A-Za-z0-9._~+/=-]*) token= ;; esac
   seconds=$1
   path=$2
   shift 2
   exec curl -q --config - --silent --http1.1 --noproxy '*' \
     --cacert "$SERVICE_ACCOUNT/ca.crt" --user-agent cdk8s-oom-kill-mode \
-    --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$seconds" "$@" \
-    "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/$path" <<END
+    --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$seconds" \
+    --dump-header - --no-buffer --write-out '\nended %{http_code} %{exitcode}\n' "$@" \
+    "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/$path" <<TOKEN 2>&6
 header = "Authorization: Bearer $token"
-END
+TOKEN
 }
 
-# Pods, as one of the two kinds that are metadata only. curl's own report follows the answer on a line
-# that no JSON can contain.
-request() { # kind of object, query, seconds
-  call_api "$3" "pods?fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode&$2" \
-    --dump-header - --no-buffer --header "Accept: application/json;as=$1;v=v1;g=meta.k8s.io" \
-    --write-out '\nanswer %{http_code} %{exitcode}\n'
-}
-
-# One request and its answer, from beginning to end; its outcome is left in a file, which is written in
-# place: that takes no room on a disk that is full.
-exchange() { # "list" or "watch", kind of object, query, seconds
-  printf '\n' 1<>../outcome
-  {
-    # The process that is going to be curl tells its number first.
-    read -r own _ </proc/self/stat
-    printf '%s\n' "$own"
-    request "$2" "$3" "$4"
-  } | {
-    read -r curl
-    printf '%s\n' "$curl" 1<>../curl
-    parse "$1" || :
-    # Nobody would read what it still has to say.
-    kill "$curl" 2>/dev/null || :
-  } || :
-  read -r seen status curl_exit code <../outcome || :
-}
-
-# In a process of its own: what awk complains of is for the log, and that it was killed is not.
-parse() ( # "list" or "watch"
-  export EVENTS="$RUN_DIR/queue" PHASE="$1" LABEL_PREFIX
-  exec awk -f "$HERE/pods.awk" 1<>../outcome 2>&4
-)
-
-# Lists the opted-in pods, then watches them from there on; the same again after an error, with
-# growing pauses. A watch that just ends is resumed from the last version that was seen.
-follow_pods() {
-  IFS=' '
-  version=-
-  delay=1
-  problem=
-  # As long as the API server itself takes by default (--min-request-timeout), since TLS anew costs as much
-  # as the start of several containers. Nodes do not reconnect all at once.
+# The metadata of this node's opted-in pods: those there are, then every change. Version 0 is answered from
+# the API server's memory, whatever its version, and never "too old". Half an hour to an hour, as kubelets
+# do, and not all nodes at once.
+watch_pods() {
   seconds=$((1800 + 0x${POD_UID%%-*} % 1800))
-  while :; do
-    read_uptime
-    began=$UPTIME
-    phase=watch
-    if [ "$version" = - ]; then
-      phase=list
-      exchange list PartialObjectMetadataList resourceVersion=0 60
-    else
-      exchange watch PartialObjectMetadata \
-        "watch=1&allowWatchBookmarks=true&timeoutSeconds=$seconds&resourceVersion=$version" $((seconds + 30))
-    fi
-    : "${status:=0}" "${curl_exit:=0}" "${code:=0}"
-    if [ "${seen:--}" != - ]; then version=$seen; fi
-    if [ "$status:$code" = 200:0 ] && [ "$version" != - ]; then
-      problem=
-      read_uptime
-      # A stream that ends at once, again and again, is a problem too.
-      if [ "$phase" = list ] || [ $((UPTIME - began)) -ge 5 ]; then delay=1; fi
-      if [ "$phase" = list ]; then continue; fi
-    else
-      if [ "$problem" != "$phase:$status:$curl_exit:$code" ]; then
-        printf 'trouble\t%s\n' "$phase $status $curl_exit $code" >&3
-      fi
-      problem=$phase:$status:$curl_exit:$code
-      # Gone, unknown version, or a stream that made no sense: start over with a list.
-      case $status:$code in 410:* | *:410 | *:504 | *:599) version=- ;; esac
-      # It is back, and what changed meanwhile is known to a list only.
-      case $phase:$status:$code in watch:410:* | watch:*:410) delay=1 ;; esac
-    fi
-    pause "$delay"
-    delay=$((delay * 2))
-    if [ "$delay" -gt 30 ]; then delay=30; fi
-  done
+  call_api $((seconds + 30)) \
+    "pods?watch=1&resourceVersion=0&allowWatchBookmarks=true&timeoutSeconds=$seconds&fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode" \
+    --header 'Accept: application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io'
 }
 
-# A shell says "Terminated" of a curl that it ended itself; that is not for the log.
 start_api() {
-  # One that was killed leaves its request behind: two watches would tell the same events in turns.
-  { read -r curl <../curl && kill "$curl"; } 2>/dev/null || :
-  PENDING_UID=
-  follow_pods 4>&2 2>/dev/null &
-  API=$!
+  BEGAN=$UPTIME
+  watch_pods >"$RUN_DIR/answers" &
+  CURL=$!
+  LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/api.awk" <"$RUN_DIR/answers" >&3 2>&6 &
+  PARSER=$!
 }
 
+# The next one after 1, 2, 4, up to 30 seconds; or at once, if this one has lasted.
+end_api() {
+  stop "$CURL"
+  stop "$PARSER"
+  CURL=
+  PARSER=
+  LISTED=
+  if [ $((UPTIME - BEGAN)) -ge 60 ]; then PAUSE_SECONDS=1; fi
+  DUE=$((UPTIME + PAUSE_SECONDS))
+  PAUSE_SECONDS=$((PAUSE_SECONDS < 15 ? PAUSE_SECONDS * 2 : 30))
+}
+
+# At each turn of the loop.
+renew_api() {
+  if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi
+}
+
+# At each tick: somebody may have killed one of them.
 check_api() {
-  if ! runs "$API"; then start_api; fi
+  if [ -n "$CURL" ] && ! { runs "$CURL" && runs "$PARSER"; }; then end_api; fi
 }
 
-api_trouble() { # "request status curl code"
-  TROUBLE=yes
-  IFS=' '
-  # shellcheck disable=SC2086 # split on purpose: four words of ours
-  set -- $1
+api_event() { # kind, uid or HTTP status, the rest
+  case $1 in
+    connected)
+      CONNECTS=$((CONNECTS + 1))
+      LISTED=' '
+      PENDING=
+      if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi
+      PROBLEM=
+      ;;
+    container) PENDING=$PENDING$3, ;;
+    pod) pod_told "$2" "$3" ;;
+    gone) opt_out "$2" ;;
+    bookmark)
+      # shellcheck disable=SC2034,SC3028 # for metrics.sh; busybox ash
+      SYNCED=${EPOCHSECONDS-}
+      forget_unlisted
+      ;;
+    ended) watch_ended "$2" "$3" ;;
+  esac
+}
+
+# It is the API server that ends a watch that went well.
+watch_ended() { # HTTP status, "<curl's exit status> <reason> <message>", separated by tabs
+  end_api
+  if [ "$1 ${2%%"$TAB"*}" = '200 0' ] || [ "$1 $2" = "$PROBLEM" ]; then return 0; fi
+  PROBLEM="$1 $2"
+  log_answer 'no answer from the API server; known pods stay as they are' "$1" "$2"
+}
+
+log_answer() { # message, HTTP status, "<curl's exit status> <reason> <message>", separated by tabs
+  IFS=$TAB
+  # shellcheck disable=SC2086 # split on purpose: api.awk made them harmless
+  set -- "$1" "$2" $3
   IFS=$NL
-  log warn 'no answer from the API server; known pods stay as they are' \
-    request "$1" status "$2" curl "$3" code "$4"
+  log warn "$1" status "$2" curl "$3" reason "$4" message "$5"
 }
 
-# A list is complete, or a watch is open, which is minutes before it ends.
-api_answers() {
-  if [ -n "$TROUBLE" ]; then log info 'API server answers again'; fi
-  TROUBLE=
-}
-
-# A list begins.
-api_list() {
-  LISTED=' '
-  PENDING_UID=
-}
-
-# One override of the pod that comes next.
-api_container() { # uid, "name=value"
-  if [ "$PENDING_UID" != "$1" ]; then PENDING=; fi
-  PENDING_UID=$1
-  PENDING=$PENDING$2,
-}
-
-api_pod() { # uid, "mode namespace name flag"
-  if [ "$PENDING_UID" != "$1" ]; then PENDING=; fi
+pod_told() { # uid, "<mode> <namespace> <name> <flag>", separated by tabs
+  if [ -n "$LISTED" ]; then LISTED="$LISTED$1 "; fi
+  IFS=$TAB
+  # shellcheck disable=SC2086 # split on purpose: four words that api.awk checked
+  set -- "$1" $2
+  IFS=$NL
   overrides=,$PENDING
-  PENDING_UID=
   PENDING=
-  uid=$1
-  IFS=' '
-  # shellcheck disable=SC2086 # split on purpose: four words that pods.awk checked
-  set -- $2
-  IFS=$NL
-  if [ -n "$LISTED" ]; then LISTED="$LISTED$uid "; fi
-  if [ "$4" = malformed ]; then
-    log warn "annotation $LABEL_PREFIX/containers has an entry that is not <container>=Single|Group" pod "$2/$3"
-  fi
-  if [ "$1" = - ]; then
-    log warn "label $LABEL_PREFIX/mode is neither Single nor Group" pod "$2/$3"
-    opt_out "$uid"
+  if [ "$2" = - ]; then
+    opt_out "$1"
   else
-    opt_in "$uid" "$1" "$2" "$3" "$overrides"
+    opt_in "$1" "$2" "$3" "$4" "$overrides"
   fi
-  check_children
+  case $2 in -) condition_of "$1" "$3" "$4" yes invalid_mode/pod ;; *) condition_of "$1" "$3" "$4" '' invalid_mode/pod ;; esac
+  case $5 in ok) condition '' invalid_override/pod ;; *) condition yes invalid_override/pod ;; esac
 }
 
-# The list is complete: who is not in it left while nobody listened.
-api_synced() {
-  api_answers
-  api_heard
-  for pod in $PODS; do
-    uid=${pod#* }
-    uid=${uid%% *}
-    case $LISTED in *" $uid "*) ;; *) opt_out "$uid" ;; esac
+# A watch first tells of every pod there is: whoever was not told of by its first bookmark left meanwhile.
+forget_unlisted() {
+  if [ -z "$LISTED" ]; then return 0; fi
+  # Of those with an invalid mode there is a record only.
+  for record in $PODS $RECORDS; do
+    case $record in */*) record=${record#* } ;; esac
+    case "$LISTED$NODE_NAME " in
+      *" ${record%% *} "*) ;;
+      *) opt_out "${record%% *}" ;;
+    esac
   done
   LISTED=
-  forget_earlier_kills
-  release_earlier
-  become_ready synced
 }

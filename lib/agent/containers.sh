@@ -1,280 +1,231 @@
 # shellcheck shell=sh
-# The containers of opted-in pods: their links in the farm, and their files.
+# What is wanted of which container, and how it gets there.
 
-# A container's key is the name of its link: <pod's number>-<start of the id>.
-# Keys of the containers whose refusal was logged.
-REFUSALS=' '
-# Keys of those for which there was no room for a link, since there last was.
-UNLINKED=' '
-# How many cgroups and pods are gone since prune().
-GONE=0
-# Links that it has still to look at.
-UNPRUNED=
+# The opted-in pods: "<uid> <mode> <namespace> <name> <overrides> <uptime when we heard of it>", where modes are
+# 0 and 1, and overrides "," or ",name=0,name=1,". Those whose directory is watched, or going to be: "<uid>".
+PODS=$NL
+ATTACHED=$NL
+# Their containers: "<key> <uid> <file>", where the key is the start of the id, see find_id. What those are to
+# have: "<key>=<mode>", apart because it is searched at each event. Names that were asked for: "<key> <name>".
+CONTAINERS=$NL
+MODES=$NL
+NAMES=$NL
+# Pods that are still to be looked at, and when that began.
+TO_SCAN=
+SCANNED=0
 
-# Every runtime but CRI-O starts a pod with its sandbox (pause), to which the kubelet gives no mode, and
-# so do we. It is known by being alone, and, should that be wrong, by having got a mode nonetheless.
-is_sandbox() { # directory within the current pod's
-  # A sandbox that ended is replaced, and with it all containers.
-  case $SANDBOX in
-    new | -) ;;
-    *) if ! [ -d "pod/$NUMBER/$SANDBOX" ]; then SANDBOX=new; fi ;;
-  esac
-  case $SANDBOX in
-    "$1") ! { read_value "pod/$NUMBER/$1/$FILE" && [ "$VALUE" = 1 ]; } ;;
-    new)
-      case $1 in crio-*) alone=no ;; *) alone=yes ;; esac
-      for directory in "pod/$NUMBER"/$LONG_NAME; do
-        directory=${directory##*/}
-        if [ "$directory" != "$1" ] && find_id "$directory"; then alone=no; fi
-      done
-      if [ "$alone" = yes ]; then SANDBOX=$1; else SANDBOX=-; fi
-      replace_pod "$NUMBER $CGROUP_UID $UNDERSCORED_UID $MODE $NAMESPACE $NAME $OVERRIDES $SANDBOX"
-      [ "$alone" = yes ] && is_sandbox "$1"
-      ;;
-    *) return 1 ;;
-  esac
-}
-
-# A container cgroup of the current pod, perhaps a new one. Fails if it, or crun's level, has no file (yet).
-adopt() { # directory within the pod's, "created" if an event says so
-  find_id "${1%/container}" || return 0
-  [ -e "pod/$NUMBER/$1/$FILE" ] || return 1
-  if is_sandbox "$1"; then return 0; fi
-  if find_link "$1"; then
-    # The one of which it reminds us is gone.
-    if [ "${2-}" = created ]; then follow "$LINK"; else enforce "$LINK/$FILE"; fi
-  else
-    choose "$1"
-    if ! ln -sn "../pod/$NUMBER/$1" "$WANTED/$KEY" 2>/dev/null; then
-      unlinked "$KEY" "pod/$NUMBER/$1/$FILE"
-      return 0
-    fi
-    UNLINKED=' '
-    follow "$WANTED/$KEY"
-    note_applied "$KEY"
-  fi
-  case $1 in
-    */container)
-      if ! may_have_crun; then
-        found_crun
-        rewatch
-      fi
-      ;;
-    *) if [ -d "pod/$NUMBER/$1/container" ]; then adopt "$1/container" || return 1; fi ;;
-  esac
-}
-
-# The link of a container, or the name for one in KEY. The start of the id is enough, and short events
-# are read faster; all of it if not.
-find_link() { # directory within the current pod's
-  find_id "${1%/container}" || return 1
-  leaf=
-  case $1 in */container) leaf=c ;; esac
-  for KEY in "$NUMBER-${ID%"${ID#????????}"}$leaf" "$NUMBER-$ID$leaf"; do
-    LINK=0/$KEY
-    if ! [ -L "$LINK" ]; then LINK=1/$KEY; fi
-    if ! [ -L "$LINK" ]; then return 1; fi
-    if [ "$LINK" -ef "pod/$NUMBER/$1" ]; then return 0; fi
-  done
-  return 1
-}
-
-# crun's level has a letter more than the container's own, whose key has 8 or 64 digits of the id.
-is_inner() { # key, or the digits of it
-  id=${1#*-}
-  [ $((${#id} % 2)) = 1 ]
-}
-
-# A link that is new, or leads to a cgroup that is, or is where it belongs now.
-follow() { # link, "choice" if that is why
-  enforce_because "${2-start}" "$1/$FILE"
-  # crun's level may come before there is a watch for it.
-  if may_have_crun; then NEW_PODS=$NEW_PODS$NUMBER$NL; fi
-  watch_container "$1"
-}
-
-# Without a link nothing tells of a change: what is wanted is written now, and again by each resync.
-unlinked() { # key, file
-  case $UNLINKED in
-    *" $1 "*) ;;
-    *)
-      UNLINKED="$UNLINKED$1 "
-      log error 'container not watched: no link could be made in RUN_DIR' pod "$NAMESPACE/$NAME" container "$1"
-      ;;
-  esac
-  correct "$WANTED" "$2"
-}
-
-# The current pod's containers that have a link.
-find_adopted() {
-  ADOPTED=
-  for directory in "pod/$NUMBER"/$LONG_NAME/. "pod/$NUMBER"/$LONG_NAME/container/.; do
-    directory=${directory#pod/*/}
-    directory=${directory%/.}
-    if find_link "$directory"; then ADOPTED=$ADOPTED$directory$NL; fi
-  done
-}
-
-# The value that the current pod wants for one of its containers.
-choose() { # directory within the pod's
-  WANTED=$MODE
-  if [ "$OVERRIDES" = , ]; then return 0; fi
-  find_id "${1%/container}" || return 0
-  IFS=,
-  for override in $OVERRIDES; do
-    if [ -n "$override" ] && name_log "${override%=*}" && [ -L "$LOG_LINK" ]; then WANTED=${override#*=}; fi
-  done
+# Makes a pod the current one.
+find_pod() { # uid
+  take "$1 " "$PODS" || return 1
+  IFS=' '
+  # shellcheck disable=SC2086 # split on purpose: six words that api.awk checked
+  set -- $LINE
   IFS=$NL
+  POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 HEARD=$6
 }
 
-# The kubelet cuts the names of logs that would be too long for the file system. Fewer than eight digits
-# of the id could be those of another container as well: then nobody can know which one has this name.
-name_log() { # container's name; its id is in ID
-  LOG_LINK=logs/${NAME}_${NAMESPACE}_$1-
-  digits=$((256 - ${#LOG_LINK}))
-  if [ "$digits" -lt 8 ]; then return 1; fi
-  if [ "$digits" -lt 64 ]; then
-    LOG_LINK=$LOG_LINK$(printf "%.${digits}s" "$ID").log
-  else
-    LOG_LINK=$LOG_LINK$ID.log
+# Makes a container and its pod the current ones: KEY, CONTAINER (its name, if it is known) and FOUND (its file).
+describe() { # its file
+  find_id "${1%/"$FILE"}" || :
+  set -- "${1%/"$FILE"}"
+  set -- "${1%/container}"
+  find_pod_uid "${1%/*}"
+  find_pod "$POD" || NAMESPACE=- NAME=-
+  name_container
+}
+
+find_container() { # key
+  take "$1 " "$CONTAINERS" || return 1
+  FOUND=${LINE##* }
+  describe "$FOUND"
+}
+
+# The name of the container of the current pod with this KEY, or the start of the id. The kubelet's link has it:
+# <pod>_<namespace>_<container>-<id>.log, with the end of the id cut off where names are long.
+name_container() {
+  CONTAINER=${KEY%c}
+  if take "$CONTAINER " "$NAMES"; then
+    CONTAINER=${LINE#* }
+    return 0
   fi
+  for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"*"-$CONTAINER"*.log; do
+    link=${link#"$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"}
+    link=${link%-*}
+    case $link in '' | *[!a-z0-9-]*) continue ;; esac
+    NAMES="$NAMES$CONTAINER $link$NL"
+    CONTAINER=$link
+  done
 }
 
-# Moves the links of the current pod's containers to where they belong now.
-rechoose() {
-  find_adopted
-  for directory in $ADOPTED; do
-    find_link "$directory" || continue
-    choose "$directory"
-    if [ "${LINK%%/*}" != "$WANTED" ]; then
-      mv -f "$LINK" "$WANTED/$KEY" || :
-      follow "$WANTED/$KEY" choice
-    else
-      enforce_because choice "$LINK/$FILE"
+# The current pod's mode, or the one that its annotation has for the container with this KEY, if its name is known
+# by now.
+choose_mode() {
+  wanted=$MODE
+  if [ "$OVERRIDES" != , ]; then
+    name_container
+    case $OVERRIDES in
+      *",$CONTAINER=0,"*) wanted=0 ;;
+      *",$CONTAINER=1,"*) wanted=1 ;;
+    esac
+  fi
+  case $MODES in *"$NL$KEY=$wanted$NL"*) return 0 ;; esac
+  if take "$KEY=" "$MODES"; then MODES=$REST; fi
+  MODES=$MODES$KEY=$wanted$NL
+}
+
+# A container of the current pod, which may be known.
+adopt() { # file
+  find_id "${1%/"$FILE"}" || return 0
+  case $MODES in *"$NL$KEY="*) ;; *)
+    CONTAINERS="$CONTAINERS$KEY $POD $1$NL"
+    remember_kills "${1%/"$FILE"}"
+    watch "$1"
+    ;;
+  esac
+  choose_mode
+}
+
+# Looks at the containers of the current pod, new ones and others.
+scan_pod() { # why: start or resync
+  find_pod_directory "$POD" || return 0
+  case $ATTACHED in *"$NL$POD$NL"*) ;; *)
+    ATTACHED=$ATTACHED$POD$NL
+    watch "pod $POD"
+    ;;
+  esac
+  for file in "$POD_DIRECTORY"/$LONG_NAME/"$FILE" "$POD_DIRECTORY"/$LONG_NAME/container/"$FILE"; do
+    if [ -e "$file" ]; then
+      adopt "$file"
+      file_written "$file" "$1"
     fi
   done
 }
 
-# The hot path: somebody wrote the file behind a link of the farm, or may have.
-enforce() { # <link>/memory.oom.group
-  read_value "$1" || return 0
-  right=${1%%/*}
-  if [ "$VALUE" = "$right" ]; then return 0; fi
-  if write_value "$right" "$1"; then
-    count_write
-    if [ -n "$AWAITED" ]; then count_start "$1"; fi
-    describe "$1"
-    log info 'kill mode written' pod "$SUBJECT" container "$CONTAINER" from "$VALUE" to "$right"
-    if [ "$REFUSALS" != ' ' ]; then forget_refusal "$1"; fi
-  else
-    refused "$1"
-  fi
+# Everything is to be looked at: what events did not tell, or nobody watches.
+scan_soon() {
+  SCANNED=$UPTIME
+  TO_SCAN=$PODS
 }
 
-# A refusal is not going to change soon: it is said once for each container, until a write succeeds.
-refused() { # <link>/memory.oom.group
-  if ! [ -e "$1" ]; then return 0; fi
-  key=${1#*/}
-  key=${key%%/*}
-  case $REFUSALS in *" $key "*) return 0 ;; esac
-  REFUSALS="$REFUSALS$key "
-  describe "$1"
-  log error 'kill mode not written: the node refuses (SELinux? read-only mount? user namespace?)' \
-    pod "$SUBJECT" container "$CONTAINER" condition write_refused
-  write_refused "$1"
+# Some pods at each turn of the loop, so that what starts meanwhile does not wait. Then what is gone is forgotten.
+scan_some() {
+  if ! is_watching && [ "$UPTIME" != "$SCANNED" ]; then scan_soon; fi
+  if [ -z "$TO_SCAN" ]; then return 0; fi
+  remaining=
+  looks=8
+  for record in $TO_SCAN; do
+    looks=$((looks - 1))
+    if [ "$looks" -lt 0 ]; then
+      remaining=$remaining$record$NL
+    elif find_pod "${record%% *}"; then
+      scan_pod resync
+      check_ancestors
+      check_overrides
+    fi
+  done
+  TO_SCAN=$remaining
+  if [ -n "$TO_SCAN" ]; then return 0; fi
+  for container in $CONTAINERS; do
+    if ! [ -e "${container##* }" ]; then forget "${container%% *}"; fi
+  done
 }
 
-forget_refusal() { # <link>/memory.oom.group
-  key=${1#*/}
-  key=${key%%/*}
-  case $REFUSALS in
-    *" $key "*) REFUSALS="${REFUSALS%%" $key "*} ${REFUSALS#*" $key "}" ;;
-  esac
-}
-
-# A watch ended because its cgroup did.
-removed() { # path
-  GONE=$((GONE + 1))
-  case $1 in
-    pod/*)
-      if find_pod_of "${1#pod/}"; then pod_removed "$1"; fi
-      ;;
-    [01]/*)
-      # There is another one of the same name already.
-      if [ -e "$1" ] && find_pod_of "${1#*/}"; then follow "${1%/*}"; fi
-      ;;
-    *) rewatch ;;
-  esac
-  if [ "$GONE" -ge 100 ] && [ -z "$UNPRUNED" ]; then prune; fi
-}
-
-# A pod that runs on, or a static pod that is changed, gets its cgroup back.
-pod_removed() { # directory
-  if [ -e "$1" ]; then
-    look_again
-  elif [ "$1" = "pod/$NUMBER/." ]; then
-    rm -f "pod/$NUMBER" || :
-    WAITING=$WAITING$NUMBER$NL
-  fi
-}
-
-# Forgets the cgroups and pods that are gone: a few links at each pause, for there may be hundreds of
-# them, and containers that start meanwhile.
-prune() {
-  GONE=0
-  set -- 0/* 1/* pod/* record/*
-  UNPRUNED=$*$NL
-  if [ "$REFUSALS" != ' ' ]; then
-    refusals=' '
-    IFS=' '
-    for key in $REFUSALS; do
-      if [ -e "0/$key" ] || [ -e "1/$key" ]; then refusals="$refusals$key "; fi
-    done
+# A name that no container has had for a while is likely to be a wrong one.
+check_overrides() { # of the current pod
+  if [ "$OVERRIDES" = , ] || [ $((UPTIME - HEARD)) -lt $((RESYNC_SECONDS * 5)) ]; then return 0; fi
+  IFS=,
+  for override in ${OVERRIDES#,}; do
     IFS=$NL
-    REFUSALS=$refusals
+    override=${override%=*}
+    # Where there is none, the pattern stays as it is.
+    for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_$override-"$ANY_ID.log; do
+      if [ -L "$link" ]; then condition '' "unknown_container/$override"; else condition yes "unknown_container/$override"; fi
+    done
+  done
+}
+
+forget() { # key of a container
+  if take "$1 " "$CONTAINERS"; then CONTAINERS=$REST; fi
+  if take "$1=" "$MODES"; then MODES=$REST; fi
+  if take "$1 " "$NAMES"; then NAMES=$REST; fi
+  if take "kills/$1 " "$RECORDS"; then RECORDS=$REST; fi
+}
+
+# Somebody may have written this file.
+file_written() { # file, why
+  case $1 in "$RUN_DIR"/ping.*)
+    watcher_is_up "$1"
+    return 0
+    ;;
+  esac
+  find_id "${1%/"$FILE"}" || return 0
+  case $MODES in
+    *"$NL$KEY=0$NL"*) enforce 0 "$1" "$2" ;;
+    *"$NL$KEY=1$NL"*) enforce 1 "$1" "$2" ;;
+  esac
+}
+
+# There is a new pod, a new container, or the kubelet's link to the log of one, which tells its name.
+created() { # directory, name
+  if [ "$1" = "$CONTAINER_LOGS" ]; then
+    take_name "$2"
+    return 0
   fi
-  # Without a timed read there are no pauses.
-  while [ -z "$TIMED_READ" ] && [ -n "$UNPRUNED" ]; do prune_some; done
+  case $2 in
+    pod* | *-pod*)
+      find_pod_uid "$2"
+      # It may be one that was there before, as a static pod's.
+      if take "$POD" "$ATTACHED"; then ATTACHED=$REST; fi
+      ;;
+    *) find_pod_uid "$1" ;;
+  esac
+  if find_pod "$POD"; then scan_pod start; fi
 }
 
-# A container's link goes once its kills are accounted for.
-prune_some() {
-  set --
-  looked_at=0
-  while [ -n "$UNPRUNED" ] && [ "$looked_at" -lt 30 ]; do
-    gone=${UNPRUNED%%"$NL"*}
-    UNPRUNED=${UNPRUNED#*"$NL"}
-    looked_at=$((looked_at + 1))
-    case $gone in
-      record/*) if [ -e "$gone" ] && ! [ -s "$gone" ]; then set -- "$@" "$gone"; fi ;;
-      *)
-        if [ -L "$gone" ] && ! [ -e "$gone" ]; then
-          case $gone in [01]/*) check_kills "${gone#?/}" ;; esac
-          set -- "$@" "$gone"
-        fi
-        ;;
-    esac
-  done
-  if [ $# -gt 0 ]; then rm -f "$@" || :; fi
-}
-
-# Looks at everything: what every event would have told, had none been lost.
-resync() {
-  prune
-  for pod in $PODS; do
-    resync_pod "$pod"
+take_name() { # name of the link
+  id=${1%.log}
+  id=${id##*-}
+  # shellcheck disable=SC3057 # busybox ash
+  id=${id:0:12}
+  for key in "$id" "${id}c"; do
+    if find_container "$key"; then
+      choose_mode
+      file_written "$FOUND" start
+    fi
   done
 }
 
-resync_pod() { # its number, and whatever follows it
-  find_pod_of "$1" || return 0
-  if [ -L "pod/$NUMBER" ]; then
-    because resync
-    adopt_all || :
-    because event
-    check_ancestors
+# A pod that opts in, or says something else than before. It may have been there before its label.
+opt_in() { # uid, mode, namespace, name, overrides
+  if ! find_pod "$1"; then
+    log info 'pod opted in' pod "$3/$4" mode "$2" overrides "$5"
+  elif [ "$MODE $OVERRIDES" = "$2 $5" ]; then
+    return 0
   else
-    attach || return 0
+    log info 'pod changed' pod "$3/$4" mode "$2" overrides "$5"
+    PODS=$REST
   fi
-  if [ "$OVERRIDES" != , ]; then rechoose; fi
+  PODS="$PODS$1 $2 $3 $4 $5 $UPTIME$NL"
+  find_pod "$1"
+  scan_pod start
+  check_ancestors
+}
+
+# Containers go back to what the kubelet gives on this node. Where the cgroup is gone, the next scan does the rest.
+opt_out() { # uid
+  if find_pod "$1"; then
+    log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
+    if take "$1" "$ATTACHED"; then ATTACHED=$REST; fi
+    if find_pod_directory "$1"; then
+      for container in $CONTAINERS; do
+        case $container in *" $1 "*)
+          enforce "$NODE_VALUE" "${container##* }" restore
+          forget "${container%% *}"
+          ;;
+        esac
+      done
+    fi
+    if take "$1 " "$PODS"; then PODS=$REST; fi
+  fi
+  end_conditions_of "$1"
 }

@@ -19,13 +19,8 @@ export function containersAnnotation(prefix: string): string {
   return `${prefix}/containers`;
 }
 
-/** A longer annotation is malformed as a whole; the agent's pods.awk has the same number. */
+/** A longer annotation is malformed as a whole; the agent's api.awk has the same number. */
 export const LONGEST_CONTAINERS_ANNOTATION = 8192;
-
-/** The annotation of the agent's pod template that changes whenever the script does. */
-export function scriptAnnotation(prefix: string): string {
-  return `${prefix}/script-sha256`;
-}
 
 export function requireLabelPrefix(construct: IConstruct, prefix: string): string {
   if (!isDnsSubdomain(prefix)) {

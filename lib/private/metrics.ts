@@ -4,28 +4,25 @@
  */
 export interface Metric {
   readonly name: string;
-  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly type: 'counter' | 'gauge';
   /** The labels that the agent writes, each with its values where they are few. */
   readonly labels: Record<string, readonly string[] | undefined>;
   readonly help: string;
 }
 
-/** The names of the series that a metric has. */
-export function seriesOf({ name, type }: Metric): string[] {
-  return type === 'histogram' ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name];
-}
-
-/** `container` is the short id where the name is not known. */
 const CONTAINER_LABELS = { namespace: undefined, pod: undefined, container: undefined };
 
-/** What keeps a mode from working on a node; the anchors of docs/troubleshooting.md. */
+/** What keeps a mode from working; the anchors of docs/troubleshooting.md. */
 export const CONDITIONS = [
   'cgroup_v1',
+  'cgroup_not_found',
   'no_inotify',
   'write_refused',
   'ancestor_group',
   'systemd_oom_policy',
-  'main_process_killed',
+  'invalid_mode',
+  'invalid_override',
+  'unknown_container',
 ] as const;
 
 export const METRICS = {
@@ -51,7 +48,7 @@ export const METRICS = {
     name: 'oom_kill_mode_container_group_effective',
     type: 'gauge',
     labels: CONTAINER_LABELS,
-    help: 'What memory.oom.group of the container said when it was last read: 0 or 1.',
+    help: 'What memory.oom.group of the container says: 0 or 1.',
   },
   WRITES: {
     name: 'oom_kill_mode_writes_total',
@@ -64,12 +61,6 @@ export const METRICS = {
     type: 'counter',
     labels: { cause: ['start', 'event', 'resync'] },
     help: 'Values written over a wrong one, by what told the agent: the start of a container, an event of the kernel, or the periodic look.',
-  },
-  APPLY: {
-    name: 'oom_kill_mode_apply_seconds',
-    type: 'histogram',
-    labels: { le: ['0.02', '0.05', '0.1', '0.2', '0.5', '1', '+Inf'] },
-    help: "How long the runtime's value stood in a starting container at most: from the last moment when nothing told of it to the write.",
   },
   SURVIVED_KILLS: {
     name: 'oom_kill_mode_survived_process_kills_total',

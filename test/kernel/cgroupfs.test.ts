@@ -11,6 +11,7 @@ const inGuest = testIn(() => cluster);
 
 beforeAll(async () => {
   cluster = await Cluster.boot('cgroupfs');
+  await cluster.node.prepare();
 });
 
 afterAll(async () => {
@@ -38,11 +39,11 @@ async function inotifyd(not: string[] = []): Promise<string> {
   return found[0] ?? '';
 }
 
-const logged = async (text: string) =>
-  (await cluster.log()).filter(({ msg }) => msg?.includes(text)).length;
+const logged = async (condition: string) =>
+  (await cluster.log()).filter((line) => line.condition === condition).length;
 
-const logs = (text: string, times: number) =>
-  cluster.logs(({ msg }) => msg?.includes(text) === true, times);
+const ends = (condition: string, times: number) =>
+  cluster.logs((line) => line.condition === condition && line.msg === 'works again', times);
 
 async function ready(): Promise<boolean> {
   return (
@@ -50,21 +51,11 @@ async function ready(): Promise<boolean> {
   );
 }
 
-inGuest('on cgroup v1 the agent says so, and is ready', async () => {
-  const { vm } = cluster;
-  await vm.sh(`
-    mkdir -p /run/v1/memory
-    mount -t cgroup -o memory memory /run/v1/memory`);
-  await cluster.node.prepare('/run/v1/memory');
-  await cluster.startAgent({ CGROUPS: '/run/v1' });
-});
-
 describe('with the agent', () => {
   let early: Pod;
   let single: Container;
 
   beforeAll(async () => {
-    await cluster.node.prepare();
     await cluster.startAgent();
   });
 
@@ -103,7 +94,8 @@ describe('with the agent', () => {
     await cluster.conditionEvent('single', 'write_refused');
     await cluster.inMounts('mount -o remount,bind,rw /agent-root/host/cgroup');
     await cluster.become([single], '0');
-    expect(await logged('kill mode not written')).toBe(1);
+    await ends('write_refused', 1);
+    expect(await logged('write_refused')).toBe(2);
   });
 
   inGuest('events that the kernel had no room for are made good', async () => {
@@ -169,7 +161,7 @@ describe('with every inotify instance of root taken by others when the agent sta
 
   inGuest('it says so, polls, repairs drift and reaches new containers', async () => {
     await cluster.conditionEvent('node-1', 'no_inotify');
-    expect(await logged('no inotify')).toBe(1);
+    expect(await logged('no_inotify')).toBe(1);
     await cluster.become([early], '0');
     await cluster.drift([early], '0');
     const [late] = await cluster.node.createEmpty([early.pod], 1);
@@ -181,7 +173,7 @@ describe('with every inotify instance of root taken by others when the agent sta
     await cluster.vm.sh(`
       kill $(cat /run/hogs)
       echo 128 >${LIMITS}/max_user_instances`);
-    await logs('inotify is back', 1);
+    await ends('no_inotify', 1);
     await cluster.drift([early], '0');
     expect(await cluster.firstModes([early.pod])).toEqual(['0']);
   });
@@ -191,15 +183,26 @@ describe('with every inotify instance of root taken by others when the agent sta
     await cluster.vm.sh(`echo 4 >${LIMITS}/max_user_watches`);
     const [late] = await cluster.node.createEmpty([early.pod], 1);
     await cluster.become([late as Container], '0');
-    await logs('no inotify', 2);
+    await cluster.logs(({ condition }) => condition === 'no_inotify', 3);
     await cluster.drift([early, late as Container], '0');
     await cluster.vm.run(`kill -KILL ${old}`);
     await cluster.drift([early, late as Container], '0');
-    expect(await logged('no inotify')).toBe(2);
+    expect(await logged('no_inotify')).toBe(3);
     await cluster.vm.sh(`echo 8192 >${LIMITS}/max_user_watches`);
-    await logs('inotify is back', 2);
+    await ends('no_inotify', 2);
     await cluster.drift([early, late as Container], '0');
   });
+});
+
+inGuest('on cgroup v1 the agent says so, is ready, and leaves everything alone', async () => {
+  await cluster.vm.sh(`
+    mkdir -p /run/v1/systemd
+    mount -t cgroup -o none,name=systemd cgroup /run/v1/systemd`);
+  await cluster.startAgent({ CGROUPS: '/run/v1' });
+  await cluster.conditionEvent('node-1', 'cgroup_v1');
+  const alone = await cluster.run('alone', {});
+  cluster.opt(alone.pod, 'Single');
+  expect(await cluster.value(alone)).toBe('1');
 });
 
 inGuest('an agent whose container is elsewhere says so, and is not ready', async () => {

@@ -35,6 +35,7 @@ export class Cluster {
     return new Cluster(api, vm, new Node(vm, driver));
   }
 
+  /** All pods that ever opted in. */
   readonly optedIn: Pod[] = [];
   private running: Container | undefined;
   // As an API server does once a minute, that of the guest's clock.
@@ -72,11 +73,7 @@ export class Cluster {
   }
 
   /** Pods that nobody made yet; the API server tells the agent of those with a mode. */
-  async announce(
-    names: string[],
-    { mode, annotations, qos }: PodOptions = {},
-    heard = true,
-  ): Promise<Pod[]> {
+  async announce(names: string[], { mode, annotations, qos }: PodOptions = {}): Promise<Pod[]> {
     const classes: Qos[] = qos ? [qos] : ['burstable', 'besteffort', 'guaranteed'];
     const pods = names.map((name, i) =>
       this.node.pod(name, classes[i % classes.length] ?? 'burstable'),
@@ -85,8 +82,7 @@ export class Cluster {
       pods.forEach((pod) => {
         this.opt(pod, mode, annotations);
       });
-      this.optedIn.push(...pods);
-      if (heard && this.running) {
+      if (this.running) {
         // The API server and the network are the host's, which is as slow as it likes.
         await Promise.all(names.map((name) => this.logs((line) => line.pod === `default/${name}`)));
       }
@@ -95,8 +91,10 @@ export class Cluster {
   }
 
   /** Gives a pod a mode, as the API server tells it. */
-  opt({ uid, name, namespace }: Pod, mode: string, annotations?: Record<string, string>): void {
+  opt(pod: Pod, mode: string, annotations?: Record<string, string>): void {
+    const { uid, name, namespace } = pod;
     this.api.setPod({ uid, name, namespace, labels: { [MODE]: mode }, annotations });
+    this.optedIn.push(pod);
   }
 
   /** Creates pods with their sandboxes. */
@@ -195,7 +193,7 @@ export class Cluster {
       LOG_LEVEL: 'debug',
       EVENTS: 'yes',
       METRICS: 'yes',
-      FRESH_SECONDS: '0.1',
+      LOOK_SECONDS: '0.1',
       ...more,
     };
     const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);

@@ -78,7 +78,7 @@ export class Node {
   }
 
   /** Makes the kubepods root and the QoS classes. */
-  async prepare(tree = '/sys/fs/cgroup'): Promise<void> {
+  async prepare(): Promise<void> {
     const classes = Object.values(this.driver.classes).map((path) => path.split('/')[0] ?? '');
     const directories = ['', ...classes.filter((path) => /burstable|besteffort/.test(path))];
     await this.write(

@@ -2,29 +2,21 @@
 # The API server: one watch after the other, and what api.awk makes of it.
 
 # The two processes of the watch, when it began, when the next is due, and the pause before it.
-CURL=
-PARSER=
-BEGAN=0
-DUE=0
-PAUSE_SECONDS=1
+CURL='' PARSER='' BEGAN=0 DUE=0 PAUSE_SECONDS=1
 # The UIDs that the present watch told of, until its first bookmark; the overrides of the pod that comes next.
-LISTED=
-PENDING=
-# How the last watch ended, if not well.
-PROBLEM=
-# How often a watch was opened, and the time of the last bookmark.
-CONNECTS=0
-SYNCED=
+LISTED='' PENDING=''
+# How the last watch ended, if not well; how often one was opened; the time of the last bookmark.
+PROBLEM='' CONNECTS=0 SYNCED=''
 
-# Becomes curl for one request. The token is read anew each time, since it rotates, and goes through
-# standard input: arguments are public. The answer has its head before it, and our own last line after it.
+# Becomes curl for one request. The token is read anew each time, since it rotates, and goes through standard input:
+# arguments are public. The answer has its head before it, and a last line of ours behind it.
 call_api() { # seconds, what follows /api/v1/, more options
   case $KUBERNETES_SERVICE_HOST in
     *:*) host="[$KUBERNETES_SERVICE_HOST]" ;;
     *) host=$KUBERNETES_SERVICE_HOST ;;
   esac
   token=
-  { IFS= read -r token <"$SERVICE_ACCOUNT/token"; } 2>&6 || :
+  IFS= read -r token 2>&6 <"$SERVICE_ACCOUNT/token" || :
   case $token in *[!A-Za-z0-9._~+/=-]*) token= ;; esac
   seconds=$1
   path=$2
@@ -38,9 +30,8 @@ header = "Authorization: Bearer $token"
 TOKEN
 }
 
-# The metadata of this node's opted-in pods: those there are, then every change. Version 0 is answered from
-# the API server's memory, whatever its version, and never "too old". Half an hour to an hour, as kubelets
-# do, and not all nodes at once.
+# The metadata of this node's opted-in pods: those there are, then every change. Version 0 is answered from the API
+# server's memory, and never "too old". Half an hour to an hour, as kubelets do, and not all nodes at once.
 watch_pods() {
   seconds=$((1800 + 0x${POD_UID%%-*} % 1800))
   call_api $((seconds + 30)) \
@@ -56,6 +47,10 @@ start_api() {
   PARSER=$!
 }
 
+# At each turn of the loop, and at each tick: somebody may have killed one of the two.
+renew_api() { if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi; }
+check_api() { if [ -n "$CURL" ] && ! { runs "$CURL" && runs "$PARSER"; }; then end_api; fi; }
+
 # The next one after 1, 2, 4, up to 30 seconds; or at once, if this one has lasted.
 end_api() {
   stop "$CURL"
@@ -68,72 +63,43 @@ end_api() {
   PAUSE_SECONDS=$((PAUSE_SECONDS < 15 ? PAUSE_SECONDS * 2 : 30))
 }
 
-# At each turn of the loop.
-renew_api() {
-  if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi
-}
-
-# At each tick: somebody may have killed one of them.
-check_api() {
-  if [ -n "$CURL" ] && ! { runs "$CURL" && runs "$PARSER"; }; then end_api; fi
-}
-
-api_event() { # kind, uid or HTTP status, the rest
-  case $1 in
-    connected)
-      CONNECTS=$((CONNECTS + 1))
-      LISTED=' '
-      PENDING=
-      if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi
-      PROBLEM=
-      ;;
-    container) PENDING=$PENDING$3, ;;
-    pod) pod_told "$2" "$3" ;;
-    gone) opt_out "$2" ;;
-    bookmark)
-      # shellcheck disable=SC2034,SC3028 # for metrics.sh; busybox ash
-      SYNCED=${EPOCHSECONDS-}
-      forget_unlisted
-      ;;
-    ended) watch_ended "$2" "$3" ;;
-  esac
+api_connected() {
+  CONNECTS=$((CONNECTS + 1))
+  LISTED=' '
+  PENDING=
+  if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi
+  PROBLEM=
 }
 
 # It is the API server that ends a watch that went well.
 watch_ended() { # HTTP status, "<curl's exit status> <reason> <message>", separated by tabs
   end_api
-  if [ "$1 ${2%%"$TAB"*}" = '200 0' ] || [ "$1 $2" = "$PROBLEM" ]; then return 0; fi
-  PROBLEM="$1 $2"
-  log_answer 'no answer from the API server; known pods stay as they are' "$1" "$2"
-}
-
-log_answer() { # message, HTTP status, "<curl's exit status> <reason> <message>", separated by tabs
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: api.awk made them harmless
-  set -- "$1" "$2" $3
-  IFS=$NL
-  log warn "$1" status "$2" curl "$3" reason "$4" message "$5"
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
+  if [ "$1 $2" = '200 0' ] || [ "$*" = "$PROBLEM" ]; then return 0; fi
+  PROBLEM="$*"
+  log warn 'no answer from the API server; known pods stay as they are' status "$1" curl "$2" reason "$3" message "$4"
 }
 
 pod_told() { # uid, "<mode> <namespace> <name> <flag>", separated by tabs
   if [ -n "$LISTED" ]; then LISTED="$LISTED$1 "; fi
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: four words that api.awk checked
-  set -- "$1" $2
-  IFS=$NL
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
   overrides=,$PENDING
   PENDING=
-  if [ "$2" = - ]; then
-    opt_out "$1"
-  else
-    opt_in "$1" "$2" "$3" "$4" "$overrides"
-  fi
-  case $2 in -) condition_of "$1" "$3" "$4" yes invalid_mode/pod ;; *) condition_of "$1" "$3" "$4" '' invalid_mode/pod ;; esac
-  case $5 in ok) condition '' invalid_override/pod ;; *) condition yes invalid_override/pod ;; esac
+  if [ "$2" = - ]; then invalid=yes; else invalid=; fi
+  if [ "$5" = ok ]; then malformed=; else malformed=yes; fi
+  if [ -n "$invalid" ]; then opt_out "$1" invalid; else opt_in "$1" "$2" "$3" "$4" "$overrides"; fi
+  # shellcheck disable=SC2034 # the current pod
+  POD=$1 NAMESPACE=$3 NAME=$4
+  condition "$invalid" invalid_mode/pod
+  condition "$malformed" invalid_override/pod
 }
 
 # A watch first tells of every pod there is: whoever was not told of by its first bookmark left meanwhile.
-forget_unlisted() {
+bookmark_told() {
+  # shellcheck disable=SC2034,SC3028 # for metrics.sh; busybox ash
+  SYNCED=${EPOCHSECONDS-}
   if [ -z "$LISTED" ]; then return 0; fi
   # Of those with an invalid mode there is a record only.
   for record in $PODS $RECORDS; do

@@ -5,12 +5,9 @@ FILE=memory.oom.group
 # Match ids, and the directories of containers but none of the sixty files beside them.
 ANY_ID='????????????????????????????????????????????????????????????????'
 LONG_NAME="$ANY_ID*"
-# The kubepods directory and, with the systemd driver, the beginning of the names below it.
-ROOT=
-DRIVER=
-SLICE=
-# What the kubelet gives a container that did not opt in.
-NODE_VALUE=
+# The kubepods directory; with the systemd driver, the beginning of the names below it; and what the kubelet gives a
+# container that did not opt in.
+ROOT='' DRIVER='' SLICE='' NODE_VALUE=''
 
 # Our own pod shows where all the others are and how they are named: it differs per distribution, driver
 # and cgroup root. Fails where our own container is not in our pod's cgroup: the kubelet and the runtime
@@ -19,18 +16,14 @@ find_kubepods() {
   # shellcheck disable=SC3060,SC2044 # busybox ash; names without line feeds
   for own in $(find "$CGROUP_ROOT" -type d \( -name "*pod${POD_UID//-/_}.slice" -o -name "pod$POD_UID" \) 2>&6); do
     for directory in "$own"/$LONG_NAME; do
-      if holds_us "$directory" || holds_us "$directory/container"; then
+      # Processes are listed by their numbers in our own namespace, where this one is.
+      if grep -qsx "$$" "$directory/cgroup.procs" "$directory/container/cgroup.procs"; then
         describe_node "$own" "$directory"
         return 0
       fi
     done
   done
   return 1
-}
-
-# Processes are listed by their numbers in our own namespace, where this one is.
-holds_us() { # container's cgroup
-  grep -qsx "$$" "$1/cgroup.procs"
 }
 
 describe_node() { # own pod's cgroup, own container's
@@ -66,8 +59,7 @@ find_pod_directory() { # uid
   return 1
 }
 
-# The other way round.
-find_pod_uid() { # directory of a pod, or of a container in it
+find_pod_uid() { # directory of a pod, or what is in it
   POD=${1##*pod}
   POD=${POD%%/*}
   POD=${POD%.slice}
@@ -75,12 +67,12 @@ find_pod_uid() { # directory of a pod, or of a container in it
   POD=${POD//_/-}
 }
 
-# Only what a runtime names: not conmon's cgroup, nor what a container made inside its own. crun keeps the
-# processes of a container in a child "container", which has the same ID, and a "c" behind it in KEY.
-find_id() { # a container's directory, or crun's in it
-  ID=${1%/container}
+# Only what a runtime names: not conmon's cgroup, nor what a container made inside its own. crun keeps the processes of
+# a container in a child "container", which has the same ID, and an "x" behind it in KEY.
+find_id() { # a container's file or directory, or that of crun's child
+  ID=${1%/"$FILE"}
   KEY=
-  if [ "$ID" != "$1" ]; then KEY=c; fi
+  case $ID in */container) KEY=x ID=${ID%/container} ;; esac
   ID=${ID##*/}
   case $ID in crio-conmon-*) return 1 ;; esac
   ID=${ID%.scope}
@@ -94,19 +86,15 @@ find_id() { # a container's directory, or crun's in it
 # The file may be gone by now. It is never empty, but for a moment in the trees of tests.
 read_value() { # file
   VALUE=
-  { read -r VALUE <"$1"; } 2>&6
+  read -r VALUE 2>&6 <"$1"
 }
 
-# Not truncated first: that would be one more event.
-write_value() { # value, file
-  { printf '%s\n' "$1" 1<>"$2"; } 2>&6
-}
-
-# The hot path: one read and, if need be, one write. The log comes after it.
+# The hot path: one read and, if need be, one write, which does not truncate the file first: that would be one more
+# event. The log comes after it.
 enforce() { # mode, file, why: start, event, resync or restore
   read_value "$2" || return 0
   if [ "$VALUE" = "$1" ]; then return 0; fi
-  if write_value "$1" "$2"; then
+  if printf '%s\n' "$1" 2>&6 1<>"$2"; then
     describe "$2"
     count_write "$3"
     log info 'kill mode written' pod "$NAMESPACE/$NAME" container "$CONTAINER" from "$VALUE" to "$1"

@@ -3,33 +3,25 @@
 
 # The opted-in pods: "<uid> <mode> <namespace> <name> <overrides> <uptime when we heard of it>", where modes are
 # 0 and 1, and overrides "," or ",name=0,name=1,". Those whose directory is watched, or going to be: "<uid>".
-PODS=$NL
-ATTACHED=$NL
+PODS=$NL ATTACHED=$NL
 # Their containers: "<key> <uid> <file>", where the key is the start of the id, see find_id. What those are to
-# have: "<key>=<mode>", apart because it is searched at each event. Names that were asked for: "<key> <name>".
-CONTAINERS=$NL
-MODES=$NL
-NAMES=$NL
+# have: "<key>=<mode>", apart because it is searched at each event.
+CONTAINERS=$NL MODES=$NL
 # Pods that are still to be looked at, and when that began.
-TO_SCAN=
-SCANNED=0
+TO_SCAN='' SCANNED=0
 
 # Makes a pod the current one.
 find_pod() { # uid
   take "$1 " "$PODS" || return 1
-  IFS=' '
   # shellcheck disable=SC2086 # split on purpose: six words that api.awk checked
-  set -- $LINE
-  IFS=$NL
+  IFS=' ' && set -- $LINE && IFS=$NL
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 HEARD=$6
 }
 
 # Makes a container and its pod the current ones: KEY, CONTAINER (its name, if it is known) and FOUND (its file).
 describe() { # its file
-  find_id "${1%/"$FILE"}" || :
-  set -- "${1%/"$FILE"}"
-  set -- "${1%/container}"
-  find_pod_uid "${1%/*}"
+  find_id "$1" || :
+  find_pod_uid "$1"
   find_pod "$POD" || NAMESPACE=- NAME=-
   name_container
 }
@@ -40,25 +32,18 @@ find_container() { # key
   describe "$FOUND"
 }
 
-# The name of the container of the current pod with this KEY, or the start of the id. The kubelet's link has it:
-# <pod>_<namespace>_<container>-<id>.log, with the end of the id cut off where names are long.
+# By the kubelet's link to the log, <pod>_<namespace>_<container>-<id>.log, with the end cut off where names are long: the
+# name of the container of the current pod with this KEY, or the start of the id.
 name_container() {
-  CONTAINER=${KEY%c}
-  if take "$CONTAINER " "$NAMES"; then
-    CONTAINER=${LINE#* }
-    return 0
-  fi
+  CONTAINER=${KEY%x}
   for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"*"-$CONTAINER"*.log; do
     link=${link#"$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"}
     link=${link%-*}
-    case $link in '' | *[!a-z0-9-]*) continue ;; esac
-    NAMES="$NAMES$CONTAINER $link$NL"
-    CONTAINER=$link
+    case $link in '' | *[!a-z0-9-]*) ;; *) CONTAINER=$link ;; esac
   done
 }
 
-# The current pod's mode, or the one that its annotation has for the container with this KEY, if its name is known
-# by now.
+# The current pod's mode, or what its annotation has for the container with this KEY, if its name is known by now.
 choose_mode() {
   wanted=$MODE
   if [ "$OVERRIDES" != , ]; then
@@ -75,7 +60,7 @@ choose_mode() {
 
 # A container of the current pod, which may be known.
 adopt() { # file
-  find_id "${1%/"$FILE"}" || return 0
+  find_id "$1" || return 0
   case $MODES in *"$NL$KEY="*) ;; *)
     CONTAINERS="$CONTAINERS$KEY $POD $1$NL"
     remember_kills "${1%/"$FILE"}"
@@ -97,6 +82,7 @@ scan_pod() { # why: start or resync
     if [ -e "$file" ]; then
       adopt "$file"
       file_written "$file" "$1"
+      if [ "$1" = resync ]; then check_policy "$file"; fi
     fi
   done
 }
@@ -137,28 +123,26 @@ check_overrides() { # of the current pod
   for override in ${OVERRIDES#,}; do
     IFS=$NL
     override=${override%=*}
-    # Where there is none, the pattern stays as it is.
-    for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_$override-"$ANY_ID.log; do
-      if [ -L "$link" ]; then condition '' "unknown_container/$override"; else condition yes "unknown_container/$override"; fi
+    missing=yes
+    for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_$override-"*.log; do
+      link=${link##*"_$override-"}
+      case ${link%.log} in *[!0-9a-f]*) ;; *) missing= ;; esac
     done
+    condition "$missing" "unknown_container/$override"
   done
 }
 
 forget() { # key of a container
   if take "$1 " "$CONTAINERS"; then CONTAINERS=$REST; fi
   if take "$1=" "$MODES"; then MODES=$REST; fi
-  if take "$1 " "$NAMES"; then NAMES=$REST; fi
-  if take "kills/$1 " "$RECORDS"; then RECORDS=$REST; fi
+  for what in kills write_refused systemd_oom_policy; do
+    if take "$what/$1 " "$RECORDS"; then RECORDS=$REST; fi
+  done
 }
 
 # Somebody may have written this file.
 file_written() { # file, why
-  case $1 in "$RUN_DIR"/ping.*)
-    watcher_is_up "$1"
-    return 0
-    ;;
-  esac
-  find_id "${1%/"$FILE"}" || return 0
+  find_id "$1" || return 0
   case $MODES in
     *"$NL$KEY=0$NL"*) enforce 0 "$1" "$2" ;;
     *"$NL$KEY=1$NL"*) enforce 1 "$1" "$2" ;;
@@ -167,12 +151,12 @@ file_written() { # file, why
 
 # There is a new pod, a new container, or the kubelet's link to the log of one, which tells its name.
 created() { # directory, name
-  if [ "$1" = "$CONTAINER_LOGS" ]; then
-    take_name "$2"
-    return 0
-  fi
-  case $2 in
-    pod* | *-pod*)
+  case $1:$2 in
+    "$CONTAINER_LOGS:"*)
+      take_name "$2"
+      return 0
+      ;;
+    *:pod* | *:*-pod*)
       find_pod_uid "$2"
       # It may be one that was there before, as a static pod's.
       if take "$POD" "$ATTACHED"; then ATTACHED=$REST; fi
@@ -187,7 +171,7 @@ take_name() { # name of the link
   id=${id##*-}
   # shellcheck disable=SC3057 # busybox ash
   id=${id:0:12}
-  for key in "$id" "${id}c"; do
+  for key in "$id" "${id}x"; do
     if find_container "$key"; then
       choose_mode
       file_written "$FOUND" start
@@ -204,6 +188,7 @@ opt_in() { # uid, mode, namespace, name, overrides
   else
     log info 'pod changed' pod "$3/$4" mode "$2" overrides "$5"
     PODS=$REST
+    end_conditions "$1" invalid
   fi
   PODS="$PODS$1 $2 $3 $4 $5 $UPTIME$NL"
   find_pod "$1"
@@ -212,7 +197,7 @@ opt_in() { # uid, mode, namespace, name, overrides
 }
 
 # Containers go back to what the kubelet gives on this node. Where the cgroup is gone, the next scan does the rest.
-opt_out() { # uid
+opt_out() { # uid, and "invalid" if that is why
   if find_pod "$1"; then
     log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
     if take "$1" "$ATTACHED"; then ATTACHED=$REST; fi
@@ -227,5 +212,5 @@ opt_out() { # uid
     fi
     if take "$1 " "$PODS"; then PODS=$REST; fi
   fi
-  end_conditions_of "$1"
+  end_conditions "$@"
 }

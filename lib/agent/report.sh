@@ -1,22 +1,18 @@
 # shellcheck shell=sh
-# What users are told: processes that the kernel killed in containers that kept running, and what keeps a
-# mode from working. Once in the log, in one Event each, which changes when there is more to tell, and in the
-# metrics.
+# What users are told: processes that the kernel killed in containers that kept running, and what keeps a mode from
+# working. Once in the log, in one Event each, which changes when there is more to tell, and in the metrics.
 
-# "<what>/<whose> <uid> <namespace> <name> <count> <told> <due> <pause> <since>" a line, where what is "kills"
-# or a condition, a heading of docs/troubleshooting.md; whose is the key of a container, the name of one, "pod"
-# or "node"; told is how much of the count an Event has told, due the uptime before which there is none, pause
-# the seconds until then, and since the time of the first. For the node the uid is its name.
+# "<what>/<whose> <uid> <namespace> <name> <count> <told> <due> <pause> <since>": what is "kills" or a condition, a
+# heading of docs/troubleshooting.md; whose is the key of a container, the name of one, "pod" or "node"; told is how
+# much of the count an Event has told, due the uptime of the next at the earliest, pause the seconds until then, and
+# since the time of the first.
 RECORDS=$NL
 # The child that counts and sends, and how the last Event failed.
-REPORTER=
-EVENT_PROBLEM=
+REPORTER='' EVENT_PROBLEM=''
 
 read_record() { # record
-  IFS=' '
   # shellcheck disable=SC2086 # split on purpose: nine words of ours
-  set -- $1
-  IFS=$NL
+  IFS=' ' && set -- $1 && IFS=$NL
   WHAT=${1%%/*} WHOSE=${1#*/} POD=$2 NAMESPACE=$3 NAME=$4 COUNT=$5 TOLD=$6 EARLIEST=$7 LAST_PAUSE=$8 SINCE=$9
 }
 
@@ -26,35 +22,35 @@ add_record() { # what/whose, of the current pod; count; how much of it was told
 
 # Whether the current pod has a condition: said once, until it has ended.
 condition() { # yes or nothing, condition/whose
+  set -- "$1" "$2" "${2%%/*}" warn pod "$NAMESPACE/$NAME"
+  case $2 in */node) set -- "$1" "$2" "$3" error node "$NAME" ;; esac
   if take "$2 $POD " "$RECORDS"; then
     if [ -n "$1" ]; then return 0; fi
     RECORDS=$REST
-    log info 'works again' condition "${2%%/*}" pod "$NAMESPACE/$NAME"
+    log info 'works again' condition "$3" "$5" "$6"
   elif [ -n "$1" ]; then
     add_record "$2" 1 0
-    explain "${2%%/*}" "${2#*/}"
-    log warn "$MESSAGE" condition "${2%%/*}" pod "$NAMESPACE/$NAME" container "$CONTAINER"
+    explain "$3" "${2#*/}"
+    log "$4" "$MESSAGE" condition "$3" "$5" "$6" container "$CONTAINER"
   fi
-}
-
-condition_of() { # uid, namespace, name, yes or nothing, condition/whose
-  POD=$1 NAMESPACE=$2 NAME=$3
-  condition "$4" "$5"
 }
 
 # For Events a node is in this namespace, and its name is its UID.
 node_condition() { # yes or nothing, condition
-  condition_of "$NODE_NAME" default "$NODE_NAME" "$1" "$2/node"
+  POD=$NODE_NAME NAMESPACE=default NAME=$NODE_NAME
+  condition "$1" "$2/node"
 }
 
-end_conditions_of() { # uid
+# Those of containers end with them, and a label may stay as invalid as it was.
+end_conditions() { # uid, "invalid" for what is to stay
   former=$RECORDS
   RECORDS=$NL
   for entry in $former; do
     case $entry in
-      *" $1 "*) ;;
-      *) RECORDS=$RECORDS$entry$NL ;;
+      kills/* | "${2:-/}"_*) ;;
+      *" $1 "*) continue ;;
     esac
+    RECORDS=$RECORDS$entry$NL
   done
 }
 
@@ -71,7 +67,7 @@ explain() { # condition or "kills", whose
   case $1 in
     cgroup_v1) MESSAGE='The node has cgroup v1: the kernel kills single processes there, whatever anyone wants.' ;;
     cgroup_not_found) MESSAGE="The agent's own container is not in its pod's cgroup, so no container can be found: do the kubelet and the runtime have the same cgroup driver?" ;;
-    no_inotify) MESSAGE='There is no inotify to be had: everything is looked at every second.' ;;
+    no_inotify) MESSAGE="There is no inotify to be had ($COMPLAINT): everything is looked at every second." ;;
     write_refused) MESSAGE='The node refuses writes to memory.oom.group: SELinux, a read-only mount, or a user namespace.' ;;
     ancestor_group) MESSAGE='A cgroup above the containers has memory.oom.group=1: if its limit is hit, everything in it is killed, although Single.' ;;
     systemd_oom_policy) MESSAGE="The scope of container $CONTAINER has OOMPolicy=kill or stop: systemd ends all of it after any kill, although Single." ;;
@@ -95,6 +91,23 @@ check_ancestors() { # of the current pod
   condition "$found" ancestor_group/pod
 }
 
+# With OOMPolicy=kill or stop systemd ends all of a scope after any kill. The last assignment, in its drop-ins too, counts.
+check_policy() { # file of a container of the current pod, with this KEY
+  if [ -z "$SYSTEMD_TRANSIENT" ]; then return 0; fi
+  unit=${1%/"$FILE"}
+  unit=$SYSTEMD_TRANSIENT/${unit##*/}
+  policy=
+  for part in "$unit" "$unit.d"/*.conf; do
+    while read -r setting; do
+      case $setting in OOMPolicy=*) policy=${setting#*=} ;; esac
+    done 2>&6 <"$part" || :
+  done
+  case $MODES:$policy in
+    *"$NL$KEY=0$NL"*:kill | *"$NL$KEY=0$NL"*:stop) condition yes "systemd_oom_policy/$KEY" ;;
+    *) condition '' "systemd_oom_policy/$KEY" ;;
+  esac
+}
+
 # At each tick, beside the loop: what takes long. The loop hears of the results through its queue.
 report() {
   if [ -n "$REPORTER" ]; then
@@ -103,97 +116,56 @@ report() {
   fi
   {
     count_kills
-    find_policies
     send_events
     write_metrics
   } &
   REPORTER=$!
 }
 
-# One process reads all counters. A container that is about to end with all its processes has a second to do
-# so: what is told is that it kept running.
+# One process reads all counters. A container that is about to end with all its processes has a second to do so: what
+# is told is that it kept running.
 count_kills() {
   files=
-  for entry in $CONTAINERS; do
-    case $entry in *c' '*) ;; *)
-      entry=${entry##* }
-      files=$files${entry%/*}/memory.events$NL
-      ;;
-    esac
+  # shellcheck disable=SC2153 # see containers.sh
+  for item in $CONTAINERS; do
+    item=${item##* }
+    files=$files${item%/*}/memory.events$NL
   done
   # shellcheck disable=SC2086 # split on purpose: there is no wildcard in these paths
   counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $files) || return 0
   news=
-  for entry in $counted; do
-    if find_id "${entry%/*}" && ! knows_kills "${entry##* }"; then news="$news$KEY ${entry##* } ${entry%/*}$NL"; fi
+  for item in $counted; do
+    find_id "${item%/*}" || continue
+    if take "kills/$KEY " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
+    case $KEY:$COUNT in *x:* | *:"${item##* }") ;; *) news="$news$KEY ${item##* } ${item%/*}$NL" ;; esac
   done
   if [ -n "$news" ]; then sleep 1; fi
-  for entry in $news; do
-    populated=
-    { read -r populated <"${entry##* }/cgroup.events"; } 2>&6 || :
-    if [ "$populated" = 'populated 1' ]; then
-      entry=${entry% *}
-      printf 'kills\t%s\t%s\n' "${entry% *}" "${entry#* }" >&3
-    fi
+  for item in $news; do
+    # shellcheck disable=SC2086 # split on purpose: three words of ours
+    IFS=' ' && set -- $item && IFS=$NL
+    if grep -qsx 'populated 1' "$3/cgroup.events"; then printf 'K\t%s\t%s\n' "$1" "$2" >&3; fi
   done
-}
-
-# Whether that many kills of the container with this KEY are known.
-knows_kills() { # count
-  take "kills/$KEY " "$RECORDS" && read_record "$LINE" && [ "$COUNT" = "$1" ]
 }
 
 # What the kernel killed before we looked for the first time is nobody's news.
 remember_kills() { # directory of a container of the current pod, with this KEY
   killed=0
-  { while IFS=' ' read -r key count; do
+  while IFS=' ' read -r key count; do
     if [ "$key" = oom_kill ]; then killed=$count; fi
-  done <"$1/memory.events"; } 2>&6 || :
+  done 2>&6 <"$1/memory.events" || :
   if [ "$killed" != 0 ]; then add_record "kills/$KEY" "$killed" "$killed"; fi
 }
 
 kills_counted() { # key, count
-  if ! find_container "$1"; then return 0; fi
-  known=0
-  if take "kills/$1 " "$RECORDS"; then
-    read_record "$LINE"
-    known=$COUNT
-    RECORDS="$REST$WHAT/$WHOSE $POD $NAMESPACE $NAME $2 $TOLD $EARLIEST $LAST_PAUSE $SINCE$NL"
-  else
-    add_record "kills/$1" "$2" 0
-  fi
-  log warn 'processes killed for memory; the container kept running' pod "$NAMESPACE/$NAME" \
-    container "$CONTAINER" kills "$(($2 - known))" total "$2"
-}
-
-# The OOMPolicy= of containers' scopes: the last assignment in a unit and its drop-ins counts.
-find_policies() {
-  if [ -z "$SYSTEMD_TRANSIENT" ]; then return 0; fi
-  units=
-  for entry in $CONTAINERS; do
-    entry=${entry%/"$FILE"}
-    case $entry in
-      *.scope) units="$units$SYSTEMD_TRANSIENT/${entry##*/}$NL$SYSTEMD_TRANSIENT/${entry##*/}.d/*.conf$NL" ;;
-    esac
-  done
-  # shellcheck disable=SC2086 # split on purpose, with the wildcards in it
-  found=$(grep -Hs '^OOMPolicy=' /dev/null $units) || return 0
-  policies=$NL
-  for entry in $found; do
-    unit=${entry%%:*}
-    find_id "${unit%.d/*}" || continue
-    if take "$KEY " "$policies"; then policies=$REST; fi
-    policies="$policies$KEY ${entry##*=}$NL"
-  done
-  for entry in $policies; do printf 'policy\t%s\t%s\n' "${entry% *}" "${entry#* }" >&3; done
-}
-
-policy_found() { # key, policy
   find_container "$1" || return 0
-  case $MODES$2 in
-    *"$NL$1=0$NL"*kill | *"$NL$1=0$NL"*stop) condition yes "systemd_oom_policy/$1" ;;
-    *) condition '' "systemd_oom_policy/$1" ;;
-  esac
+  if ! take "kills/$1 " "$RECORDS"; then
+    add_record "kills/$1" 0 0
+    take "kills/$1 " "$RECORDS"
+  fi
+  read_record "$LINE"
+  log warn 'processes killed for memory; the container kept running' pod "$NAMESPACE/$NAME" \
+    container "$CONTAINER" kills "$(($2 - COUNT))" total "$2"
+  RECORDS="$REST$WHAT/$WHOSE $POD $NAMESPACE $NAME $2 $TOLD $EARLIEST $LAST_PAUSE $SINCE$NL"
 }
 
 # One request after the other, for what was not told yet and may be told again.
@@ -205,8 +177,8 @@ send_events() {
       now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
       if [ "$SINCE" = - ]; then SINCE=$now; fi
       answer=$(send_event | awk -f "$HERE/api.awk")
-      answer=${answer##*ended"$TAB"}
-      printf 'sent\t%s\t%s\t%s\t%s\n' "$WHAT/$WHOSE $POD" "$COUNT" "$SINCE" "$answer" >&3
+      answer=${answer##*E"$TAB"}
+      printf 'S\t%s\t%s\t%s\t%s\n' "$WHAT/$WHOSE $POD" "$COUNT" "$SINCE" "$answer" >&3
       # Nobody is there: the others need not try.
       case $answer in 000*) return 0 ;; esac
     fi
@@ -220,10 +192,9 @@ send_event() { # of the record that was read
   case $WHAT in
     kills)
       reason=OomKilledProcess
-      new=$((COUNT - TOLD))
-      processes="$new processes"
-      if [ "$new" = 1 ]; then processes='1 process'; fi
-      MESSAGE="The kernel killed $processes of container $CONTAINER for memory, $COUNT in all since it started. The container kept running."
+      processes=processes
+      if [ $((COUNT - TOLD)) = 1 ]; then processes=process; fi
+      MESSAGE="The kernel killed $((COUNT - TOLD)) $processes of container $CONTAINER for memory, $COUNT in all since it started. The container kept running."
       ;;
     *) MESSAGE="$MESSAGE Condition: $WHAT" ;;
   esac
@@ -241,25 +212,23 @@ send_event() { # of the record that was read
 EVENT
 }
 
-# Told or not, the next one about the same waits: ten seconds, twice as long each time it goes on, at most
-# five minutes.
+# Told or not, the next one about the same waits: ten seconds, then twice as long each time, up to five minutes.
 event_sent() { # "<what>/<whose> <uid>"; count, since, and how it went, separated by tabs
   if ! take "$1 " "$RECORDS"; then return 0; fi
   read_record "$LINE"
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: our own words, and what api.awk made harmless
-  set -- "$1" $2
-  IFS=$NL
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
   if [ "$UPTIME" -gt $((EARLIEST + LAST_PAUSE + TICK_SECONDS)) ] || [ "$LAST_PAUSE" = 0 ]; then
     LAST_PAUSE=10
   else
     LAST_PAUSE=$((LAST_PAUSE < 150 ? LAST_PAUSE * 2 : 300))
   fi
-  case $4 in
-    2??) TOLD=$2 EVENT_PROBLEM= ;;
+  case $4:$EVENT_PROBLEM in
+    2??:*) TOLD=$2 ;;
+    *:"$4 $6") ;;
     *)
-      if [ "$4 $6" != "$EVENT_PROBLEM" ]; then log_answer 'Event not sent; it is tried again later' "$4" "$5$TAB$6$TAB$7"; fi
       EVENT_PROBLEM="$4 $6"
+      log warn 'Event not sent; it is tried again later' status "$4" curl "$5" reason "$6" message "$7"
       ;;
   esac
   RECORDS="$REST$WHAT/$WHOSE $POD $NAMESPACE $NAME $COUNT $TOLD $((UPTIME + LAST_PAUSE)) $LAST_PAUSE $3$NL"

@@ -2,26 +2,24 @@
 # One inotifyd for everything: it takes its watches as arguments only, so another one takes its place when
 # there is more to watch, and is up before the former one ends. What is not watched yet is looked at.
 
-# The process that watches, and the one that starts to.
-WATCHER=
-NEXT_WATCHER=
+# The process that watches, and the one that starts to. The two take turns with two files: the starting one's is
+# written until it tells of that, then it watches.
+WATCHER='' NEXT_WATCHER='' PING=$RUN_DIR/ping.0
 # What no inotifyd was told of yet, and what the starting one was told of: "pod <uid>" or a container's file.
-UNWATCHED=
-STARTING=
-# The two take turns with two files. The starting one's is written until it tells of that: then it watches.
-PING=$RUN_DIR/ping.0
-# Turns of the loop since the last start, and starts in a row that failed: after so many there is no inotify to
-# be had, and everything is looked at every second.
-TURNS=0
-FAILURES=0
-MOST_FAILURES=10
+UNWATCHED='' STARTING=''
+# Turns of the loop since the last start, and starts in a row that failed: after so many there is no inotify to be had,
+# and everything is looked at every second. What inotifyd said last.
+TURNS=0 FAILURES=0 MOST_FAILURES=10 COMPLAINT=unknown
 # Set once any container has a child of crun's: then others may get one, and are watched for it.
-CRUN=
+CRUN=''
 
 watch() { # "pod <uid>", or a file
   case $1 in */container/"$FILE") CRUN=yes ;; esac
   if has_inotify; then UNWATCHED=$UNWATCHED$1$NL; fi
 }
+
+# shellcheck disable=SC2034,SC3060 # for report.sh; busybox ash
+complain() { COMPLAINT=${1//[!A-Za-z ]/}; }
 
 has_inotify() { [ "$FAILURES" -lt "$MOST_FAILURES" ]; }
 is_watching() { [ -n "$WATCHER" ] && has_inotify; }
@@ -59,10 +57,7 @@ start_watcher() {
   STARTING=$STARTING$UNWATCHED
   UNWATCHED=
   TURNS=0
-  case $PING in
-    *.0) PING=$RUN_DIR/ping.1 ;;
-    *) PING=$RUN_DIR/ping.0 ;;
-  esac
+  case $PING in *.0) PING=$RUN_DIR/ping.1 ;; *) PING=$RUN_DIR/ping.0 ;; esac
   # shellcheck disable=SC2086 # split on purpose: there is no wildcard in these paths
   inotifyd - $WATCHES "$PING:c" >&3 2>&1 &
   NEXT_WATCHER=$!
@@ -75,15 +70,15 @@ renew_watcher() {
   if [ -z "$NEXT_WATCHER" ]; then
     if has_inotify && [ "$TURNS" -gt 10 ] && { [ -n "$UNWATCHED" ] || ! is_watching; }; then start_watcher; fi
   elif runs "$NEXT_WATCHER"; then
-    { echo 1<>"$PING"; } 2>&6 || :
+    echo 2>&6 1<>"$PING" || :
   else
     watcher_failed
   fi
 }
 
 # What it watches and the former one did not is looked at once more.
-watcher_is_up() { # its file
-  if [ "$1" != "$PING" ] || [ -z "$NEXT_WATCHER" ]; then return 0; fi
+watcher_is_up() {
+  if [ -z "$NEXT_WATCHER" ]; then return 0; fi
   if ! is_watching; then scan_soon; fi
   stop "$WATCHER"
   WATCHER=$NEXT_WATCHER

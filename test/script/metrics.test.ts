@@ -1,0 +1,182 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { METRICS } from '../../lib/private/metrics';
+import { FakeNode, SYSTEMD } from '../support/agent';
+import { PodMetadata } from '../support/api-server';
+import { Container, Scene } from './scene';
+
+// The file for Prometheus. The metric of conditions is in conditions.test.ts.
+
+const scene = Scene.use();
+const SETTINGS = { METRICS: 'yes', RESYNC_SECONDS: '1', SCRIPT_SHA256: 'abc' };
+
+const directory = () => join(scene.node.run, 'metrics');
+const file = () => join(directory(), 'oom_kill_mode.prom');
+const text = () => (existsSync(file()) ? readFileSync(file(), 'utf8') : '');
+
+/** The value of one series; undefined if there is none. */
+function value(series: string): number | undefined {
+  const line = text()
+    .split('\n')
+    .find((one) => one.startsWith(`oom_kill_mode_${series} `));
+  return line === undefined ? undefined : Number(line.split(' ').at(-1));
+}
+
+const of = (name: string, { name: pod, namespace }: PodMetadata, container: string) =>
+  value(`${name}{namespace="${namespace}",pod="${pod}",container="${container}"}`);
+
+async function becomes(
+  wanted: number | undefined,
+  series: () => number | undefined,
+): Promise<void> {
+  await scene.eventually(`${wanted ?? 'no'} ${series.toString()}`, () => series() === wanted);
+}
+
+test('are those of the catalog, and promtool finds nothing to say about them', async () => {
+  await scene.ready(SETTINGS);
+  const [worker] = (await scene.protect()) as [Container];
+  const [php] = (await scene.protect('Group', 'php-fpm')) as [Container];
+  await becomes(1, () => value('containers{mode="Single"}'));
+  await becomes(1, () => value('containers{mode="Group"}'));
+  await becomes(0, () => of('survived_process_kills_total', php.pod, 'php-fpm'));
+  const lines = text().split('\n');
+  expect(lines.filter((line) => line.startsWith('# ')).sort()).toEqual(
+    Object.values(METRICS)
+      .flatMap(({ name, type, help }) => [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`])
+      .sort(),
+  );
+  for (const line of lines.filter((one) => one !== '' && !one.startsWith('#'))) {
+    const [, name, labels = ''] = /^(\w+)(?:\{(.*)\})? [0-9]+$/.exec(line) ?? [];
+    const metric = Object.values(METRICS).find((one) => one.name === name);
+    expect([line, labels.match(/\w+(?==)/g) ?? []]).toEqual([
+      line,
+      Object.keys(metric?.labels ?? { unknown: '' }),
+    ]);
+  }
+  for (const [label, values] of Object.entries(METRICS.CONDITION.labels)) {
+    expect(
+      [...text().matchAll(/^oom_kill_mode_condition\{condition="(\w+)"\} 0$/gm)].map(
+        ([, one]) => one,
+      ),
+    ).toEqual(label === 'condition' ? expect.arrayContaining([...values]) : []);
+  }
+  const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
+    input: text(),
+    encoding: 'utf8',
+  });
+  expect({ status, said: stdout + stderr }).toEqual({ status: 0, said: '' });
+  expect(value('build_info{script_sha256="abc"}')).toBe(1);
+  expect(of('container_group_desired', worker.pod, 'worker')).toBe(0);
+  expect(of('container_group_effective', worker.pod, 'worker')).toBe(0);
+  expect(of('container_group_desired', php.pod, 'php-fpm')).toBe(1);
+  expect(of('container_group_effective', php.pod, 'php-fpm')).toBe(1);
+  // Another user reads it: the sidecar's.
+  expect(statSync(file()).mode & 0o444).toBe(0o444);
+  expect(statSync(directory()).mode & 0o555).toBe(0o555);
+});
+
+test('count kills, repairs, writes and watches', async () => {
+  await scene.ready({ ...SETTINGS, RESYNC_SECONDS: '600' });
+  const [worker] = (await scene.protect()) as [Container];
+  worker.kill(3);
+  await becomes(3, () => of('survived_process_kills_total', worker.pod, 'worker'));
+  await scene.settle();
+  await scene.agent.ticks();
+  const drift = () => value('drift_repairs_total{cause="event"}');
+  const writes = () => value('writes_total');
+  const [drifts = NaN, total = NaN] = [drift(), writes()];
+  for (let n = 0; n < 5; n += 1) {
+    await scene.drift('0', worker);
+  }
+  await becomes(drifts + 5, drift);
+  await becomes(total + 5, writes);
+  scene.api.removeLabel(worker.pod.uid);
+  await becomes(total + 6, writes);
+  expect(drift()).toBe(drifts + 5);
+  expect(value('drift_repairs_total{cause="start"}')).toBeGreaterThan(0);
+  await becomes(0, () => value('watch_reconnects_total'));
+  scene.api.endWatches();
+  await becomes(1, () => value('watch_reconnects_total'));
+});
+
+test('tell when the agent last knew the truth: at the last bookmark', async () => {
+  scene.api.bookmarksAtOnce = false;
+  await scene.ready(SETTINGS);
+  await scene.settle();
+  const synced = () => value('last_sync_timestamp_seconds');
+  expect(synced()).toBeUndefined();
+  const before = Math.floor(Date.now() / 1000);
+  scene.api.bookmark();
+  await scene.eventually('a time', () => (synced() ?? 0) >= before);
+  expect(synced()).toBeLessThanOrEqual(Date.now() / 1000);
+  const first = synced() ?? NaN;
+  await scene.eventually('a later time', () => {
+    scene.api.bookmark();
+    return (synced() ?? 0) > first;
+  });
+});
+
+test('forget what is gone, and name and count nothing that has no name', async () => {
+  await scene.ready(SETTINGS);
+  const pod = scene.optIn('Single');
+  const [sandbox, worker] = [pod.create(), pod.run('worker')];
+  await scene.become('00', sandbox, worker);
+  const desired = () => of('container_group_desired', pod.metadata, 'worker');
+  await becomes(0, desired);
+  expect(value('containers{mode="Single"}')).toBe(1);
+  expect(text()).not.toContain(sandbox.short);
+  worker.kill(2);
+  await becomes(2, () => of('survived_process_kills_total', pod.metadata, 'worker'));
+  // The same name again, while the first one is still there.
+  const again = pod.run('worker');
+  await scene.become('0', again);
+  await scene.settle();
+  expect(text().match(/container_group_desired\{.*container="worker"/g)).toHaveLength(1);
+  worker.end();
+  await becomes(0, () => of('survived_process_kills_total', pod.metadata, 'worker'));
+  again.end();
+  await becomes(undefined, desired);
+  const last = pod.run('worker');
+  await becomes(0, desired);
+  scene.api.removeLabel(pod.metadata.uid);
+  await becomes(undefined, desired);
+  expect(last.value).toBe('1');
+});
+
+test('show the value that is there, if it is not the one that is wanted', async () => {
+  // Until the next look at everything nobody tells of a write that inotify lost.
+  await scene.ready({ ...SETTINGS, RESYNC_SECONDS: '600' });
+  const [worker] = (await scene.protect()) as [Container];
+  await becomes(0, () => of('container_group_effective', worker.pod, 'worker'));
+});
+
+test('are written on a node with cgroup v1 as well, whole and anew at each tick', async () => {
+  await scene.ready(SETTINGS, new FakeNode(SYSTEMD, { version: 1 }));
+  await becomes(1, () => value('condition{condition="cgroup_v1"}'));
+  for (let n = 0; n < 3; n += 1) {
+    rmSync(file());
+    await scene.eventually('a file', () => existsSync(file()));
+    expect(text()).toMatch(/\n$/);
+    expect(text()).toContain('oom_kill_mode_condition{condition="cgroup_v1"} 1');
+  }
+});
+
+test('stay as they are while there is no room for new ones', async () => {
+  await scene.ready(SETTINGS);
+  await scene.protect();
+  await scene.eventually('a file', () => text() !== '');
+  mkdirSync(join(directory(), '.new/full'), { recursive: true });
+  const before = text();
+  await scene.settle();
+  expect(text()).toBe(before);
+  rmSync(join(directory(), '.new'), { recursive: true });
+  await scene.eventually('another file', () => text() !== before);
+});
+
+test('are not written unless they are asked for', async () => {
+  await scene.ready();
+  await scene.settle();
+  expect(text()).toBe('');
+});

@@ -132,7 +132,9 @@ describe('the script', () => {
     const defaults = new Set(all(/^: "\$\{(\w+):=.*\}"/gm));
     // The shell's own.
     set.add('EPOCHSECONDS');
-    const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter((name) => !set.has(name));
+    const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter(
+      (name) => defaults.has(name) || !set.has(name),
+    );
     const head = (FILES['agent.sh'] ?? '').split('\nset -eu\n')[0] ?? '';
     const [, others = ''] = /Environment: (.*)/s.exec(head) ?? [];
     const named = new Set(

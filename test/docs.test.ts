@@ -514,6 +514,15 @@ describe('the workflow', () => {
     }
   });
 
+  test('scheduled tries a fresh machine of each kind, and what takes long', () => {
+    const { on, jobs } = workflow('scheduled.yml');
+    expect(Object.keys(on)).toEqual(['schedule', 'workflow_dispatch']);
+    expect(Object.values(jobs).map((job) => commands(job)?.at(-1))).toEqual([
+      'test/fresh-machine.sh ${{ matrix.user }}',
+      'npm run test:long',
+    ]);
+  });
+
   test('links asks for the addresses, every week and when they change', () => {
     const { on, jobs } = workflow('links.yml');
     expect(Object.keys(on)).toEqual(['schedule', 'pull_request', 'workflow_dispatch']);

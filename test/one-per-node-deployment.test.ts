@@ -1,7 +1,3 @@
-import { SpawnSyncReturns, spawnSync } from 'node:child_process';
-import { mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import {
@@ -14,7 +10,6 @@ import {
 } from '../lib';
 import { ALL_FOLLOWING_PROPS, DEPLOYMENT_PROPS, followingChart } from './all-props';
 import { Kinds, Manifest, chart, container, find, synth, synthText, template } from './manifests';
-import { SHELLS, TOOLS_PATH, requireTools } from './support/agent';
 
 const PROPS: OnePerNodeDeploymentProps = {
   name: 'web',
@@ -188,46 +183,6 @@ describe('OnePerNodeDeployment', () => {
     ['an image alone', { waitImage: 'example.com/x:1' }, 'waitImage without waitForAgent'],
   ])('refuses to wait with %s', (_, props, message) => {
     expect(() => deployment(props)).toThrow(`[test/web] ${message}`);
-  });
-
-  describe.each(Object.entries(SHELLS))('the init container under %s', (_, [shell, ...options]) => {
-    const [init] = deployment({ oomKillMode: OomKillMode.SINGLE, waitForAgent: true }).spec.template
-      .spec.initContainers;
-    const [, , script = ''] = init?.command ?? [];
-    const inFile = (file: string) => script.replace('/sys/fs/cgroup/memory.oom.group', file);
-
-    beforeAll(requireTools);
-
-    /** Runs it with a file in the place of the container's own, and says how it ended. */
-    function wait(mode: string, value?: string): SpawnSyncReturns<string> {
-      const file = join(mkdtempSync(join(tmpdir(), 'wait-')), 'memory.oom.group');
-      if (value !== undefined) {
-        writeFileSync(file, `${value}\n`);
-      }
-      return spawnSync(shell as string, [...options, '-c', inFile(file)], {
-        encoding: 'utf8',
-        timeout: 1500,
-        env: {
-          PATH: TOOLS_PATH,
-          KILL_MODE: mode,
-        },
-      });
-    }
-
-    test.each([
-      { why: 'the agent was there', mode: 'Single', value: '0' },
-      { why: 'cgroup v1 has no such file', mode: 'Single' },
-      { why: 'the label was taken off a copy', mode: '', value: '1' },
-    ])('goes on where $why', ({ mode, value }) => {
-      expect(wait(mode, value)).toMatchObject({ status: 0, stderr: '' });
-    });
-
-    test('waits while the runtime said Group', () => {
-      expect(wait('Single', '1')).toMatchObject({
-        status: 1,
-        error: { code: 'ETIMEDOUT' },
-      });
-    });
   });
 
   describe('with followNodes', () => {

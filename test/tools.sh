@@ -1,69 +1,91 @@
 #!/bin/sh
-# Collects in .cache/tools what the tests need and npm cannot bring (Debian, amd64):
+# Brings what the tests need and npm cannot bring, on Debian and Ubuntu, amd64: packages, and in
+# .cache/tools
 #
-#   busybox    built from Debian's source package: static, with inotifyd
+#   busybox    built from the distribution's source package: static, with inotifyd
 #   bin/       its applets as symlinks, for a PATH like that of the agent's image
-#   vmlinuz    Debian's kernel for virtual machines
+#   programs/  promtool and the node exporter: out of their packages, which would start services
+#
+# and for the kernel tests
+#
+#   vmlinuz    the distribution's kernel for virtual machines
 #   modules/   the modules that the guest loads, numbered in load order
 #   curl/      curl and its libraries, laid out as below a root directory
 #
-#   test/tools.sh          builds what is missing; as root it also installs packages
-#   test/tools.sh --check  names each missing tool and the command that installs it;
-#                          exit status 1 if there is any
+#   test/tools.sh [root] [kernel] [lint]  brings what `npm test` needs; with `kernel` what the kernel
+#                                         tests need as well, with `lint` what .ci/run needs as well;
+#                                         with `root` it fails if the tests could not become root
+#   test/tools.sh --check [kernel]...     only names what is missing; exit status 1 if there is any
+#
+# npm runs it before each script that needs it. It installs packages as root, or with sudo if that
+# asks for no password.
 set -eu
 
+# Not everybody has the programs of root there.
+PATH=$PATH:/usr/sbin:/sbin
 repo=$(cd "$(dirname "$0")/.." && pwd)
 cache=$repo/.cache
 tools=$cache/tools
-build=$cache/tools.build
+build=$cache/tools.$$
+# Says which version of this script made a part of .cache/tools.
+stamp=$(cksum <"$repo/test/tools.sh")
+# What is to be done once all is there: the script that npm was asked for.
+command="npm run ${npm_lifecycle_event-pretest}"
+case $command in
+  *' pretest') command='npm test' ;;
+  *' pre'*) command="npm run ${npm_lifecycle_event#pre}" ;;
+esac
 
 # What the tests and the builds below run, as command=package.
 commands='
-  bzip2=bzip2
   chattr=e2fsprogs
-  cpio=cpio
   curl=curl
-  dash=dash
   dpkg-source=dpkg-dev
-  gawk=gawk
   gcc=gcc
-  ldd=libc-bin
+  git=git
   make=make
-  modprobe=kmod
+  mount=mount
   openssl=openssl
-  patch=patch
-  prometheus-node-exporter=prometheus-node-exporter
-  promtool=prometheus
   ps=procps
+  unzip=unzip
+'
+kernel_commands='
+  cpio=cpio
+  modprobe=kmod
   qemu-system-x86_64=qemu-system-x86
+'
+lint_commands='
+  gawk=gawk
   shellcheck=shellcheck
   shfmt=shfmt
-  unzip=unzip
-  xz=xz-utils
 '
 
 main() {
-  case ${1-} in
-    --check) check ;;
-    '')
-      is_current || update_lists
-      install_packages
-      is_current || collect
-      ;;
-    *) die "usage: $0 [--check]" ;;
-  esac
-}
-
-check() {
-  missing=$(missing_packages)
-  for package in $missing; do
-    echo "missing: $package (apt-get install $package)"
+  check='' root='' parts='busybox programs'
+  for word; do
+    case $word in
+      --check) check=yes ;;
+      root) root=yes ;;
+      kernel)
+        parts="$parts kernel"
+        commands="$commands $kernel_commands"
+        ;;
+      lint) commands="$commands $lint_commands" ;;
+      *) die "usage: $0 [--check] [root] [kernel] [lint]" ;;
+    esac
   done
-  if ! is_current; then
-    echo "missing: busybox, kernel and curl for the guest (test/tools.sh)"
-    missing="$missing .cache/tools"
+
+  is_supported || elsewhere
+  packages=$(missing_packages | tr '\n' ' ')
+  parts=$(missing_parts | tr '\n' ' ')
+  if [ -n "$check" ]; then
+    [ -z "$packages$parts" ] || die "missing: $packages$parts"
+    return
   fi
-  [ -z "$missing" ]
+  if [ -n "$packages$root" ]; then
+    can_be_root || ask_for_root
+  fi
+  [ -z "$packages$parts" ] || bring
 }
 
 # Packages of the commands that are not to be found, and of the static C library.
@@ -74,44 +96,70 @@ missing_packages() {
   [ -e "$(gcc -print-file-name=libc.a 2>/dev/null)" ] || echo libc6-dev
 }
 
-update_lists() {
-  [ "$(id -u)" -ne 0 ] || apt-get -qq update
+# Parts of .cache/tools that are not there, or were made by another version of this script.
+missing_parts() {
+  for part in $parts; do
+    [ "$(cat "$tools/$part.stamp" 2>/dev/null)" = "$stamp" ] || echo "$part"
+  done
 }
 
-install_packages() {
-  missing=$(missing_packages)
-  [ -n "$missing" ] || return 0
-  # shellcheck disable=SC2086 # a list of words
-  set -- $missing
-  [ "$(id -u)" -eq 0 ] || die "missing: $*; run as root: apt-get install $*"
-  log "installing $*"
-  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "$@" >/dev/null
+is_supported() {
+  [ "$(uname -s)" = Linux ] && command -v apt-get >/dev/null &&
+    [ "$(dpkg --print-architecture)" = amd64 ]
 }
 
-# The stamp says which version of this script made the tools.
-stamp() { cksum <"$repo/test/tools.sh"; }
-
-is_current() { [ "$(cat "$tools/stamp" 2>/dev/null)" = "$(stamp)" ]; }
-
-collect() {
-  rm -rf "$build"
-  mkdir -p "$build/tools"
-  # apt drops to a user of its own for downloads if it can write there.
-  [ "$(id -u)" -ne 0 ] || chown _apt "$build"
-  cd "$build"
-
-  build_busybox
-  collect_kernel
-  collect_curl
-
-  stamp >tools/stamp
-  rm -rf "$tools"
-  mv tools "$tools"
-  cd "$repo"
-  rm -rf "$build"
+elsewhere() {
+  log "\`$command\` is for Debian and Ubuntu on amd64. With a container:"
+  log "  docker run --rm --privileged --platform linux/amd64 -v '$repo:/repo:ro' docker.io/library/node:20-bookworm sh -c 'cp -r /repo /src && cd /src && npm ci && $command'"
+  die 'What needs Node.js alone: npm run test:library'
 }
 
-build_busybox() {
+can_be_root() { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+ask_for_root() {
+  reason='for tests that mount, and make files immutable'
+  [ -z "$packages" ] || reason="to install ${packages% }"
+  log "\`$command\` needs root, or sudo without a password, $reason. Run:"
+  if command -v sudo >/dev/null; then
+    log "  sudo -v && $command"
+  else
+    log "  su -c '$command'"
+  fi
+  die 'What needs Node.js alone: npm run test:library'
+}
+
+bring() {
+  ! can_be_root || as_root apt-get -qq update
+  if [ -n "$packages" ]; then
+    log "installing $packages"
+    # shellcheck disable=SC2086 # a list of words
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 \
+      install --no-install-recommends $packages >/dev/null
+  fi
+
+  trap 'rm -rf "$build"' EXIT
+  mkdir -p "$tools"
+  for part in $parts; do
+    mkdir -p "$build/new"
+    # apt drops to a user of its own for downloads if it can write there.
+    [ "$(id -u)" -ne 0 ] || chown _apt "$build"
+    cd "$build"
+    "bring_$part"
+    for file in new/*; do
+      rm -rf "${tools:?}/${file#new/}"
+      mv "$file" "$tools/"
+    done
+    echo "$stamp" >"$tools/$part.stamp"
+    cd "$repo"
+    rm -rf "$build"
+  done
+}
+
+bring_busybox() {
   log 'building busybox'
   fetch_source busybox
   (
@@ -124,12 +172,12 @@ build_busybox() {
     yes '' | make oldconfig >/dev/null 2>&1
     logged make -j "$(nproc)" busybox
   )
-  cp busybox/busybox tools/
-  mkdir tools/bin
-  for applet in $(tools/busybox --list); do
-    ln -s ../busybox "tools/bin/$applet"
+  cp busybox/busybox new/
+  mkdir new/bin
+  for applet in $(new/busybox --list); do
+    ln -s ../busybox "new/bin/$applet"
   done
-  [ -e tools/bin/inotifyd ] || die 'busybox was built without inotifyd'
+  [ -e new/bin/inotifyd ] || die 'busybox was built without inotifyd'
 }
 
 configure() {
@@ -137,16 +185,18 @@ configure() {
   echo "CONFIG_$1=$2" >>.config
 }
 
-# Unpacks Debian's source package $1 into ./$1, with a source list and package lists of
-# our own: the user's configuration of apt is only read.
+# Unpacks the source package $1 into ./$1, with a source list and package lists of our own: the
+# user's configuration of apt is only read.
 fetch_source() {
   mkdir -p apt/lists/partial
-  keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-  # shellcheck disable=SC2016 # apt fills these in
-  apt-get indextargets 'Created-By: Packages' 'Origin: Debian' \
-    --format "deb-src [signed-by=$keyring] "'$(REPO_URI) $(RELEASE) $(COMPONENT)' |
-    sort -u >apt/sources.list
-  [ -s apt/sources.list ] || die 'apt knows no Debian archive; run: apt-get update'
+  for origin in Debian Ubuntu; do
+    keyring=/usr/share/keyrings/$(echo "$origin" | tr DU du)-archive-keyring.gpg
+    # shellcheck disable=SC2016 # apt fills these in
+    [ ! -e "$keyring" ] ||
+      apt-get indextargets 'Created-By: Packages' "Origin: $origin" 'Component: main' \
+        --format "deb-src [signed-by=$keyring] "'$(REPO_URI) $(RELEASE) $(COMPONENT)'
+  done | sort -u >apt/sources.list
+  [ -s apt/sources.list ] || die 'apt knows no archive of Debian or Ubuntu; as root, this helps: apt-get update'
   cat >apt/apt.conf <<END
 Dir::Etc::SourceList "$PWD/apt/sources.list";
 Dir::Etc::SourceParts "/dev/null";
@@ -158,40 +208,65 @@ END
   logged dpkg-source --extract "$1"_*.dsc "$1"
 }
 
-collect_kernel() {
-  log 'fetching the kernel'
-  package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends:/ { print $2; exit }')
-  [ -n "$package" ] || die 'apt does not know linux-image-cloud-amd64; run: apt-get update'
-  logged apt-get download "$package"
-  dpkg-deb --extract "$package"_*.deb kernel
-  cp kernel/boot/vmlinuz-* tools/vmlinuz
+# The first dependency of package $1 that begins with $2, if there is one.
+depends() {
+  apt-cache depends "$1" 2>/dev/null |
+    awk -v start="$2" '$1 == "Depends:" && index($2, start) == 1 { print $2; exit }'
+}
 
+bring_programs() {
+  log 'fetching promtool and the node exporter'
+  # In a package of its own since Debian 13.
+  promtool=$(depends prometheus promtool)
+  logged apt-get download "${promtool:-prometheus}" prometheus-node-exporter
+  for package in *.deb; do
+    dpkg-deb --extract "$package" root
+  done
+  mkdir new/programs
+  cp root/usr/bin/promtool root/usr/bin/prometheus-node-exporter new/programs/
+}
+
+bring_kernel() {
+  log 'fetching the kernel'
+  # Debian's, or else Ubuntu's, which has its modules in a package of their own.
+  image=$(depends linux-image-cloud-amd64 linux-image-)
+  image=${image:-$(depends linux-image-virtual linux-image-)}
+  [ -n "$image" ] || die 'apt knows no kernel for virtual machines; as root, this helps: apt-get update'
+  # shellcheck disable=SC2046 # one word or none
+  logged apt-get download "$image" $(depends "$image" linux-modules-)
+  for package in *.deb; do
+    dpkg-deb --extract "$package" kernel
+  done
+  cp kernel/boot/vmlinuz-* new/vmlinuz
+
+  [ -d kernel/lib ] || ln -s usr/lib kernel/lib
   release=$(ls kernel/lib/modules)
   depmod -b kernel "$release"
-  mkdir tools/modules
+  mkdir new/modules
   number=10
   # One line for each module, dependencies first: "insmod /path/of/module.ko".
   for module in $(modprobe -d kernel -S "$release" --show-depends -a virtio_pci virtio_net |
     awk '$1 == "insmod" && !seen[$2]++ { print $2 }'); do
     name=$(basename "$module" .xz)
     case $module in
-      *.xz) xz -dc "$module" >"tools/modules/$number-$name" ;;
-      *) cp "$module" "tools/modules/$number-$name" ;;
+      *.ko) cp "$module" "new/modules/$number-$name" ;;
+      *.xz) xz -dc "$module" >"new/modules/$number-$name" ;;
+      *) die "cannot unpack $module" ;;
     esac
     number=$((number + 1))
   done
+  collect_curl
 }
 
 collect_curl() {
-  log 'collecting curl'
   curl=$(command -v curl)
-  mkdir -p tools/curl/usr/bin
-  cp "$curl" tools/curl/usr/bin/
+  mkdir -p new/curl/usr/bin
+  cp "$curl" new/curl/usr/bin/
   # "libx.so => /lib/libx.so (0x…)" and "/lib64/ld-linux-x86-64.so.2 (0x…)"
   ldd "$curl" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) print $i }' |
     while read -r library; do
-      mkdir -p "tools/curl$(dirname "$library")"
-      cp -L "$library" "tools/curl$library"
+      mkdir -p "new/curl$(dirname "$library")"
+      cp -L "$library" "new/curl$library"
     done
 }
 

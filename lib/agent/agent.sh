@@ -21,12 +21,9 @@ set -eu
 
 : "${LABEL_PREFIX:=cdk8s-oom-kill-mode}" # of the pods' label and annotation
 : "${LOG_LEVEL:=info}"                   # error, warn, info or debug
-: "${EVENTS:=no}"                        # yes or no
-: "${METRICS:=no}"                       # yes or no
+: "${EVENTS:=no}" "${METRICS:=no}"       # yes or no
 : "${SCRIPT_SHA256:=}"                   # for the metrics: which script this is
-: "${RESYNC_SECONDS:=60}"
-: "${TICK_SECONDS:=10}"
-: "${LOOK_SECONDS:=0.01}"
+: "${RESYNC_SECONDS:=60}" "${TICK_SECONDS:=10}" "${LOOK_SECONDS:=0.01}"
 : "${CGROUP_ROOT:=/host/cgroup}"        # the node's /sys/fs/cgroup
 : "${CONTAINER_LOGS:=/host/containers}" # the node's /var/log/containers
 : "${SYSTEMD_TRANSIENT:=}"              # the node's /run/systemd/transient, to look for OOMPolicy= there
@@ -75,15 +72,15 @@ runs() { # process
   IFS=' ' read -r pages _ 2>&6 <"/proc/$1/statm" && [ "$pages" != 0 ]
 }
 
-# Whatever state it is in, a stopped one too.
+# A stopped one, too.
 stop() { # process or nothing
   if [ -z "$1" ]; then return 0; fi
   kill -9 "$1" 2>&6 || :
   wait "$1" 2>&6 || :
 }
 
-# The next event: a letter, and fields separated by tabs. Fails when the time is over. Only the letter is waited
-# for: a line is written at once, but a reader that is throttled in the middle of one would lose the rest of it.
+# The next event: a letter, and fields separated by tabs. Fails when the time is over. Only the letter is waited for: a
+# line is written at once, but a reader that is throttled in the middle of one would lose the rest of it.
 next_event() { # seconds
   # shellcheck disable=SC3045 # busybox ash
   read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND
@@ -91,11 +88,11 @@ next_event() { # seconds
 
 handle_event() {
   case $KIND in
-    # inotifyd: changed, new, overflowed; and what it complains of. There is "x" as well, when a watch ends.
-    c) file_written "$FIRST" event ;;
+    # inotifyd: changed, new, overflowed, and what it complains of. There is "x" as well, when a watch ends.
+    c) if [ "$FIRST" = "$PING" ]; then watcher_is_up; else file_written "$FIRST" event; fi ;;
     n) created "$FIRST" "$SECOND" ;;
     o) scan_soon ;;
-    i) log debug 'inotifyd complains' reason "${FIRST##*: }" ;;
+    i) complain "${FIRST##*: }" ;;
     # api.awk
     C) api_connected ;;
     O) PENDING=$PENDING$SECOND, ;;
@@ -113,7 +110,7 @@ tick() {
   TICK=$((UPTIME + TICK_SECONDS))
   echo 2>&6 >"$RUN_DIR/alive" || :
   if [ -z "$ROOT" ]; then find_node; fi
-  if [ -n "$CURL" ] && ! { runs "$CURL" && runs "$PARSER"; }; then end_api; fi
+  check_api
   check_watcher
   if [ "$UPTIME" -ge "$RESYNC" ]; then
     RESYNC=$((UPTIME + RESYNC_SECONDS))
@@ -148,27 +145,26 @@ find_node() {
 choose_pause() {
   if [ -n "$TO_SCAN" ]; then
     PAUSE=0.001
-  elif [ -n "$UNWATCHED$NEXT_WATCHER" ]; then
+  elif [ -n "$UNWATCHED$NEXT_WATCHER" ] || { [ -n "$ROOT" ] && ! is_watching && has_inotify; }; then
     PAUSE=$LOOK_SECONDS
-  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || ! is_watching; }; then
+  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || ! has_inotify; }; then
     PAUSE=1
   else
     PAUSE=$((TICK > UPTIME ? TICK - UPTIME : 1))
   fi
 }
 
-# What is to be done between events.
-look() {
+look() { # between events
+  scan_some
   if [ -z "$ROOT" ]; then return 0; fi
   look_at "$UNWATCHED$STARTING"
   renew_watcher
-  if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi
-  scan_some
+  renew_api
   if [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
-# The queue becomes fd 0, and 3 for children; 6 is where complaints go that nobody needs. The directory of the
-# metrics must stay the same one: the sidecar has it mounted.
+# The queue becomes fd 0, and 3 for children; 6 is for complaints that nobody needs. The sidecar mounts metrics/, which
+# must stay the same directory.
 prepare() {
   mkdir -p "$RUN_DIR/metrics"
   exec 6>/dev/null

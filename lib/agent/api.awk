@@ -2,16 +2,14 @@
 #
 # Input: an HTTP answer with its head, whose body is one watch event or one object a line (a JSON string has
 # no raw line feed), and at last "ended <HTTP status> <curl's exit status>", which curl adds.
-# Output: fields separated by tabs. Each is one of our own words or was checked against its alphabet; no other byte
-# of the input ever leaves this program.
-#   C                                  connected: an answer of 200 begins, and tells of every pod there is first
-#   O <uid> <name>=<0|1>               an override of the pod on the next line with P
-#   P <uid> <0|1|-> <ns> <name> <ok|malformed>   a pod with the label: 0 Single, 1 Group, - anything else; and
-#                                      whether its annotation is in order
-#   G <uid>                            gone: not opted in any more, or deleted
-#   B                                  bookmark: everything up to here was told
-#   E <HTTP status> <curl's exit status> <reason> <message>   ended; the last two are the API server's words. If
-#                                      curl ends without a word, as when it is killed, the statuses are 000 and -
+# Output: fields separated by tabs, each one of our own words or checked against its alphabet.
+#   C                                       connected: an answer of 200, which tells of every pod there is first
+#   O <uid> <name>=<0|1>                    an override of the pod on the next line with P
+#   P <uid> <0|1|-> <ns> <name> <flag>      a pod with the label: 0 Single, 1 Group, - anything else; the flag is
+#                                           "ok", or "malformed" if its annotation is
+#   G <uid>                                 gone: not opted in any more, or deleted
+#   B                                       bookmark: everything up to here was told
+#   E <HTTP status> <curl's exit status> <reason> <message>   ended; 000 and - if curl was killed
 
 BEGIN {
   mode_label = ENVIRON["LABEL_PREFIX"] "/mode"
@@ -32,7 +30,10 @@ head || $0 == "\r" || $0 == "" { next }
   if (!parse($0)) next
   if (type == "ERROR" || code >= 300) failed()
   else if (type == "ADDED" || type == "MODIFIED") changed(cgroup_uid())
-  else if (type == "DELETED") gone(cgroup_uid())
+  else if (type == "DELETED" && cgroup_uid() != "") {
+    delete said[cgroup_uid()]
+    say("G " cgroup_uid())
+  }
   else if (type == "BOOKMARK") say("B")
 }
 
@@ -66,15 +67,15 @@ function parse(line,    count, i, structure, depth, key) {
   return depth == 0 && count % 2 == 1
 }
 
-function metadata(depth, key, name_of, text) {
+function metadata(depth, key, name_of, string) {
   if (depth == 3) {
-    if (key == "name") name = text
-    else if (key == "namespace") namespace = text
-    else if (key == "uid") uid = text
+    if (key == "name") name = string
+    else if (key == "namespace") namespace = string
+    else if (key == "uid") uid = string
   } else if (depth == 4) {
-    if (key == "labels" && name_of == mode_label) mode = (text in value) ? value[text] : "-"
-    else if (key == "annotations" && name_of == containers_annotation) overrides = text
-    else if (key == "annotations" && name_of == "kubernetes.io/config.mirror") mirror = text
+    if (key == "labels" && name_of == mode_label) mode = (string in value) ? value[string] : "-"
+    else if (key == "annotations" && name_of == containers_annotation) overrides = string
+    else if (key == "annotations" && name_of == "kubernetes.io/config.mirror") mirror = string
   }
 }
 
@@ -97,29 +98,23 @@ function cgroup_uid() {
   return ""
 }
 
-function gone(uid) {
-  if (uid == "") return
-  delete said[uid]
-  say("G " uid)
-}
-
 # Most events are changes of a pod's status: only what changes our mind is passed on.
-function changed(uid,    lines, count, i, piece) {
-  if (uid == "" || !named(namespace, 63) || !named(name, 253)) return
-  lines = container_lines(uid) "P " uid " " mode " " namespace " " name " " flag
-  if (said[uid] == lines) return
-  said[uid] = lines
-  # One write for each: writes to a FIFO are in one piece up to 4 KiB.
+function changed(cgroup,    lines, count, i, piece) {
+  if (cgroup == "" || !named(namespace, 63) || !named(name, 253)) return
+  lines = container_lines(cgroup) "P " cgroup " " mode " " namespace " " name " " flag
+  if (said[cgroup] == lines) return
+  said[cgroup] = lines
+  # One write each: writes to a FIFO are in one piece up to 4 KiB.
   count = split(lines, piece, "\n")
   for (i = 1; i <= count; i++) say(piece[i])
 }
 
-function named(text, most) {
-  return length(text) > 0 && length(text) <= most && text !~ /[^a-z0-9.-]/
+function named(word, most) {
+  return length(word) > 0 && length(word) <= most && word !~ /[^a-z0-9.-]/
 }
 
 # "worker=Single,proxy=Group": what is well-formed counts, the last entry of a name; the rest sets the flag.
-function container_lines(uid,    i, entry, at, container, given, lines) {
+function container_lines(cgroup,    i, entry, at, container, given, lines) {
   flag = length(overrides) > 8192 ? "malformed" : "ok"
   if (flag != "ok" || overrides == "") return ""
   for (i = split(overrides, entry, ","); i > 0; i--) {
@@ -128,8 +123,8 @@ function container_lines(uid,    i, entry, at, container, given, lines) {
     container = substr(entry[i], 1, at - 1)
     if (!named(container, 63) || container ~ /[.]/ || !(substr(entry[i], at + 1) in value)) flag = "malformed"
     else if (!(container in given)) {
-      given[container]
-      lines = lines "O " uid " " container "=" value[substr(entry[i], at + 1)] "\n"
+      given[container] = 1
+      lines = lines "O " cgroup " " container "=" value[substr(entry[i], at + 1)] "\n"
     }
   }
   return lines

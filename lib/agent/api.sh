@@ -30,9 +30,8 @@ header = "Authorization: Bearer $token"
 TOKEN
 }
 
-# The metadata of this node's opted-in pods: those there are, then every change. Version 0 is answered from
-# the API server's memory, whatever its version, and never "too old". Half an hour to an hour, as kubelets
-# do, and not all nodes at once.
+# The metadata of this node's opted-in pods: those there are, then every change. Version 0 is answered from the API
+# server's memory, and never "too old". Half an hour to an hour, as kubelets do, and not all nodes at once.
 watch_pods() {
   seconds=$((1800 + 0x${POD_UID%%-*} % 1800))
   call_api $((seconds + 30)) \
@@ -47,6 +46,10 @@ start_api() {
   LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/api.awk" <"$RUN_DIR/answers" >&3 2>&6 &
   PARSER=$!
 }
+
+# At each turn of the loop, and at each tick: somebody may have killed one of the two.
+renew_api() { if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi; }
+check_api() { if [ -n "$CURL" ] && ! { runs "$CURL" && runs "$PARSER"; }; then end_api; fi; }
 
 # The next one after 1, 2, 4, up to 30 seconds; or at once, if this one has lasted.
 end_api() {
@@ -71,10 +74,8 @@ api_connected() {
 # It is the API server that ends a watch that went well.
 watch_ended() { # HTTP status, "<curl's exit status> <reason> <message>", separated by tabs
   end_api
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: api.awk made them harmless
-  set -- "$1" $2
-  IFS=$NL
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
   if [ "$1 $2" = '200 0' ] || [ "$*" = "$PROBLEM" ]; then return 0; fi
   PROBLEM="$*"
   log warn 'no answer from the API server; known pods stay as they are' status "$1" curl "$2" reason "$3" message "$4"
@@ -82,10 +83,8 @@ watch_ended() { # HTTP status, "<curl's exit status> <reason> <message>", separa
 
 pod_told() { # uid, "<mode> <namespace> <name> <flag>", separated by tabs
   if [ -n "$LISTED" ]; then LISTED="$LISTED$1 "; fi
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: four words that api.awk checked
-  set -- "$1" $2
-  IFS=$NL
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
   overrides=,$PENDING
   PENDING=
   if [ "$2" = - ]; then invalid=yes; else invalid=; fi

@@ -5,18 +5,16 @@
 # 0 and 1, and overrides "," or ",name=0,name=1,". Those whose directory is watched, or going to be: "<uid>".
 PODS=$NL ATTACHED=$NL
 # Their containers: "<key> <uid> <file>", where the key is the start of the id, see find_id. What those are to
-# have: "<key>=<mode>", apart because it is searched at each event. Names that were asked for: "<key> <name>".
-CONTAINERS=$NL MODES=$NL NAMES=$NL
+# have: "<key>=<mode>", apart because it is searched at each event.
+CONTAINERS=$NL MODES=$NL
 # Pods that are still to be looked at, and when that began.
 TO_SCAN='' SCANNED=0
 
 # Makes a pod the current one.
 find_pod() { # uid
   take "$1 " "$PODS" || return 1
-  IFS=' '
   # shellcheck disable=SC2086 # split on purpose: six words that api.awk checked
-  set -- $LINE
-  IFS=$NL
+  IFS=' ' && set -- $LINE && IFS=$NL
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 HEARD=$6
 }
 
@@ -34,25 +32,18 @@ find_container() { # key
   describe "$FOUND"
 }
 
-# The name of the container of the current pod with this KEY, or the start of the id. The kubelet's link has it:
-# <pod>_<namespace>_<container>-<id>.log, with the end of the id cut off where names are long.
+# By the kubelet's link to the log, <pod>_<namespace>_<container>-<id>.log, with the end cut off where names are long: the
+# name of the container of the current pod with this KEY, or the start of the id.
 name_container() {
-  CONTAINER=${KEY%c}
-  if take "$CONTAINER " "$NAMES"; then
-    CONTAINER=${LINE#* }
-    return 0
-  fi
+  CONTAINER=${KEY%x}
   for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"*"-$CONTAINER"*.log; do
     link=${link#"$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"}
     link=${link%-*}
-    case $link in '' | *[!a-z0-9-]*) continue ;; esac
-    NAMES="$NAMES$CONTAINER $link$NL"
-    CONTAINER=$link
+    case $link in '' | *[!a-z0-9-]*) ;; *) CONTAINER=$link ;; esac
   done
 }
 
-# The current pod's mode, or the one that its annotation has for the container with this KEY, if its name is known
-# by now.
+# The current pod's mode, or what its annotation has for the container with this KEY, if its name is known by now.
 choose_mode() {
   wanted=$MODE
   if [ "$OVERRIDES" != , ]; then
@@ -144,7 +135,6 @@ check_overrides() { # of the current pod
 forget() { # key of a container
   if take "$1 " "$CONTAINERS"; then CONTAINERS=$REST; fi
   if take "$1=" "$MODES"; then MODES=$REST; fi
-  if take "$1 " "$NAMES"; then NAMES=$REST; fi
   for what in kills write_refused systemd_oom_policy; do
     if take "$what/$1 " "$RECORDS"; then RECORDS=$REST; fi
   done
@@ -152,11 +142,6 @@ forget() { # key of a container
 
 # Somebody may have written this file.
 file_written() { # file, why
-  case $1 in "$RUN_DIR"/ping.*)
-    watcher_is_up "$1"
-    return 0
-    ;;
-  esac
   find_id "$1" || return 0
   case $MODES in
     *"$NL$KEY=0$NL"*) enforce 0 "$1" "$2" ;;
@@ -186,7 +171,7 @@ take_name() { # name of the link
   id=${id##*-}
   # shellcheck disable=SC3057 # busybox ash
   id=${id:0:12}
-  for key in "$id" "${id}c"; do
+  for key in "$id" "${id}x"; do
     if find_container "$key"; then
       choose_mode
       file_written "$FOUND" start

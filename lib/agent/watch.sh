@@ -7,9 +7,9 @@
 WATCHER='' NEXT_WATCHER='' PING=$RUN_DIR/ping.0
 # What no inotifyd was told of yet, and what the starting one was told of: "pod <uid>" or a container's file.
 UNWATCHED='' STARTING=''
-# Turns of the loop since the last start, and starts in a row that failed: after so many there is no inotify to be
-# had, and everything is looked at every second.
-TURNS=0 FAILURES=0 MOST_FAILURES=10
+# Turns of the loop since the last start, and starts in a row that failed: after so many there is no inotify to be had,
+# and everything is looked at every second. What inotifyd said last.
+TURNS=0 FAILURES=0 MOST_FAILURES=10 COMPLAINT=unknown
 # Set once any container has a child of crun's: then others may get one, and are watched for it.
 CRUN=''
 
@@ -17,6 +17,9 @@ watch() { # "pod <uid>", or a file
   case $1 in */container/"$FILE") CRUN=yes ;; esac
   if has_inotify; then UNWATCHED=$UNWATCHED$1$NL; fi
 }
+
+# shellcheck disable=SC2034,SC3060 # for report.sh; busybox ash
+complain() { COMPLAINT=${1//[!A-Za-z ]/}; }
 
 has_inotify() { [ "$FAILURES" -lt "$MOST_FAILURES" ]; }
 is_watching() { [ -n "$WATCHER" ] && has_inotify; }
@@ -74,8 +77,8 @@ renew_watcher() {
 }
 
 # What it watches and the former one did not is looked at once more.
-watcher_is_up() { # its file
-  if [ "$1" != "$PING" ] || [ -z "$NEXT_WATCHER" ]; then return 0; fi
+watcher_is_up() {
+  if [ -z "$NEXT_WATCHER" ]; then return 0; fi
   if ! is_watching; then scan_soon; fi
   stop "$WATCHER"
   WATCHER=$NEXT_WATCHER
@@ -101,7 +104,6 @@ watcher_failed() {
 
 # At each tick: somebody may have killed it, and there may be inotify again.
 check_watcher() {
-  if [ -z "$ROOT" ]; then return 0; fi
   if [ -n "$WATCHER" ] && ! runs "$WATCHER"; then
     wait "$WATCHER" 2>&6 || :
     WATCHER=

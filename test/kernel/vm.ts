@@ -179,7 +179,7 @@ export class Vm {
 }
 
 function requireTools(): void {
-  const { status, stdout } = spawnSync(join(repo, 'test/tools.sh'), ['--check'], {
+  const { status, stdout } = spawnSync(join(repo, 'test/tools.sh'), ['--check', 'kernel'], {
     encoding: 'utf8',
   });
   if (status !== 0) {

@@ -1,0 +1,12 @@
+// The tests that need Node.js alone. The others run programs that test/tools.sh brings, or the kubectl
+// and helm of Linux.
+const all = require('../jest.config.js');
+
+module.exports = {
+  ...all,
+  rootDir: '..',
+  testPathIgnorePatterns: [
+    ...all.testPathIgnorePatterns,
+    '<rootDir>/test/(script|e2e/run|describe|docs|examples|monitoring)\\b',
+  ],
+};

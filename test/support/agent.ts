@@ -27,6 +27,9 @@ const TOOLS = join(ROOT, '.cache/tools');
 const SCRIPT = join(ROOT, 'lib/agent/agent.sh');
 const OWN_UID = '0a0a0a0a-1111-4222-8333-444444444444';
 
+/** Seconds until what was waited for counts as never coming; less than the limit of a test. */
+const PATIENCE = Number(process.env.PATIENCE_SECONDS ?? 120);
+
 /** The PATH of an agent: busybox's tools first. */
 export const TOOLS_PATH = `${join(TOOLS, 'bin')}:${process.env.PATH ?? ''}`;
 
@@ -141,6 +144,8 @@ export class FakeNode {
   public procs: string;
 
   private readonly made = join(this.directory, 'made');
+  /** When the node itself wrote its files last. */
+  private readonly times = new Map<string, number>();
 
   public constructor(
     public readonly layout: Layout,
@@ -180,17 +185,23 @@ export class FakeNode {
   /** Creates a cgroup in one that there is. */
   public createCgroup(path: string, value = '0'): string {
     const directory = mkdtempSync(join(this.made, 'cgroup-'));
-    writeFileSync(join(directory, 'memory.oom.group'), `${value}\n`);
-    writeFileSync(join(directory, 'memory.events'), memoryEvents({}));
-    writeFileSync(join(directory, 'cgroup.events'), 'populated 1\nfrozen 0\n');
-    // The processes of others have no number in the agent's container.
+    const files = {
+      'memory.oom.group': `${value}\n`,
+      'memory.events': memoryEvents({}),
+      'cgroup.events': 'populated 1\nfrozen 0\n',
+    };
+    // The processes of others have no number in the agent's container. It is the kernel that writes it.
     writeFileSync(join(directory, 'cgroup.procs'), '0\n');
+    for (const [name, text] of Object.entries(files)) {
+      writeFileSync(join(directory, name), text);
+      this.times.set(this.file(path, name), statSync(join(directory, name)).mtimeMs);
+    }
     symlinkSync(directory, join(this.cgroupRoot, path));
     return path;
   }
 
   public write(cgroup: string, value: string): void {
-    writeFileSync(this.file(cgroup), `${value}\n`);
+    this.put(cgroup, 'memory.oom.group', `${value}\n`);
   }
 
   public read(cgroup: string): string {
@@ -201,13 +212,11 @@ export class FakeNode {
     return join(this.cgroupRoot, cgroup, name);
   }
 
-  /** Every file of the cgroups and when it was written last, for whoever must not have written it. */
-  public get written(): Record<string, number> {
-    const files = (path: string): string[] =>
-      statSync(path).isDirectory()
-        ? readdirSync(path).flatMap((name) => files(join(path, name)))
-        : [path];
-    return Object.fromEntries(files(this.cgroupRoot).map((path) => [path, statSync(path).mtimeMs]));
+  /** The files below the cgroup root that somebody else wrote after the node had. */
+  public get touched(): string[] {
+    return [...this.times]
+      .filter(([path, time]) => existsSync(path) && statSync(path).mtimeMs !== time)
+      .map(([path]) => path.slice(this.cgroupRoot.length + 1));
   }
 
   /** Removes a cgroup, or a pod's with all that are in it. */
@@ -227,17 +236,12 @@ export class FakeNode {
     rmSync(dirname(trash), { recursive: true });
   }
 
-  /**
-   * Adds to the kernel's counters of a cgroup and of its pod's, in place and at one blow, as the
-   * kernel does.
-   */
+  /** Adds to the kernel's counters of a cgroup and of its pod's. */
   public count(cgroup: string, events: Counters): void {
     for (const path of [dirname(cgroup), cgroup]) {
-      const name = this.file(path, 'memory.events');
-      const before = existsSync(name) ? readFileSync(name, 'utf8') : '';
-      const file = openSync(name, before === '' ? 'w' : 'r+');
-      writeSync(file, memoryEvents(events, before), 0);
-      closeSync(file);
+      const file = this.file(path, 'memory.events');
+      const before = existsSync(file) ? readFileSync(file, 'utf8') : '';
+      this.put(path, 'memory.events', memoryEvents(events, before));
     }
   }
 
@@ -248,9 +252,16 @@ export class FakeNode {
 
   /** The last process of a container ended; its cgroup is there for a while. */
   public empty(container: string): void {
-    const file = openSync(this.file(container, 'cgroup.events'), 'r+');
-    writeSync(file, 'populated 0\nfrozen 0\n', 0);
+    this.put(container, 'cgroup.events', 'populated 0\nfrozen 0\n');
+  }
+
+  /** Writes a file in place and at one blow, as the kernel does. */
+  private put(cgroup: string, name: string, text: string): void {
+    const path = this.file(cgroup, name);
+    const file = openSync(path, existsSync(path) ? 'r+' : 'w');
+    writeSync(file, text, 0);
     closeSync(file);
+    this.times.set(path, statSync(path).mtimeMs);
   }
 
   /** What the kubelet leaves in /var/log/containers once a container runs. */
@@ -471,7 +482,7 @@ export async function eventually(
   what: string,
   condition: () => boolean,
   agent?: { readonly log: LogLine[]; readonly errors: string },
-  seconds = 120,
+  seconds = PATIENCE,
 ): Promise<void> {
   const end = Date.now() + seconds * 1000;
   while (!condition()) {

@@ -1,0 +1,333 @@
+import { renameSync, writeFileSync } from 'node:fs';
+import { createServer, Socket } from 'node:net';
+
+import { Agent, ANNOTATION, commandLine, LABEL, newPod, pathWith, podUid } from '../support/agent';
+import { fail, FakeApiServer, Fault, NAMESPACE_TERMINATING, status } from '../support/api-server';
+import { Container, Scene } from './scene';
+
+// What the agent asks of the API server, and every way in which that may be down, slow, or lying. Known
+// pods stay protected meanwhile, and nobody is opted out by what is not the truth.
+
+const scene = Scene.use();
+const answerWith =
+  (...args: Parameters<typeof fail> extends [unknown, ...infer Rest] ? Rest : never): Fault =>
+  (response) => {
+    fail(response, ...args);
+  };
+const noAnswer = () => scene.agent.logged('no answer from the API server');
+const back = () => scene.agent.logged('API server answers again').length;
+
+/** What happens to a known pod while the API server is away: drift, and a container that is restarted. */
+async function live(container: Container): Promise<void> {
+  await scene.drift('0', container);
+  const restarted = scene.node.createContainer(
+    container.cgroup.replace(/\/[^/]*$/, ''),
+    container.id.replace(/^.{8}/, podUid().slice(0, 8)),
+    '1',
+  );
+  await scene.eventually('a restarted container', () => scene.node.read(restarted) === '0');
+  scene.node.vanish(restarted);
+}
+
+/** A pod that nobody heard of yet is heard of. */
+async function heals(): Promise<void> {
+  await scene.protect('Single', 'late');
+}
+
+test('is asked for nothing but the labels of the pods of its node, with the token in no argument', async () => {
+  await scene.ready();
+  await scene.settle();
+  const [request, ...others] = scene.api.requests;
+  expect(others).toEqual([]);
+  const { timeoutSeconds, ...query } = Object.fromEntries(request?.url.searchParams ?? []);
+  expect(query).toEqual({
+    watch: '1',
+    resourceVersion: '0',
+    allowWatchBookmarks: 'true',
+    fieldSelector: 'spec.nodeName=node-1',
+    labelSelector: LABEL,
+  });
+  expect(Number(timeoutSeconds)).toBeGreaterThanOrEqual(1800);
+  expect(request?.headers).toMatchObject({
+    accept: 'application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io',
+    'user-agent': 'cdk8s-oom-kill-mode',
+  });
+  const lines = scene.agent.processes.map(commandLine);
+  expect(lines.filter((line) => line.startsWith('curl '))).toHaveLength(1);
+  expect(lines.filter((line) => line.includes(scene.api.token))).toEqual([]);
+  // At rest there is nobody else.
+  await scene.eventually('rest', () => scene.agent.processes.length <= 4);
+});
+
+test.each([true, false])(
+  'opts out who left while nobody listened, at the first bookmark: at once %s',
+  async (atOnce) => {
+    scene.api.bookmarksAtOnce = atOnce;
+    await scene.ready();
+    const [stays, leaves] = [...(await scene.protect()), ...(await scene.protect())] as [
+      Container,
+      Container,
+    ];
+    const wrong = scene.optIn('wrong');
+    scene.api.faults.push((response) => {
+      // A stream that ends before its first bookmark says nothing about who left.
+      response.writeHead(200).end();
+    });
+    scene.api.forgetSilently(leaves.pod.uid);
+    scene.api.forgetSilently(wrong.metadata.uid);
+    scene.api.endWatches();
+    await scene.eventually('three watches', () => scene.api.requests.length === 3);
+    if (!atOnce) {
+      await scene.settle();
+      expect(scene.values([stays, leaves])).toBe('00');
+      scene.api.bookmark();
+    }
+    await scene.become('01', stays, leaves);
+    // The others say only that all is well.
+    scene.api.bookmark();
+    await scene.settle();
+    await scene.drift('0', stays);
+    expect(noAnswer()).toEqual([]);
+  },
+);
+
+test.each([
+  [401, status(401), 'Unauthorized', 'Unauthorized'],
+  [403, status(403, 'no "watch"'), 'Forbidden', 'no ?watch?'],
+  [403, NAMESPACE_TERMINATING, 'Forbidden', expect.stringContaining('is being terminated')],
+  [429, status(429), 'TooManyRequests', 'Too many requests, please try again later.'],
+  [500, status(500), 'InternalError', 'Internal error occurred: etcdserver: request timed out'],
+  [503, status(503, `"}\n{"level":"\u0000\\ é`), 'ServiceUnavailable', expect.any(String)],
+  [410, status(410), 'Expired', 'too old resource version: 1 ?1000?'],
+])('goes on after status %d, which it says once: %j', async (code, fault, reason, message) => {
+  await scene.ready();
+  const [known] = (await scene.protect()) as [Container];
+  const before = scene.api.requests.length;
+  scene.api.outage = answerWith(fault);
+  scene.api.endWatches();
+  await scene.eventually('three requests', () => scene.api.requests.length >= before + 3);
+  await live(known);
+  const said = noAnswer().map((line) => [line.status, line.curl, line.reason, line.message]);
+  expect(said).toEqual([[String(code), '0', reason, message]]);
+  scene.api.outage = undefined;
+  await heals();
+  expect(back()).toBe(1);
+});
+
+test('says it again if the answer is another one', async () => {
+  scene.api.outage = answerWith(503);
+  scene.start();
+  await scene.eventually('a line', () => noAnswer().length === 1);
+  scene.api.outage = answerWith(401);
+  await scene.eventually('another', () => noAnswer().length === 2);
+  expect(noAnswer().map((line) => line.status)).toEqual(['503', '401']);
+});
+
+test('asks again after 1, 2, 4 and 8 s', async () => {
+  scene.api.outage = answerWith(503);
+  scene.start();
+  await scene.eventually('five requests', () => scene.api.requests.length >= 5);
+  const times = scene.api.requests.map(({ at }) => at);
+  [1, 2, 4, 8].forEach((seconds, i) => {
+    // The agent counts whole seconds.
+    expect((times[i + 1] ?? NaN) - (times[i] ?? NaN)).toBeGreaterThan((seconds - 1) * 1000);
+  });
+});
+
+test('ends a watch in which there is an ERROR, and opts nobody out by it', async () => {
+  await scene.ready();
+  const [stays, leaves] = [...(await scene.protect()), ...(await scene.protect())] as [
+    Container,
+    Container,
+  ];
+  scene.api.forgetSilently(leaves.pod.uid);
+  scene.api.failWatches(410);
+  await scene.become('01', stays, leaves);
+  expect(noAnswer()).toMatchObject([{ status: '410', reason: 'Expired' }]);
+});
+
+test.each(['are refused', 'hang'])(
+  'is away when connections %s, at the start and later',
+  async (how) => {
+    const port = await scene.api.pause();
+    // Accepts connections, and never says a word.
+    const sockets: Socket[] = [];
+    const mute = createServer((socket) => sockets.push(socket.on('error', () => undefined)));
+    const leave = async () => {
+      if (how === 'hang') await new Promise<void>((done) => mute.listen(port, '127.0.0.1', done));
+    };
+    const come = async () => {
+      if (how === 'hang') {
+        mute.close();
+        sockets.splice(0).forEach((socket) => socket.destroy());
+      }
+      await scene.api.resume(port);
+    };
+    await leave();
+    const pod = scene.optIn('Single');
+    const known = pod.run('app');
+    scene.start();
+    if (how === 'hang') {
+      await scene.eventually('a connection', () => sockets.length > 0);
+    } else {
+      await scene.eventually('a complaint', () => noAnswer().length === 1);
+      expect(noAnswer()[0]).toMatchObject({ status: '000', curl: '7' });
+    }
+    await scene.agent.ticks();
+    expect([scene.agent.isReady, known.value]).toEqual([false, '1']);
+    await come();
+    await scene.become('0', known);
+    await scene.agent.ready();
+    const left = (await scene.protect()) as [Container];
+    await scene.api.pause();
+    await leave();
+    scene.api.removeLabel(left[0].pod.uid);
+    await live(known);
+    await live(left[0]);
+    await come();
+    await scene.become('1', left[0]);
+    await heals();
+  },
+);
+
+test('may fall silent: curl ends what says nothing for 150 s', async () => {
+  // The test's patience is less: curl is given 3 s, if it was to have 150.
+  const impatient = `for argument; do
+  shift
+  if [ "$previous" = --speed-time ]; then
+    [ "$argument" = 150 ] || exit 99
+    argument=3
+  fi
+  previous=$argument
+  set -- "$@" "$argument"
+done
+PATH=\${PATH#*:} exec curl "$@"`;
+  // The first watch is never answered.
+  scene.api.faults.push(() => undefined);
+  await scene.ready({ PATH: pathWith(scene.node, 'curl', impatient) });
+  expect(noAnswer()[0]).toMatchObject({ curl: '28' });
+  const [left] = (await scene.protect()) as [Container];
+  scene.api.hangWatches();
+  scene.api.removeLabel(left.pod.uid);
+  await scene.become('1', left);
+});
+
+test('may send events in pieces, half a line, and what is no JSON', async () => {
+  scene.api.chunk = 1;
+  await scene.ready();
+  const note = 'a } { " \\ \n é \u{1f600} \\" ';
+  const first = scene.optIn('Single', '', { annotations: { note } });
+  await scene.become('0', first.run('app'));
+  const known = (await scene.protect()) as [Container];
+  const { metadata } = known[0].pod as unknown as { metadata: object };
+  for (const text of [
+    'garbage\n',
+    '\n\n',
+    '{"type":"DELETED","object":{"metadata":{"name":"x"\n',
+    `{"type":"DELETED","object":{"metadata":${JSON.stringify(known[0].pod)}\n`,
+    `{"type":"UNKNOWN","object":{"metadata":${JSON.stringify(metadata ?? known[0].pod)}}}\n`,
+    '{"type":"ADDED"}\n[]\n"DELETED"\n}}}}\n',
+    `{"type":"ERROR`,
+  ]) {
+    scene.api.sendRaw(text);
+  }
+  // The last one was half a line, and that is where the stream ends.
+  scene.api.breakConnections();
+  await heals();
+  await scene.settle();
+  await scene.drift('0', ...known);
+});
+
+test.each([
+  ['1 MiB of letters', 'x'.repeat(2 ** 20)],
+  ['1 MiB of braces and quotes', '{"a":"}"},'.repeat(2 ** 20 / 10)],
+  ['256 KiB of backslashes', '\\'.repeat(2 ** 18)],
+])('may tell of annotations of %s', async (_, text) => {
+  const listed = scene.pod('Single', { annotations: { note: text } });
+  const running = listed.run('app');
+  listed.opt();
+  await scene.ready();
+  await scene.become('0', running);
+  const noted = scene.optIn('Single', '', { annotations: { note: text } });
+  const ours = scene.optIn('Single', text);
+  await scene.become('00', noted.run('app'), ours.run('app'));
+  await scene.eventually('a word', () =>
+    scene.agent.log.some(({ condition }) => condition === 'invalid_override'),
+  );
+});
+
+test('takes hostile text for text', async () => {
+  await scene.ready({ EVENTS: 'yes', METRICS: 'yes' });
+  const trap = `${scene.node.directory}/trap`;
+  const evil = [
+    ...[`$(touch ${trap})`, `\`touch ${trap}\``, `";touch ${trap};"`, `x=Group\ngone\tx`],
+    ...['\u0000\u001b[2J', '"}}\n{"type":"DELETED"', `${LABEL}":"Group","x":"`],
+    ...[
+      '\\'.repeat(1000),
+      '../../0=Group,*=Group',
+      '*',
+      '/etc',
+      "' ' '",
+      '%s%n',
+      '\u2028é\u{1f600}',
+    ],
+  ];
+  const containers = evil.map((text) => {
+    const annotations = { [ANNOTATION]: text, other: text, [`${ANNOTATION}x`]: 'app=Group' };
+    const pod = scene.optIn('Single', undefined, {
+      annotations,
+      labels: { [LABEL]: 'Single', evil: text },
+    });
+    return pod.run('app');
+  });
+  for (const text of evil) {
+    scene.api.setPod(newPod(text));
+    scene.api.setPod(newPod('Single', { name: text }));
+    scene.api.setPod(newPod('Single', { namespace: text }));
+    scene.api.setPod({ ...newPod('Single'), uid: text });
+    scene.api.setPod(newPod('Single', { annotations: { 'kubernetes.io/config.mirror': text } }));
+  }
+  await scene.become('0'.repeat(evil.length), ...containers);
+  containers.forEach((container) => {
+    container.kill();
+  });
+  await scene.eventually('Events', () =>
+    containers.every(({ pod }) =>
+      scene.eventsOf(pod).some(({ reason }) => reason === 'OomKilledProcess'),
+    ),
+  );
+  await scene.settle();
+  expect(() => renameSync(trap, trap)).toThrow('ENOENT');
+});
+
+test('is asked with the token that there is now, and trusted by the ca.crt that there is now', async () => {
+  await scene.ready();
+  const { api, node } = scene;
+  const [known] = (await scene.protect()) as [Container];
+  api.token = 'second-token';
+  api.breakConnections();
+  await scene.eventually('a complaint', () => noAnswer().at(-1)?.status === '401');
+  writeFileSync(`${node.serviceAccount}/token`, api.token);
+  await heals();
+  const before = api.requests.length;
+  api.rotateCertificate();
+  api.breakConnections();
+  await scene.eventually('another', () => noAnswer().at(-1)?.curl === '60');
+  await live(known);
+  expect(api.requests).toHaveLength(before);
+  // As the kubelet does it: all at once.
+  writeFileSync(`${node.serviceAccount}/ca.new`, api.caPem);
+  renameSync(`${node.serviceAccount}/ca.new`, `${node.serviceAccount}/ca.crt`);
+  await heals();
+  expect(back()).toBe(2);
+});
+
+test('is not believed if another authority vouches for it', async () => {
+  const other = await FakeApiServer.start();
+  await other.stop();
+  const { api, node } = scene;
+  scene.agent = new Agent(node, { caPem: other.caPem, token: api.token, port: api.port });
+  await scene.eventually('a complaint', () => noAnswer()[0]?.curl === '60');
+  expect(api.requests).toEqual([]);
+  expect(scene.agent.isReady).toBe(false);
+});

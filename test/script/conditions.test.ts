@@ -1,0 +1,285 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+
+import { FakeNode, LAYOUTS, Layout, pathWith, SYSTEMD } from '../support/agent';
+import { Container, Scene } from './scene';
+
+// Where a mode cannot work, or was not meant as it is written, the agent says so: once in the log, in
+// one Event, and in the metric as long as it is so.
+
+const scene = Scene.use();
+const ALL = { EVENTS: 'yes', METRICS: 'yes', RESYNC_SECONDS: '1' };
+
+/** Those that the metrics say there are. */
+function present(): string[] {
+  const file = join(scene.node.run, 'metrics/oom_kill_mode.prom');
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  const samples = [...text.matchAll(/^oom_kill_mode_condition\{condition="(\w+)"\} ([01])$/gm)];
+  return samples.filter(([, , value]) => value === '1').map(([, name = '']) => name);
+}
+
+const logged = (condition: string) =>
+  scene.agent.log.filter((line) => line.condition === condition && line.level !== 'info');
+const events = (condition: string) =>
+  [...scene.api.events.values()].filter(({ message }) =>
+    message.endsWith(` Condition: ${condition}`),
+  );
+
+/** Waits until a condition is told in all three ways, of so many pods or containers. */
+async function told(condition: string, times = 1): Promise<void> {
+  await scene.eventually(`${times} ${condition}`, () => events(condition).length === times);
+  await scene.eventually(condition, () => present().join() === condition);
+  // Whatever is looked at again and again, nothing is said again.
+  await scene.agent.ticks(2);
+  expect(logged(condition)).toHaveLength(times);
+  expect(scene.api.eventWrites).toHaveLength(times);
+  expect(events(condition)).toEqual(
+    Array.from({ length: times }, () =>
+      expect.objectContaining({ type: 'Warning', reason: 'OomKillModeCannotApply', count: 1 }),
+    ),
+  );
+}
+
+async function ended(): Promise<void> {
+  await scene.eventually('no condition', () => present().length === 0);
+}
+
+const aboutNode = { apiVersion: 'v1', kind: 'Node', name: 'node-1', uid: 'node-1' };
+
+test('cgroup_v1: the agent asks for no pods, writes nothing, and is ready', async () => {
+  const node = new FakeNode(SYSTEMD, { version: 1 });
+  scene.start(ALL, node);
+  const container = scene.optIn('Single').run('app');
+  await scene.agent.ready();
+  await told('cgroup_v1');
+  expect(events('cgroup_v1')[0]).toMatchObject({
+    metadata: { namespace: 'default' },
+    involvedObject: aboutNode,
+  });
+  expect(container.value).toBe('1');
+  expect(scene.api.requests).toEqual([]);
+});
+
+test.each([
+  [
+    'below no cgroup of a pod',
+    'system.slice/containerd.service/kubepods-burstable:cri-containerd:x',
+  ],
+  ['in another pod', 'kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx.slice'],
+])('cgroup_not_found: its container is %s, until it is where it should be', async (_, place) => {
+  const { node } = scene;
+  const right = node.procs;
+  mkdirSync(join(node.cgroupRoot, place), { recursive: true });
+  node.procs = join(node.cgroupRoot, place, 'cgroup.procs');
+  const container = scene.optIn('Single').run('app');
+  scene.start(ALL);
+  await told('cgroup_not_found');
+  expect(events('cgroup_not_found')[0]).toMatchObject({ involvedObject: aboutNode });
+  expect(scene.agent.isReady).toBe(false);
+  expect(container.value).toBe('1');
+  writeFileSync(right, `${scene.agent.pid}\n`);
+  await scene.become('0', container);
+  await scene.agent.ready();
+  await ended();
+});
+
+test.each(['exit 1', 'echo \'inotifyd: add watch "x" failed: No space left on device\'; exit 1'])(
+  'no_inotify: everything is looked at every second, until there is: %s',
+  async (script) => {
+    await scene.ready({
+      ...ALL,
+      RESYNC_SECONDS: '600',
+      PATH: pathWith(scene.node, 'inotifyd', script),
+    });
+    const pod = scene.optIn('Single');
+    const container = pod.run('app');
+    await scene.become('0', container);
+    await scene.drift('0', container);
+    await told('no_inotify');
+    expect(events('no_inotify')[0]).toMatchObject({ involvedObject: aboutNode });
+    const late = pod.run('late');
+    await scene.become('0', late);
+    rmSync(join(scene.node.directory, 'bin-inotifyd/inotifyd'));
+    await ended();
+    expect(scene.agent.running('inotifyd')).toHaveLength(1);
+    await scene.drift('00', container, late);
+  },
+);
+
+describe('write_refused: the file cannot be written', () => {
+  let files: string[] = [];
+
+  /** Makes writes to a container's file fail. */
+  function refuse({ cgroup }: Container): void {
+    files.push(scene.node.file(cgroup));
+    execFileSync('chattr', ['+i', scene.node.file(cgroup)]);
+  }
+
+  function allow(): void {
+    files.forEach((file) => execFileSync('chattr', ['-i', file]));
+    files = [];
+  }
+
+  afterEach(allow);
+
+  test.each(['it can be', 'the container ends', 'the pod leaves'])('until %s', async (end) => {
+    await scene.ready(ALL);
+    const pod = scene.pod('Single');
+    const [container, beside] = [pod.run('worker'), pod.run('beside')];
+    refuse(container);
+    pod.opt();
+    await scene.become('0', beside);
+    await told('write_refused');
+    expect(events('write_refused')[0]).toMatchObject({
+      involvedObject: { name: pod.metadata.name, fieldPath: 'spec.containers{worker}' },
+    });
+    expect(container.value).toBe('1');
+    allow();
+    if (end === 'it can be') {
+      await scene.become('0', container);
+    } else if (end === 'the container ends') {
+      container.end();
+    } else {
+      pod.optOut();
+    }
+    await ended();
+  });
+});
+
+test('ancestor_group: a cgroup above Single containers has 1, of a pod or of all pods', async () => {
+  await scene.ready(ALL);
+  const pod = scene.optIn('Single');
+  await scene.become('0', pod.run('app'));
+  const [group] = (await scene.protect('Group', 'web')) as [Container];
+  const mixed = scene.optIn('Group', 'a=Single');
+  await scene.become('0', mixed.run('a'));
+  scene.node.write(pod.cgroup, '1');
+  scene.node.write(dirname(group.cgroup), '1');
+  await told('ancestor_group');
+  expect(events('ancestor_group')[0]).toMatchObject({
+    involvedObject: { kind: 'Pod', name: pod.metadata.name, uid: pod.metadata.uid },
+  });
+  scene.node.write(pod.cgroup, '0');
+  await ended();
+  scene.node.write(dirname(dirname(pod.cgroup)), '1');
+  await scene.eventually('of another', () => events('ancestor_group').length === 2);
+  scene.node.write(dirname(dirname(pod.cgroup)), '0');
+  await ended();
+});
+
+describe('systemd_oom_policy: systemd would stop the scope', () => {
+  /** The unit of a container's scope, and its drop-ins in the order in which systemd reads them. */
+  function unit({ cgroup }: Container, policy: string, ...dropIns: string[]): void {
+    const file = join(scene.node.units, basename(cgroup));
+    const text = (value: string) => `[Scope]\nDelegate=yes\n${value}\n`;
+    writeFileSync(file, text(policy));
+    rmSync(`${file}.d`, { recursive: true, force: true });
+    mkdirSync(`${file}.d`);
+    dropIns.forEach((value, i) => {
+      writeFileSync(join(`${file}.d`, `${10 + i}-x.conf`), text(value));
+    });
+  }
+
+  test('of Single containers, by the last word of the unit and its drop-ins', async () => {
+    await scene.ready({ ...ALL, SYSTEMD_TRANSIENT: scene.node.units });
+    const names = ['a', 'b', 'c', 'd', 'e'];
+    const [a, b, c, d, e] = (await scene.protect('Single', ...names)) as Container[];
+    const [group] = await scene.protect('Group', 'f');
+    const ordinary = scene.pod().run('g');
+    unit(a as Container, 'OOMPolicy=kill');
+    unit(b as Container, '', 'OOMPolicy=stop');
+    unit(c as Container, 'OOMPolicy=continue');
+    unit(d as Container, 'OOMPolicy=kill', 'OOMPolicy=stop', 'OOMPolicy=continue', 'MemoryLow=0');
+    unit(e as Container, 'OOMPolicy=continue', 'OOMPolicy=continue', 'OOMPolicy=kill');
+    unit(group as Container, 'OOMPolicy=kill');
+    unit(ordinary, 'OOMPolicy=kill');
+    await told('systemd_oom_policy', 3);
+    expect(
+      events('systemd_oom_policy')
+        .map(({ involvedObject }) => involvedObject.fieldPath)
+        .sort(),
+    ).toEqual(['a', 'b', 'e'].map((name) => `spec.containers{${name}}`));
+    // An administrator's drop-in for two of them; the third ends.
+    unit(a as Container, 'OOMPolicy=kill', 'OOMPolicy=continue');
+    unit(e as Container, 'OOMPolicy=continue');
+    b?.end();
+    await ended();
+  });
+
+  test('is not looked for with the cgroupfs driver', async () => {
+    const node = new FakeNode(LAYOUTS['cgroupfs driver, containerd'] as Layout);
+    await scene.ready({ ...ALL, SYSTEMD_TRANSIENT: node.units }, node);
+    const [container] = (await scene.protect()) as [Container];
+    unit(container, 'OOMPolicy=kill');
+    await scene.settle();
+    expect(present()).toEqual([]);
+  });
+});
+
+test.each(['it is valid', 'there is none', 'the pod is deleted'])(
+  'invalid_mode: the label says neither Single nor Group, until %s',
+  async (end) => {
+    await scene.ready(ALL);
+    const pod = scene.optIn('single');
+    const container = pod.run('app');
+    await told('invalid_mode');
+    expect(events('invalid_mode')[0]).toMatchObject({
+      involvedObject: { name: pod.metadata.name },
+    });
+    // It is no news when the API server is asked again, nor when something else of the pod changes.
+    scene.api.endWatches();
+    pod.opt('single', 'x=Group');
+    await scene.eventually('a second watch', () => scene.api.requests.length === 2);
+    await scene.settle();
+    expect(container.value).toBe('1');
+    await told('invalid_mode');
+    if (end === 'it is valid') {
+      pod.opt('Single');
+      await scene.become('0', container);
+    } else if (end === 'there is none') {
+      pod.optOut();
+    } else {
+      scene.api.deletePod(pod.metadata.uid);
+    }
+    await ended();
+  },
+);
+
+test('invalid_override: an entry means nothing, and the others count', async () => {
+  await scene.ready(ALL);
+  const pod = scene.optIn('Single', 'a=Group,b=Sngle,=Group,c');
+  await scene.become('1', pod.run('a', '0'));
+  await told('invalid_override');
+  scene.api.endWatches();
+  await scene.eventually('a second watch', () => scene.api.requests.length === 2);
+  await scene.settle();
+  await told('invalid_override');
+  pod.opt('Single', 'a=Group');
+  await ended();
+});
+
+test.each(['it starts', 'the override is gone', 'the pod leaves'])(
+  'unknown_container: none of the name has started, until %s',
+  async (end) => {
+    await scene.ready(ALL);
+    const pod = scene.optIn('Single', 'wroker=Group,worker=Group,last=Group');
+    await scene.become('11', pod.run('worker'), pod.run('last'));
+    // The kubelet cuts the names of logs; those of such a pod are known all the same.
+    const long = scene.optIn('Single', 'worker=Group', { name: 'p'.repeat(251 - 9 - 7 - 20) });
+    await scene.become('1', long.run('worker'));
+    await told('unknown_container');
+    expect(events('unknown_container')[0]).toMatchObject({
+      message: expect.stringContaining('wroker') as string,
+      involvedObject: { name: pod.metadata.name },
+    });
+    if (end === 'it starts') {
+      await scene.become('1', pod.run('wroker'));
+    } else if (end === 'the override is gone') {
+      pod.opt('Single', 'worker=Group,last=Group');
+    } else {
+      pod.optOut();
+    }
+    await ended();
+  },
+);

@@ -129,7 +129,7 @@ describe('the script', () => {
       ...all(/\bfor ([A-Z][A-Z_0-9]+)\b/g),
       ...all(/\bread\b([^<\n;|&]*)/g).flatMap((words) => words.match(/\b[A-Z][A-Z_0-9]+\b/g) ?? []),
     ]);
-    const defaults = new Set(all(/^: "\$\{(\w+):=.*\}"/gm));
+    const defaults = new Set(all(/"\$\{(\w+):=[^"]*\}"/g));
     // The shell's own.
     set.add('EPOCHSECONDS');
     const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter(

@@ -104,6 +104,17 @@ describe('the objects', () => {
     ]);
   });
 
+  test.each([
+    [true, { pods: ['watch'], events: ['create', 'patch'] }],
+    [false, { pods: ['watch'] }],
+  ])('allow a watch of pods and no list, with Events %j', (events, allowed) => {
+    const role = synthAgent({ events }).find(({ kind }) => kind === 'ClusterRole');
+    const rules = role?.rules as { resources: [string]; verbs: string[] }[];
+    expect(Object.fromEntries(rules.map(({ resources, verbs }) => [resources, verbs]))).toEqual(
+      allowed,
+    );
+  });
+
   test('deny all ingress to the pods of the agent', () => {
     expect(find(synthAgent(), 'NetworkPolicy').spec).toEqual({
       podSelector: { matchLabels: SELECTOR },

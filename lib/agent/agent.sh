@@ -155,11 +155,11 @@ choose_pause() {
 }
 
 look() { # between events
+  scan_some
   if [ -z "$ROOT" ]; then return 0; fi
   look_at "$UNWATCHED$STARTING"
   renew_watcher
   renew_api
-  scan_some
   if [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 

@@ -65,6 +65,7 @@ end_api() {
 
 api_connected() {
   CONNECTS=$((CONNECTS + 1))
+  log debug 'watch of the API server opened'
   LISTED=' '
   PENDING=
   if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi
@@ -74,10 +75,8 @@ api_connected() {
 # It is the API server that ends a watch that went well.
 watch_ended() { # HTTP status, "<curl's exit status> <reason> <message>", separated by tabs
   end_api
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: api.awk made them harmless
-  set -- "$1" $2
-  IFS=$NL
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
   if [ "$1 $2" = '200 0' ] || [ "$*" = "$PROBLEM" ]; then return 0; fi
   PROBLEM="$*"
   log warn 'no answer from the API server; known pods stay as they are' status "$1" curl "$2" reason "$3" message "$4"
@@ -85,10 +84,8 @@ watch_ended() { # HTTP status, "<curl's exit status> <reason> <message>", separa
 
 pod_told() { # uid, "<mode> <namespace> <name> <flag>", separated by tabs
   if [ -n "$LISTED" ]; then LISTED="$LISTED$1 "; fi
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: four words that api.awk checked
-  set -- "$1" $2
-  IFS=$NL
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
   overrides=,$PENDING
   PENDING=
   if [ "$2" = - ]; then invalid=yes; else invalid=; fi

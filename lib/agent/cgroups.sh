@@ -67,12 +67,12 @@ find_pod_uid() { # directory of a pod, or what is in it
   POD=${POD//_/-}
 }
 
-# Only what a runtime names: not conmon's cgroup, nor what a container made inside its own. crun keeps the
-# processes of a container in a child "container", which has the same ID, and a "c" behind it in KEY.
+# Only what a runtime names: not conmon's cgroup, nor what a container made inside its own. crun keeps the processes of
+# a container in a child "container", which has the same ID, and an "x" behind it in KEY.
 find_id() { # a container's file or directory, or that of crun's child
   ID=${1%/"$FILE"}
   KEY=
-  case $ID in */container) KEY=c ID=${ID%/container} ;; esac
+  case $ID in */container) KEY=x ID=${ID%/container} ;; esac
   ID=${ID##*/}
   case $ID in crio-conmon-*) return 1 ;; esac
   ID=${ID%.scope}

@@ -13,10 +13,8 @@ TO_SCAN='' SCANNED=0
 # Makes a pod the current one.
 find_pod() { # uid
   take "$1 " "$PODS" || return 1
-  IFS=' '
   # shellcheck disable=SC2086 # split on purpose: six words that api.awk checked
-  set -- $LINE
-  IFS=$NL
+  IFS=' ' && set -- $LINE && IFS=$NL
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 HEARD=$6
 }
 
@@ -37,7 +35,7 @@ find_container() { # key
 # By the kubelet's link to the log, <pod>_<namespace>_<container>-<id>.log, with the end cut off where names are long: the
 # name of the container of the current pod with this KEY, or the start of the id.
 name_container() {
-  CONTAINER=${KEY%c}
+  CONTAINER=${KEY%x}
   for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"*"-$CONTAINER"*.log; do
     link=${link#"$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"}
     link=${link%-*}
@@ -173,7 +171,7 @@ take_name() { # name of the link
   id=${id##*-}
   # shellcheck disable=SC3057 # busybox ash
   id=${id:0:12}
-  for key in "$id" "${id}c"; do
+  for key in "$id" "${id}x"; do
     if find_container "$key"; then
       choose_mode
       file_written "$FOUND" start

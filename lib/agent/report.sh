@@ -11,10 +11,8 @@ RECORDS=$NL
 REPORTER='' EVENT_PROBLEM=''
 
 read_record() { # record
-  IFS=' '
   # shellcheck disable=SC2086 # split on purpose: nine words of ours
-  set -- $1
-  IFS=$NL
+  IFS=' ' && set -- $1 && IFS=$NL
   WHAT=${1%%/*} WHOSE=${1#*/} POD=$2 NAMESPACE=$3 NAME=$4 COUNT=$5 TOLD=$6 EARLIEST=$7 LAST_PAUSE=$8 SINCE=$9
 }
 
@@ -24,14 +22,16 @@ add_record() { # what/whose, of the current pod; count; how much of it was told
 
 # Whether the current pod has a condition: said once, until it has ended.
 condition() { # yes or nothing, condition/whose
+  set -- "$1" "$2" "${2%%/*}" warn pod "$NAMESPACE/$NAME"
+  case $2 in */node) set -- "$1" "$2" "$3" error node "$NAME" ;; esac
   if take "$2 $POD " "$RECORDS"; then
     if [ -n "$1" ]; then return 0; fi
     RECORDS=$REST
-    log info 'works again' condition "${2%%/*}" pod "$NAMESPACE/$NAME"
+    log info 'works again' condition "$3" "$5" "$6"
   elif [ -n "$1" ]; then
     add_record "$2" 1 0
-    explain "${2%%/*}" "${2#*/}"
-    log warn "$MESSAGE" condition "${2%%/*}" pod "$NAMESPACE/$NAME" container "$CONTAINER"
+    explain "$3" "${2#*/}"
+    log "$4" "$MESSAGE" condition "$3" "$5" "$6" container "$CONTAINER"
   fi
 }
 
@@ -91,7 +91,7 @@ check_ancestors() { # of the current pod
   condition "$found" ancestor_group/pod
 }
 
-# With such a policy systemd ends all of a scope after any kill. The last assignment in a unit and its drop-ins counts.
+# With OOMPolicy=kill or stop systemd ends all of a scope after any kill. The last assignment, in its drop-ins too, counts.
 check_policy() { # file of a container of the current pod, with this KEY
   if [ -z "$SYSTEMD_TRANSIENT" ]; then return 0; fi
   unit=${1%/"$FILE"}
@@ -137,7 +137,7 @@ count_kills() {
   for item in $counted; do
     find_id "${item%/*}" || continue
     if take "kills/$KEY " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
-    case $KEY:$COUNT in *c:* | *:"${item##* }") ;; *) news="$news$KEY ${item##* } ${item%/*}$NL" ;; esac
+    case $KEY:$COUNT in *x:* | *:"${item##* }") ;; *) news="$news$KEY ${item##* } ${item%/*}$NL" ;; esac
   done
   if [ -n "$news" ]; then sleep 1; fi
   for item in $news; do
@@ -216,20 +216,20 @@ EVENT
 event_sent() { # "<what>/<whose> <uid>"; count, since, and how it went, separated by tabs
   if ! take "$1 " "$RECORDS"; then return 0; fi
   read_record "$LINE"
-  IFS=$TAB
   # shellcheck disable=SC2086 # split on purpose: our own words, and what api.awk made harmless
-  set -- "$1" $2
-  IFS=$NL
+  IFS=$TAB && set -- "$1" $2 && IFS=$NL
   if [ "$UPTIME" -gt $((EARLIEST + LAST_PAUSE + TICK_SECONDS)) ] || [ "$LAST_PAUSE" = 0 ]; then
     LAST_PAUSE=10
   else
     LAST_PAUSE=$((LAST_PAUSE < 150 ? LAST_PAUSE * 2 : 300))
   fi
-  problem="$4 $6"
-  case $4 in 2??) TOLD=$2 problem='' ;; esac
-  if [ -n "$problem" ] && [ "$problem" != "$EVENT_PROBLEM" ]; then
-    log warn 'Event not sent; it is tried again later' status "$4" curl "$5" reason "$6" message "$7"
-  fi
-  EVENT_PROBLEM=$problem
+  case $4:$EVENT_PROBLEM in
+    2??:*) TOLD=$2 ;;
+    *:"$4 $6") ;;
+    *)
+      EVENT_PROBLEM="$4 $6"
+      log warn 'Event not sent; it is tried again later' status "$4" curl "$5" reason "$6" message "$7"
+      ;;
+  esac
   RECORDS="$REST$WHAT/$WHOSE $POD $NAMESPACE $NAME $COUNT $TOLD $((UPTIME + LAST_PAUSE)) $LAST_PAUSE $3$NL"
 }

@@ -1,13 +1,20 @@
-import { parseLog } from '../support/agent';
-import { FakeApiServer } from '../support/api-server';
+import { LogLine, parseLog } from '../support/agent';
+import { EventObject, FakeApiServer } from '../support/api-server';
 import { Container, ContainerOptions, Driver, Node, Pod, Qos } from './node';
-import { Vm } from './vm';
+import { PATIENCE, Vm } from './vm';
 
 const MODE = 'cdk8s-oom-kill-mode/mode';
 const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
+const RUN_DIR = '/run/oom-kill-mode';
+const ENDED = '^exited [0-9]*$\\|^killed [0-9]*$';
 
-/** A program whose first instruction prints the mode of its container. */
-export const PRINT_MODE = { command: 'print-mode CGROUP/memory.oom.group' };
+/** The probes of the DaemonSet. */
+export const STARTUP_PROBE = `sh -c 'until test -e ${RUN_DIR}/ready; do sleep 1; done'`;
+export const LIVENESS_PROBE = `rm ${RUN_DIR}/alive`;
+
+/** What is in containers that do nothing, and in those that are killed for memory all the time. */
+export const SLEEP = { command: 'sleep 100000' };
+export const HOG = { command: 'hog 2', memory: '32M' };
 
 export interface PodOptions {
   readonly mode?: string;
@@ -16,97 +23,83 @@ export interface PodOptions {
   readonly memory?: string;
 }
 
-/** An API server and a virtual machine with the node, and the agent, that belong to it. */
+/** An API server, a virtual machine with a node, and the agent that belongs to them. */
 export class Cluster {
-  /** Boots, with more programs in the guest if there are any. */
-  static async boot(more: string[] = []): Promise<Cluster> {
+  static async boot(driver: Driver, more: string[] = []): Promise<Cluster> {
     const api = await FakeApiServer.start();
     const vm = await Vm.boot(more);
-    await vm.measure();
     await vm.sh(`
       mkdir -p ${SERVICE_ACCOUNT}
       echo '${api.token}' >${SERVICE_ACCOUNT}/token
       echo '${api.caPem}' >${SERVICE_ACCOUNT}/ca.crt`);
-    return new Cluster(api, vm);
+    return new Cluster(api, vm, new Node(vm, driver));
   }
 
+  /** All pods that ever opted in. */
   readonly optedIn: Pod[] = [];
-  private current: Node | undefined;
   private running: Container | undefined;
+  // As an API server does once a minute, that of the guest's clock.
+  private readonly bookmarks = setInterval(() => {
+    this.api.bookmark();
+  }, 20_000);
 
   private constructor(
     readonly api: FakeApiServer,
     readonly vm: Vm,
+    readonly node: Node,
   ) {}
-
-  get node(): Node {
-    return required(this.current, 'node');
-  }
 
   get agent(): Container {
     return required(this.running, 'agent');
   }
 
-  /** Makes the node another one: there is nothing in its cgroups. */
-  async prepare(driver: Driver): Promise<void> {
-    this.current = new Node(this.vm, driver);
-    await this.current.prepare();
-  }
-
   /** Ends everything; throws if an agent logged what docs/monitoring.md does not say. */
   async stop(): Promise<void> {
+    clearInterval(this.bookmarks);
     try {
-      await this.checkLog();
+      await this.stopAgent();
     } finally {
       await this.vm.stop();
       await this.api.stop();
     }
   }
 
-  /** Ends the agent, if it has not ended, and reads every line of its log. */
-  private async checkLog(): Promise<void> {
-    const agent = this.running;
-    if (agent === undefined) {
-      return;
-    }
-    this.running = undefined;
-    const ended = '^exited [0-9]*$\\|^killed [0-9]*$';
-    await this.vm.run(`kill -TERM ${await this.processOne(agent)}`);
-    await this.vm.until(`grep -q '${ended}' ${agent.log}`, 10_000);
-    // runc-standin's own lines are in the same file.
-    parseLog(await this.vm.sh(`grep -v '^started [0-9]*$\\|${ended}' ${agent.log} || :`));
-  }
-
   /** What the guest has to say about a failure. */
   async report(): Promise<string> {
     const log = this.running
-      ? (await this.vm.run(`tail -n 40 ${this.running.log}`)).output
+      ? (await this.vm.run(`tail -n 60 ${this.running.log}`)).output
       : 'not started';
-    const pace = `The guest was ${this.vm.slowness.toFixed(1)} times as slow as usual when the test began.`;
-    return `${pace}\nThe agent's log:\n${log}\nThe guest's console:\n${this.vm.console}`;
+    return `The agent's log:\n${log}\nThe guest's console:\n${this.vm.console}`;
   }
 
   /** Pods that nobody made yet; the API server tells the agent of those with a mode. */
-  announce(names: string[], { mode, annotations, qos }: PodOptions = {}): Pod[] {
+  async announce(names: string[], { mode, annotations, qos }: PodOptions = {}): Promise<Pod[]> {
     const classes: Qos[] = qos ? [qos] : ['burstable', 'besteffort', 'guaranteed'];
-    const pods = names.map((name, i) => this.node.pod(name, classes[i % classes.length]));
+    const pods = names.map((name, i) =>
+      this.node.pod(name, classes[i % classes.length] ?? 'burstable'),
+    );
     if (mode !== undefined) {
       pods.forEach((pod) => {
         this.opt(pod, mode, annotations);
       });
-      this.optedIn.push(...pods);
+      if (this.running) {
+        // The API server and the network are the host's, which is as slow as it likes.
+        await Promise.all(names.map((name) => this.logs((line) => line.pod === `default/${name}`)));
+      }
     }
     return pods;
   }
 
   /** Gives a pod a mode, as the API server tells it. */
-  opt({ uid, name, namespace }: Pod, mode: string, annotations?: Record<string, string>): void {
+  opt(pod: Pod, mode: string, annotations?: Record<string, string>): void {
+    const { uid, name, namespace } = pod;
     this.api.setPod({ uid, name, namespace, labels: { [MODE]: mode }, annotations });
+    this.optedIn.push(pod);
   }
 
-  /** Creates pods, all at once: the API server tells the agent when it tells the kubelet. */
+  /** Creates pods with their sandboxes. */
   async makePods(names: string[], options: PodOptions = {}): Promise<Pod[]> {
-    const pods = this.announce(names, options);
+    const pods = await this.announce(names, options);
     await this.node.create(pods, options.memory);
     return pods;
   }
@@ -121,6 +114,15 @@ export class Cluster {
     return required(container, `container in ${pod.name}`);
   }
 
+  /** A pod with one container. */
+  async run(
+    name: string,
+    pod: PodOptions,
+    container: ContainerOptions = SLEEP,
+  ): Promise<Container> {
+    return this.start(await this.makePod(name, pod), container);
+  }
+
   async removePods(pods: Pod[]): Promise<void> {
     pods.forEach(({ uid }) => {
       this.api.deletePod(uid);
@@ -128,50 +130,61 @@ export class Cluster {
     await this.node.remove(pods);
   }
 
-  value(container: Container): Promise<string> {
-    return this.vm.sh(`cat ${container.file}`);
+  value({ file }: Container): Promise<string> {
+    return this.vm.sh(`cat ${file}`);
   }
 
-  becomes(container: Container, mode: string, timeoutMs = 5_000): Promise<boolean> {
-    return this.vm.until(`[ "$(cat ${container.file})" = ${mode} ]`, timeoutMs);
+  /** Waits until all of the containers have this value. */
+  async become(containers: Container[], mode: string): Promise<void> {
+    const files = containers.map(({ file }) => file).join(' ');
+    await this.vm.until(`[ "$(cat ${files} | grep -cx ${mode})" = ${containers.length} ]`);
   }
 
-  /** The first instructions of containers that print them: one started in each of the pods. */
-  async firstModes(pods: Pod[]): Promise<{ modes: string[]; containers: Container[] }> {
-    const containers = await this.node.start(pods, PRINT_MODE);
+  /** Somebody else writes the other value: waits until the agent has written the wanted one. */
+  async drift(containers: Container[], wanted: string): Promise<void> {
+    const other = 1 - Number(wanted);
+    await this.node.write(containers.map(({ file }) => `echo ${other} >${file}`).join('\n'));
+    await this.become(containers, wanted);
+  }
+
+  /** What the first instructions of containers see: one started in each of the pods. */
+  async firstModes(pods: Pod[]): Promise<string[]> {
+    const command = 'print-mode CGROUP/memory.oom.group';
+    const containers = await this.node.start(pods, { command });
     const logs = containers.map(({ log }) => log).join(' ');
-    const ended = `[ $(grep -l '^exited 0$' ${logs} | wc -l) = ${containers.length} ]`;
-    expect(await this.vm.until(ended, 20_000)).toBe(true);
-    return { modes: (await this.vm.sh(`grep -h '^[01]$' ${logs}`)).split('\n'), containers };
+    await this.vm.until(`[ $(grep -l '^exited 0$' ${logs} | wc -l) = ${containers.length} ]`);
+    return (await this.vm.sh(`grep -h '^[01]$' ${logs}`)).split('\n');
   }
 
-  /** The agent's CPU limit: what it can do with it is the same on a host that is slow. */
-  private get quota(): number {
-    return Math.round(25_000 * this.vm.slowness);
+  /** The number of process 1 of a container, as the guest has it. */
+  processOne({ log }: Container): Promise<string> {
+    return this.vm.sh(`sed -n 's/^started //p' ${log}`);
   }
 
-  /** Measures how slow the guest is at the moment, and gives the agent its limit accordingly. */
-  async measure(): Promise<void> {
-    await this.vm.measure();
-    if (this.running) {
-      await this.node.write(`echo ${this.quota} 100000 >${this.running.pod.cgroup}/cpu.max`);
-    }
+  async isKilled({ cgroup, log }: Container): Promise<void> {
+    await this.vm.until(`grep '^killed 9$' ${log} && ! [ -e ${cgroup} ]`);
   }
 
-  processOne(container: Container): Promise<string> {
-    return this.vm.sh(`sed -n 's/^started //p' ${container.log}`);
+  /** Waits until the children of the container's hog died this many times; nothing else did. */
+  async survives({ log }: Container, kills: number): Promise<void> {
+    await this.vm.until(`grep -E 'child died ${kills}$|killed|exited' ${log}`);
+    expect(await this.vm.sh(`cat ${log}`)).not.toMatch(/killed|exited/);
+  }
+
+  /** Starts the agent as its DaemonSet does, and waits for its startup probe; one before it is ended. */
+  async startAgent(more: Record<string, string> = {}): Promise<void> {
+    await this.launchAgent(more);
+    await this.vm.sh(await this.probe(STARTUP_PROBE));
   }
 
   /**
-   * Starts the agent as its DaemonSet does: requests 100m, limit 250m, no privileges, Events. One before it
-   * is ended, and every line of its log is read.
+   * The same without the wait. It requests 100m CPU. Its limit, 250m, is a quarter of a node's CPU, which
+   * is more than there is in the guest: ten times slower is also its pause between looks at new containers.
    */
-  async startAgent(more: Record<string, string> = {}, seconds = 20): Promise<void> {
-    await this.checkLog();
+  async launchAgent(more: Record<string, string> = {}): Promise<void> {
+    await this.stopAgent();
     const pod = await this.makePod('agent');
-    await this.node.write(`
-      echo 4 >${pod.cgroup}/cpu.weight
-      echo ${this.quota} 100000 >${pod.cgroup}/cpu.max`);
+    await this.node.write(`echo 4 >${pod.cgroup}/cpu.weight`);
     const environment = {
       NODE_NAME: 'node-1',
       POD_UID: pod.uid,
@@ -179,24 +192,87 @@ export class Cluster {
       KUBERNETES_SERVICE_PORT: String(this.api.port),
       LOG_LEVEL: 'debug',
       EVENTS: 'yes',
+      METRICS: 'yes',
+      LOOK_SECONDS: '0.1',
       ...more,
     };
     const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
-    this.running = await this.start(pod, {
-      command: `env ${words.join(' ')} sh /agent-container.sh`,
+    const command = `env ${words.join(' ')} sh /agent-container.sh`;
+    this.running = await this.start(pod, { name: 'agent', command });
+  }
+
+  /** Ends the agent, if it has not ended, and reads every line of its log. */
+  async stopAgent(): Promise<void> {
+    if (this.running) {
+      const { log } = this.running;
+      await this.vm.run(`kill -TERM ${await this.processOne(this.running)}`);
+      await this.vm.until(`grep -q '${ENDED}' ${log}`);
+      await this.log();
+      this.running = undefined;
+    }
+  }
+
+  /** A command in the guest that a kubelet would run as a probe of the agent: in its container. */
+  async probe(command: string): Promise<string> {
+    const enter = `nsenter -t ${await this.processOne(this.agent)} -m -p -r`;
+    return `(echo 0 >${this.agent.cgroup}/cgroup.procs; exec ${enter} ${command})`;
+  }
+
+  /** Runs a script in the mounts of the agent, without being it. */
+  async inMounts(script: string): Promise<string> {
+    const pid = await this.processOne(this.agent);
+    return this.vm.sh(`nsenter -t ${pid} -m sh -eu <<'END'\n${script}\nEND`);
+  }
+
+  /** The agent's metrics. */
+  async metrics(): Promise<string> {
+    return this.inMounts(`cat /agent-root${RUN_DIR}/metrics/oom_kill_mode.prom`);
+  }
+
+  /** The agent's log; throws if a line, or a complaint of some program, is not as it should be. */
+  async log(): Promise<LogLine[]> {
+    // runc-standin's own lines are in the same file.
+    const text = await this.vm.sh(`grep -v '^started [0-9]*$\\|${ENDED}' ${this.agent.log} || :`);
+    return text === '' ? [] : parseLog(`${text}\n`);
+  }
+
+  /** Waits until the agent has logged such a line this many times. */
+  async logs(is: (line: LogLine) => boolean, times = 1): Promise<LogLine[]> {
+    let found: LogLine[] = [];
+    await this.eventually(`the agent's log: ${is.toString()}`, async () => {
+      found = (await this.log()).filter(is);
+      return found.length >= times;
     });
-    const pid = await this.processOne(this.running);
-    const ready = `nsenter -t ${pid} -m -p -r sh /agent/agent.sh ready`;
-    expect(await this.vm.until(ready, seconds * 1000)).toBe(true);
+    return found;
+  }
+
+  events(name: string): EventObject[] {
+    return [...this.api.events.values()].filter((event) => event.involvedObject.name === name);
+  }
+
+  /** Waits until there is an Event that names a condition. */
+  async conditionEvent(name: string, condition: string): Promise<void> {
+    await this.eventually(`the Event of ${condition}`, () =>
+      this.events(name).some(({ message }) => message.endsWith(`Condition: ${condition}`)),
+    );
+  }
+
+  async eventually(what: string, is: () => boolean | Promise<boolean>): Promise<void> {
+    const end = Date.now() + PATIENCE * 1000;
+    while (!(await is())) {
+      if (Date.now() > end) {
+        throw new Error(`not within ${PATIENCE} s: ${what}`);
+      }
+      await new Promise((done) => setTimeout(done, 300));
+    }
   }
 }
 
-/** Makes `test` measure how slow the guest is, and show its side of a failure. */
+/** Makes `test` show the guest's side of a failure. */
 export function testIn(cluster: () => Cluster): (name: string, run: () => Promise<void>) => void {
   return (name, run) => {
     test(name, async () => {
       try {
-        await cluster().measure();
         await run();
       } catch (error) {
         console.error(await cluster().report());

@@ -1,9 +1,9 @@
-// One virtual machine for all tests of a file: they run in order, each within its own time limit. Two
-// machines at once would slow each other down. What waits has a limit of its own; a whole test takes as
-// long as the machine is slow.
+// One virtual machine for all tests of a file: they run in order. Two machines at once would slow each
+// other down. What waits has a limit of its own; a whole test takes as long as the machine is slow.
 module.exports = {
   testEnvironment: 'node',
   rootDir: __dirname,
+  testPathIgnorePatterns: ['/long.test.ts$'],
   transform: {
     '^.+\\.ts$': ['ts-jest', { tsconfig: '<rootDir>/../../tsconfig.json' }],
   },

@@ -1,15 +1,17 @@
 /*
  * Stands in for systemd, runc and containerd's shim: starts one container the way they do.
  *
- *   runc-standin [-s] [-w VALUE] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM [ARGUMENT...]
+ *   runc-standin [-c] [-s] [-w VALUE] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM [ARGUMENT...]
  *
  * creates the directory CGROUP and, this many milliseconds later (-t), writes 0 and again 0
  * to its memory.oom.group as systemd does, then memory.max (-m) and 1 as runc does, and
  * finally executes PROGRAM, which is in CGROUP all the time and process 1 of new pid, mount
  * and cgroup namespaces. The default times are those of Kubernetes 1.36 with the systemd
- * driver under emulation. Like runc, it opens existing files only and closes each after the write.
+ * driver, ten times slower. They are those of the guest's own clock, which stands still when the host does. Like runc, it opens existing files only and closes each after the write.
  *
  * A pod's sandbox (-s) gets no 1: the kubelet sets no value for it.
+ *
+ * With -c it does as crun: the limit, the mode and the processes are in a child of CGROUP, "container".
  *
  * With -w it prints "written MICROSECONDS" once somebody has written VALUE after the runtime's 1, and
  * "written never" if nobody has until the cgroup is removed, three seconds after the 1 at the earliest.
@@ -123,18 +125,21 @@ int main(int argc, char **argv)
 	int zero = 26, zero_again = 348, one = 368, exec = 680;
 	const char *max = "max";
 	char value = 0;
-	int option, status, start[2], sandbox = 0;
+	int option, status, start[2], sandbox = 0, crun = 0;
+	char child[PATH_MAX];
 
-	while ((option = getopt(argc, argv, "+m:st:w:")) != -1) {
+	while ((option = getopt(argc, argv, "+cm:st:w:")) != -1) {
 		if (option == 'm')
 			max = optarg;
+		else if (option == 'c')
+			crun = 1;
 		else if (option == 's')
 			sandbox = 1;
 		else if (option == 'w')
 			value = *optarg;
 		else if (option != 't' ||
 			 sscanf(optarg, "%d,%d,%d,%d", &zero, &zero_again, &one, &exec) != 4)
-			errx(2, "usage: runc-standin [-s] [-w VALUE] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM...");
+			errx(2, "usage: runc-standin [-c] [-s] [-w VALUE] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM...");
 	}
 	if (argc - optind < 2)
 		errx(2, "a cgroup and a program are needed");
@@ -143,6 +148,13 @@ int main(int argc, char **argv)
 	if (mkdir(cgroup, 0755))
 		err(1, "%s", cgroup);
 	clock_gettime(CLOCK_MONOTONIC, &created);
+	if (crun) {
+		write_file("cgroup.subtree_control", "+memory");
+		snprintf(child, sizeof child, "%s/container", cgroup);
+		if (mkdir(child, 0755))
+			err(1, "%s", child);
+		cgroup = child;
+	}
 	if (pipe2(start, O_CLOEXEC))
 		err(1, "pipe");
 	pid_t pid = syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
@@ -176,6 +188,8 @@ int main(int argc, char **argv)
 		dprintf(STDOUT_FILENO, "written never\n");
 	while (rmdir(cgroup) && errno == EBUSY)
 		usleep(1000);
+	if (crun)
+		rmdir(argv[optind]);
 	if (WIFSIGNALED(status))
 		dprintf(STDOUT_FILENO, "killed %d\n", WTERMSIG(status));
 	else

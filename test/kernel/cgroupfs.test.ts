@@ -1,0 +1,226 @@
+import { Cluster, HOG, SLEEP, STARTUP_PROBE, testIn } from './cluster';
+import { Container, Pod } from './node';
+
+// One virtual machine, whose kubelet has the cgroupfs driver. What the other one shows at length it shows
+// in short; the faults that only a kernel has are here.
+
+const LIMITS = '/proc/sys/fs/inotify';
+
+let cluster: Cluster;
+const inGuest = testIn(() => cluster);
+
+beforeAll(async () => {
+  cluster = await Cluster.boot('cgroupfs');
+  await cluster.node.prepare();
+});
+
+afterAll(async () => {
+  await cluster.stop();
+});
+
+/** The processes of the agent that watch. */
+const INOTIFYDS = `
+  for pid in $(cat AGENT/cgroup.procs); do
+    if { tr '\\0' ' ' </proc/$pid/cmdline; } 2>/dev/null | grep -q ^inotifyd; then echo $pid; fi
+  done`;
+
+async function inotifyds(): Promise<string[]> {
+  const script = INOTIFYDS.replace('AGENT', cluster.agent.cgroup);
+  return (await cluster.vm.sh(script)).split('\n').filter((pid) => pid !== '');
+}
+
+/** Waits until there is one inotifyd, and not any of those; tells which. */
+async function inotifyd(not: string[] = []): Promise<string> {
+  let found: string[] = [];
+  await cluster.eventually('one inotifyd', async () => {
+    found = await inotifyds();
+    return found.length === 1 && !not.includes(found[0] ?? '');
+  });
+  return found[0] ?? '';
+}
+
+const logged = async (condition: string) =>
+  (await cluster.log()).filter((line) => line.condition === condition).length;
+
+const ends = (condition: string, times: number) =>
+  cluster.logs((line) => line.condition === condition && line.msg === 'works again', times);
+
+async function ready(): Promise<boolean> {
+  return (
+    (await cluster.vm.run(await cluster.probe('test -e /run/oom-kill-mode/ready'))).status === 0
+  );
+}
+
+describe('with the agent', () => {
+  let early: Pod;
+  let single: Container;
+
+  beforeAll(async () => {
+    await cluster.startAgent();
+  });
+
+  inGuest('the first instruction of an opted-in container sees Single, 20 of 20', async () => {
+    const pods = await cluster.makePods(
+      Array.from({ length: 20 }, (_, i) => `first-${i}`),
+      { mode: 'Single' },
+    );
+    expect(await cluster.firstModes(pods)).toEqual(Array(20).fill('0'));
+    await cluster.removePods(pods);
+  });
+
+  inGuest('an opted-in container survives OOM kills, an ordinary one does not', async () => {
+    const hog = await cluster.run('hog', { mode: 'Single' }, HOG);
+    const other = await cluster.run('ordinary', {}, HOG);
+    await cluster.isKilled(other);
+    await cluster.survives(hog, 3);
+    await cluster.removePods([hog.pod, other.pod]);
+  });
+
+  inGuest('a write that is refused is said once, and done once it can be', async () => {
+    single = await cluster.run('single', { mode: 'Single' });
+    early = single.pod;
+    await cluster.become([single], '0');
+    // Which the kernel refuses while anybody has a file open for a write.
+    await cluster.eventually('a read-only mount', async () => {
+      const mount = `nsenter -t ${await cluster.processOne(cluster.agent)} -m mount`;
+      return (
+        (await cluster.vm.run(`${mount} -o remount,bind,ro /agent-root/host/cgroup`)).status === 0
+      );
+    });
+    for (let n = 0; n < 3; n++) {
+      await cluster.node.write(`echo 0 >${single.file}; sleep 0.2; echo 1 >${single.file}`);
+    }
+    await cluster.logs(({ condition }) => condition === 'write_refused');
+    await cluster.conditionEvent('single', 'write_refused');
+    await cluster.inMounts('mount -o remount,bind,rw /agent-root/host/cgroup');
+    await cluster.become([single], '0');
+    await ends('write_refused', 1);
+    expect(await logged('write_refused')).toBe(2);
+  });
+
+  inGuest('events that the kernel had no room for are made good', async () => {
+    const old = await inotifyd();
+    // Of the next one.
+    await cluster.vm.sh(`
+      echo 100 >${LIMITS}/max_queued_events
+      kill ${old}`);
+    const next = await inotifyd([old]);
+    await cluster.drift([single], '0');
+    const three = await cluster.node.createEmpty([early], 3);
+    await cluster.become(three, '0');
+    const [first, second, third] = three.map(({ file }) => file);
+    const present = await inotifyd();
+    await cluster.node.write(`
+      kill -STOP ${present}
+      n=0
+      while [ $n -lt 200 ]; do
+        echo 1 >${first}
+        echo 1 >${second}
+        n=$((n + 1))
+      done
+      echo 1 >${third}
+      kill -CONT ${present}
+      echo 16384 >${LIMITS}/max_queued_events`);
+    await cluster.become(three, '0');
+    expect(next).not.toBe('');
+  });
+
+  inGuest('330 containers that are reset at once are all repaired', async () => {
+    const names = Array.from({ length: 110 }, (_, i) => `many-${i}`);
+    const pods = await cluster.announce(names, { mode: 'Single' });
+    const all = await cluster.node.createEmpty(pods, 3);
+    await cluster.become(all, '0');
+    // As the static CPU manager does, and a resize.
+    await cluster.drift(all, '0');
+    await cluster.drift(all, '0');
+  });
+
+  inGuest('with 330 containers it is at most six processes and 8 MiB at rest', async () => {
+    const { cgroup } = cluster.agent;
+    // What it does at a tick is over in a moment.
+    await cluster.vm.until(`
+      [ $(wc -l <${cgroup}/cgroup.procs) -le 6 ] && [ $(cat ${cgroup}/memory.current) -le ${8 << 20} ]`);
+  });
+});
+
+describe('with every inotify instance of root taken by others when the agent starts', () => {
+  let early: Container;
+
+  beforeAll(async () => {
+    early = await cluster.run('early', { mode: 'Single' });
+    await cluster.vm.sh(`
+      echo 4 >${LIMITS}/max_user_instances
+      : >/run/hogged
+      for n in 1 2 3 4; do
+        inotifyd - /run/hogged:c >/dev/null 2>&1 &
+        echo $! >>/run/hogs
+      done
+      sleep 1`);
+    await cluster.startAgent();
+  });
+
+  inGuest('it says so, polls, repairs drift and reaches new containers', async () => {
+    await cluster.conditionEvent('node-1', 'no_inotify');
+    expect(await logged('no_inotify')).toBe(1);
+    await cluster.become([early], '0');
+    await cluster.drift([early], '0');
+    const [late] = await cluster.node.createEmpty([early.pod], 1);
+    await cluster.become([late as Container], '0');
+    expect(await inotifyds()).toEqual([]);
+  });
+
+  inGuest('it watches again once they let go', async () => {
+    await cluster.vm.sh(`
+      kill $(cat /run/hogs)
+      echo 128 >${LIMITS}/max_user_instances`);
+    await ends('no_inotify', 1);
+    await cluster.drift([early], '0');
+    expect(await cluster.firstModes([early.pod])).toEqual(['0']);
+  });
+
+  inGuest('too few watches for one more: it polls, until there are enough', async () => {
+    const old = await inotifyd();
+    await cluster.vm.sh(`echo 4 >${LIMITS}/max_user_watches`);
+    const [late] = await cluster.node.createEmpty([early.pod], 1);
+    await cluster.become([late as Container], '0');
+    await cluster.logs(({ condition }) => condition === 'no_inotify', 3);
+    await cluster.drift([early, late as Container], '0');
+    await cluster.vm.run(`kill -KILL ${old}`);
+    await cluster.drift([early, late as Container], '0');
+    expect(await logged('no_inotify')).toBe(3);
+    await cluster.vm.sh(`echo 8192 >${LIMITS}/max_user_watches`);
+    await ends('no_inotify', 2);
+    await cluster.drift([early, late as Container], '0');
+  });
+});
+
+inGuest('on cgroup v1 the agent says so, is ready, and leaves everything alone', async () => {
+  await cluster.vm.sh(`
+    mkdir -p /run/v1/systemd
+    mount -t cgroup -o none,name=systemd cgroup /run/v1/systemd`);
+  await cluster.startAgent({ CGROUPS: '/run/v1' });
+  await cluster.conditionEvent('node-1', 'cgroup_v1');
+  const alone = await cluster.run('alone', {});
+  cluster.opt(alone.pod, 'Single');
+  expect(await cluster.value(alone)).toBe('1');
+});
+
+inGuest('an agent whose container is elsewhere says so, and is not ready', async () => {
+  const elsewhere = await cluster.run('elsewhere', {}, SLEEP);
+  await cluster.launchAgent({ POD_UID: elsewhere.pod.uid });
+  await cluster.logs(({ condition }) => condition === 'cgroup_not_found');
+  await cluster.conditionEvent('node-1', 'cgroup_not_found');
+  expect(await ready()).toBe(false);
+});
+
+inGuest('the startup probe waits until the API server answers', async () => {
+  const port = await cluster.api.pause();
+  await cluster.launchAgent();
+  await cluster.logs(({ msg }) => msg?.includes('no answer') === true);
+  await cluster.vm.sh(
+    `(${await cluster.probe(STARTUP_PROBE)}; echo $? >/run/started) >/dev/null 2>&1 &`,
+  );
+  expect(await ready()).toBe(false);
+  await cluster.api.resume(port);
+  await cluster.vm.until('[ "$(cat /run/started)" = 0 ]');
+});

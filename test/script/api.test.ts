@@ -296,7 +296,9 @@ test('takes hostile text for text', async () => {
     ),
   );
   await scene.settle();
-  expect(() => renameSync(trap, trap)).toThrow('ENOENT');
+  expect(() => {
+    renameSync(trap, trap);
+  }).toThrow('ENOENT');
 });
 
 test('is asked with the token that there is now, and trusted by the ca.crt that there is now', async () => {

@@ -1,4 +1,4 @@
-import { NAMESPACE_TERMINATING, status } from '../support/api-server';
+import { NAMESPACE_TERMINATING, Status, status } from '../support/api-server';
 import { podUid } from '../support/agent';
 import { Container, Scene } from './scene';
 
@@ -125,7 +125,7 @@ test("from before anyone looked are nobody's news, but part of the total", async
 
 test('are told once the API server takes Events; the log has each reason for which it does not once', async () => {
   await scene.ready(EVENTS);
-  const refusals = [
+  const refusals: [Status, unknown][] = [
     [status(429), 'Too many requests, please try again later.'],
     [status(500), 'Internal error occurred: etcdserver: request timed out'],
     [status(403, 'no right to "patch" it'), "no right to 'patch' it"],
@@ -133,7 +133,7 @@ test('are told once the API server takes Events; the log has each reason for whi
     [NAMESPACE_TERMINATING, expect.stringMatching(/shop because it is being terminated$/)],
     // Whatever it says, it is one line of JSON, and harmless.
     [status(503, '"}\n{"level":"error","msg":"\u0000$(reboot) \\ é"'), expect.any(String)],
-  ] as const;
+  ];
   const containers = await scene.protect('Single', ...refusals.map((_, i) => `c-${i}`));
   const said = () => scene.agent.logged('Event not sent');
   for (const [i, [refusal]] of refusals.entries()) {
@@ -166,8 +166,8 @@ test('wait for an API server that is away, and get an Event anew when the old on
 
 test('in containers that end with them are not called survived', async () => {
   await scene.ready(EVENTS);
-  const [main, worker, neighbour] = (await scene.protect('Single', 'a', 'b', 'c')) as Container[];
-  const [whole, docker] = (await scene.protect('Group', 'd', 'e')) as Container[];
+  const [main, worker, neighbour] = await scene.protect('Single', 'a', 'b', 'c');
+  const [whole, docker] = await scene.protect('Group', 'd', 'e');
   // The first process is killed, or all of a group: a container without processes, and none at all.
   scene.node.empty(main?.cgroup ?? '');
   main?.kill();

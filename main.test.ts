@@ -6,13 +6,16 @@ import { HerderChart, OomKillModeAgent } from './lib';
 import { allPropsChart } from './test/all-props';
 import { Manifest, ROOT, find, parse, read, runApp, synth, template } from './test/manifests';
 
-/** The script is in dist/, compared byte for byte; here it would only bury the rest. */
+/** The script is in dist/, compared byte for byte; here it and its hashes would only bury the rest. */
 function withoutScript(manifests: Manifest[]): Manifest[] {
-  find(manifests, 'ConfigMap').data = { 'agent.sh': '…' };
-  const { metadata, spec } = template(find(manifests, 'DaemonSet'));
-  const { annotations } = metadata;
-  for (const key of Object.keys(annotations).filter((name) => name.endsWith('/script-sha256'))) {
-    annotations[key] = '…';
+  const configMap = find(manifests, 'ConfigMap');
+  configMap.data = { 'agent.sh': '…' };
+  const { spec } = template(find(manifests, 'DaemonSet'));
+  const [volume] = spec.volumes;
+  for (const reference of [configMap.metadata, volume?.configMap]) {
+    if (reference !== undefined) {
+      reference.name = reference.name.replace(/-[0-9a-f]{10}$/, '-…');
+    }
   }
   for (const variable of spec.containers[0]?.env ?? []) {
     if (variable.name === 'SCRIPT_SHA256') {

@@ -70,7 +70,7 @@ export enum AgentLogLevel {
   /** Also every pod that opts in or out, and every mode written: one line for each. */
   INFO = 'info',
 
-  /** Also what it watches with: every inotifyd, watch and Event asked for. */
+  /** Also what it watches with: every inotifyd and every watch of the API server. */
   DEBUG = 'debug',
 }
 

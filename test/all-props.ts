@@ -47,7 +47,6 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   logLevel: AgentLogLevel.DEBUG,
   resyncPeriod: Duration.minutes(5),
   events: true,
-  eventsApplied: true,
   systemdUnits: true,
   metrics: true,
   metricsImage: 'registry.example.com:5000/mirror/node-exporter:v1.12.1',

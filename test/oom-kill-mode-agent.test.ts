@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readdirSync } from 'node:fs';
+import fs from 'node:fs';
 import { join } from 'node:path';
 import { Chart, Duration, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
@@ -18,10 +18,14 @@ import {
   template,
 } from './manifests';
 
-function synthAgent(props?: OomKillModeAgentProps, namespace?: string): Manifest[] {
+function agentChart(props?: OomKillModeAgentProps, namespace?: string): Chart {
   const scope = chart(namespace);
   new OomKillModeAgent(scope, 'agent', props);
-  return synth(scope);
+  return scope;
+}
+
+function synthAgent(props?: OomKillModeAgentProps, namespace?: string): Manifest[] {
+  return synth(agentChart(props, namespace));
 }
 
 function pod(manifests: Manifest[]): PodTemplate {
@@ -33,6 +37,16 @@ const SELECTOR = {
   'app.kubernetes.io/instance': 'oom-kill-mode-agent',
   'app.kubernetes.io/component': 'agent',
 };
+/** The script's files, by name. */
+const FILES = Object.fromEntries(
+  fs
+    .readdirSync(join(ROOT, 'lib', 'agent'))
+    .sort()
+    .map((name) => [name, read('lib', 'agent', name)]),
+);
+const SHA256 = createHash('sha256').update(JSON.stringify(FILES)).digest('hex');
+const HASH = SHA256.slice(0, 10);
+
 const LABELS = { ...SELECTOR, 'app.kubernetes.io/managed-by': 'cdk8s' };
 
 describe('the objects', () => {
@@ -48,7 +62,7 @@ describe('the objects', () => {
       ['ServiceAccount', 'oom-kill-mode-agent', 'oom-kill-mode'],
       ['ClusterRole', 'oom-kill-mode-agent', undefined],
       ['ClusterRoleBinding', 'oom-kill-mode-agent', undefined],
-      ['ConfigMap', 'oom-kill-mode-agent', 'oom-kill-mode'],
+      ['ConfigMap', `oom-kill-mode-agent-${HASH}`, 'oom-kill-mode'],
       ['NetworkPolicy', 'oom-kill-mode-agent', 'oom-kill-mode'],
       ['DaemonSet', 'oom-kill-mode-agent', 'oom-kill-mode'],
     ]);
@@ -99,19 +113,13 @@ describe('the objects', () => {
 });
 
 describe('the script', () => {
-  const files = Object.fromEntries(
-    readdirSync(join(ROOT, 'lib', 'agent'))
-      .sort()
-      .map((name) => [name, read('lib', 'agent', name)]),
-  );
-
   test('is in the ConfigMap as it is in the repository', () => {
-    expect(Object.keys(files)).toEqual(expect.arrayContaining(['agent.sh', 'pods.awk']));
-    expect(find(synthAgent(), 'ConfigMap').data).toEqual(files);
+    expect(Object.keys(FILES)).toEqual(expect.arrayContaining(['agent.sh', 'api.awk']));
+    expect(find(synthAgent(), 'ConfigMap').data).toEqual(FILES);
   });
 
   test('says at its head which variables it reads, and what they are by default', () => {
-    const code = Object.entries(files)
+    const code = Object.entries(FILES)
       .filter(([name]) => name.endsWith('.sh'))
       .map(([, text]) => text.replaceAll(/^\s*#.*$/gm, ''))
       .join('');
@@ -119,40 +127,83 @@ describe('the script', () => {
     const set = new Set([
       ...all(/(?:^|[\s;{(])([A-Z][A-Z_0-9]+)=/gm),
       ...all(/\bfor ([A-Z][A-Z_0-9]+)\b/g),
-      ...all(/\bread\b([^<\n;|]*)/g).flatMap((words) => words.match(/\b[A-Z][A-Z_0-9]+\b/g) ?? []),
+      ...all(/\bread\b([^<\n;|&]*)/g).flatMap((words) => words.match(/\b[A-Z][A-Z_0-9]+\b/g) ?? []),
     ]);
-    const defaults = [...code.matchAll(/^: "\$\{(\w+):=(.*)\}"$/gm)].map(
-      ([, name = '', value = '']) => [name, value] as const,
+    const defaults = new Set(all(/^: "\$\{(\w+):=.*\}"/gm));
+    // The shell's own.
+    set.add('EPOCHSECONDS');
+    const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter(
+      (name) => defaults.has(name) || !set.has(name),
     );
-    const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter((name) => !set.has(name));
-    const [, head = ''] = /^# Environment:\n((?:# .*\n)+)/m.exec(files['agent.sh'] ?? '') ?? [];
-    const listed = [...head.matchAll(/^# {3}([A-Z_0-9, ]+?) {2,}.*?(?: {2,}\[(.*)\])?$/gm)].flatMap(
-      ([, names = '', value]) => names.split(', ').map((name) => [name, value] as const),
+    const head = (FILES['agent.sh'] ?? '').split('\nset -eu\n')[0] ?? '';
+    const [, others = ''] = /Environment: (.*)/s.exec(head) ?? [];
+    const named = new Set(
+      [
+        ...others
+          .replaceAll('\n# ', ' ')
+          .replace('_HOST and _PORT', '_HOST and KUBERNETES_SERVICE_PORT')
+          .matchAll(/\b[A-Z][A-Z]+_[A-Z_]+\b/g),
+      ].map(([name]) => name),
     );
-    expect(listed.map(([name]) => name).sort()).toEqual(
-      [...new Set([...read, ...defaults.map(([name]) => name)])].sort(),
+    expect([...new Set(read)].filter((name) => !defaults.has(name)).sort()).toEqual(
+      [...named].sort(),
     );
-    const inWords = ['where the kubelet puts them', 'not looked at'];
-    expect(listed.filter(([, value]) => value && !inWords.includes(value))).toEqual(
-      defaults.filter(([name]) => !['SERVICE_ACCOUNT', 'SYSTEMD_TRANSIENT'].includes(name)),
-    );
+    expect([...defaults].filter((name) => !read.includes(name))).toEqual([]);
   });
 
-  test('has no file of more than 400 lines', () => {
-    const long = Object.entries(files).filter(([, text]) => text.split('\n').length > 401);
-    expect(long.map(([name]) => name)).toEqual([]);
+  test('is read in half an hour: at most 1,200 lines in 8 files of at most 320', () => {
+    const lengths = Object.values(FILES).map((text) => text.trimEnd().split('\n').length);
+    expect(lengths.length).toBeLessThanOrEqual(8);
+    expect(Math.max(...lengths)).toBeLessThanOrEqual(320);
+    expect(lengths.reduce((sum, length) => sum + length)).toBeLessThanOrEqual(1200);
   });
 
-  test('fits into a ConfigMap', () => {
-    expect(JSON.stringify(files).length).toBeLessThan(512 * 1024);
+  test('is in a ConfigMap whose name is that of its content, and which cannot change', () => {
+    for (const props of [{}, { name: 'oom', metrics: true, events: false, labels: { a: 'b' } }]) {
+      const manifests = synthAgent(props);
+      const { metadata, data, immutable } = find(manifests, 'ConfigMap') as Manifest & {
+        data: Record<string, string>;
+        immutable: boolean;
+      };
+      const hash = createHash('sha256').update(JSON.stringify(data)).digest('hex').slice(0, 10);
+      expect(metadata.name).toBe(`${props.name ?? 'oom-kill-mode-agent'}-${hash}`);
+      expect(immutable).toBe(true);
+      expect(pod(manifests).spec.volumes[0]).toEqual({
+        name: 'script',
+        configMap: { name: metadata.name, defaultMode: 0o444 },
+      });
+    }
   });
 
-  test('changes the pod template when it changes', () => {
-    expect(template(find(synthAgent(), 'DaemonSet')).metadata.annotations).toEqual({
-      'cdk8s-oom-kill-mode/script-sha256': createHash('sha256')
-        .update(JSON.stringify(files))
-        .digest('hex'),
-    });
+  test('changes the name of its ConfigMap when it changes, and the pod template with it, and nothing else', () => {
+    const before = synthAgent();
+    const readFileSync = fs.readFileSync;
+    const spy = jest
+      .spyOn(fs, 'readFileSync')
+      .mockImplementation((...args: Parameters<typeof readFileSync>) =>
+        String(args[0]).endsWith('/agent.sh') ? '# another script\n' : readFileSync(...args),
+      );
+    const after = synthAgent();
+    spy.mockRestore();
+    const { data, metadata } = find(after, 'ConfigMap');
+    expect(data).toEqual({ ...FILES, 'agent.sh': '# another script\n' });
+    const other = metadata.name.slice(-10);
+    expect(other).not.toBe(HASH);
+    const withoutData = (manifests: Manifest[]) =>
+      JSON.stringify(manifests.map((manifest) => ({ ...manifest, data: undefined })));
+    // Of the ConfigMap and of the volume.
+    expect(withoutData(after).split(other)).toHaveLength(3);
+    expect(withoutData(after).replaceAll(other, HASH)).toBe(withoutData(before));
+  });
+
+  test('leaves no other trace: no other name, label or annotation has a hash', () => {
+    for (const manifest of synthAgent().filter(({ kind }) => kind !== 'ConfigMap')) {
+      const { metadata } = manifest;
+      expect(JSON.stringify(metadata)).not.toMatch(/[0-9a-f]{10}/);
+    }
+    const { metadata } = find(synthAgent(), 'ConfigMap') as Manifest;
+    expect(JSON.stringify(metadata).match(/[0-9a-f]{10}/g)).toEqual([HASH]);
+    expect(pod(synthAgent()).metadata).toEqual({ labels: SELECTOR });
   });
 });
 
@@ -227,21 +278,22 @@ describe('the DaemonSet', () => {
     ]);
   });
 
-  test('asks often whether it is ready and seldom whether it lives', () => {
+  test('asks at the start whether it is ready, and seldom whether it lives, without the script', () => {
     const agent = container(pod(synthAgent()));
-    expect(agent.readinessProbe).toEqual({
-      exec: { command: ['/bin/sh', '/opt/oom-kill-mode/agent.sh', 'ready'] },
-      periodSeconds: 10,
-      timeoutSeconds: 5,
-      failureThreshold: 3,
+    expect(agent.startupProbe).toEqual({
+      exec: { command: ['sh', '-c', 'until test -e /run/oom-kill-mode/ready; do sleep 1; done'] },
+      periodSeconds: 1,
+      timeoutSeconds: 30,
+      failureThreshold: 120,
     });
     expect(agent.livenessProbe).toEqual({
-      exec: { command: ['/bin/sh', '/opt/oom-kill-mode/agent.sh', 'live'] },
-      initialDelaySeconds: 30,
+      exec: { command: ['rm', '/run/oom-kill-mode/alive'] },
       periodSeconds: 60,
       timeoutSeconds: 10,
       failureThreshold: 3,
     });
+    expect(agent.readinessProbe).toBeUndefined();
+    expect(JSON.stringify([agent.startupProbe, agent.livenessProbe])).not.toContain('agent.sh');
   });
 
   test('stays far under its cap', () => {
@@ -266,12 +318,12 @@ describe('every option', () => {
       ['ServiceAccount', 'oom-agent', 'node-agents'],
       ['ClusterRole', 'oom-agent', undefined],
       ['ClusterRoleBinding', 'oom-agent', undefined],
-      ['ConfigMap', 'oom-agent', 'node-agents'],
+      ['ConfigMap', `oom-agent-${HASH}`, 'node-agents'],
       ['NetworkPolicy', 'oom-agent', 'node-agents'],
       ['DaemonSet', 'oom-agent', 'node-agents'],
     ]);
     expect(spec.serviceAccountName).toBe('oom-agent');
-    expect(spec.volumes[0]?.configMap.name).toBe('oom-agent');
+    expect(spec.volumes[0]?.configMap.name).toBe(`oom-agent-${HASH}`);
     expect(find(manifests, 'ClusterRoleBinding').roleRef.name).toBe('oom-agent');
   });
 
@@ -282,10 +334,7 @@ describe('every option', () => {
     }
     const { labels, annotations } = template(find(manifests, 'DaemonSet')).metadata;
     expect(labels).toEqual({ ...selector, 'example.com/team': 'platform' });
-    expect(annotations).toEqual({
-      'example.com/runbook': 'https://example.com/oom',
-      'oom.example.com/script-sha256': expect.stringMatching(/^[0-9a-f]{64}$/) as string,
-    });
+    expect(annotations).toEqual({ 'example.com/runbook': 'https://example.com/oom' });
   });
 
   test('keeps the selector free of added labels', () => {
@@ -308,7 +357,6 @@ describe('every option', () => {
       { name: 'LOG_LEVEL', value: 'debug' },
       { name: 'RESYNC_SECONDS', value: '300' },
       { name: 'EVENTS', value: 'yes' },
-      { name: 'EVENTS_APPLIED', value: 'yes' },
       { name: 'SYSTEMD_TRANSIENT', value: '/host/systemd' },
       { name: 'METRICS', value: 'yes' },
       { name: 'SCRIPT_SHA256', value: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
@@ -553,17 +601,7 @@ describe('misuse', () => {
       'labels["a"] is not a valid label value: "b c"; write at most 63 letters',
     ],
     ['a label value too long', { labels: { a: long } }, 'labels["a"] is not a valid label value'],
-    [
-      'an annotation of ours',
-      { annotations: { 'cdk8s-oom-kill-mode/script-sha256': 'x' } },
-      'annotations would override',
-    ],
     ['a bad annotation key', { annotations: { '': 'x' } }, 'annotations has an invalid key'],
-    [
-      'Events of one kind without Events',
-      { events: false, eventsApplied: true },
-      'eventsApplied is true and events is false; write events: true instead',
-    ],
     [
       'another operating system',
       { nodeSelector: { 'kubernetes.io/os': 'windows' } },

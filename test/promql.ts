@@ -1,4 +1,4 @@
-import { METRICS, Metric, seriesOf } from '../lib/private/metrics';
+import { METRICS, Metric } from '../lib/private/metrics';
 
 // Enough of PromQL's grammar to tell what an expression names; whether it is PromQL at all, promtool
 // tells. https://prometheus.io/docs/prometheus/latest/querying/basics/
@@ -34,29 +34,18 @@ export function names(expr: string): Names {
 export const ALL_METRICS: Metric[] = Object.values(METRICS);
 
 /** The series of the catalog, as PromQL names them. */
-export const SERIES: string[] = ALL_METRICS.flatMap(seriesOf);
+export const SERIES: string[] = ALL_METRICS.map(({ name }) => name);
 
 export type Sample = [series: string, value: number];
 
 /** Every labelled series of the catalog, with a value: what an agent could have written. */
 export function samples(metrics = ALL_METRICS): Sample[] {
   return metrics.flatMap(({ name, type, labels }) =>
-    type === 'histogram'
-      ? histogram(name, labels.le ?? [])
-      : combinations(Object.entries(labels)).map((set, i): Sample => [
-          set === '' ? name : `${name}{${set}}`,
-          type === 'counter' ? 3 + i : 1,
-        ]),
+    combinations(Object.entries(labels)).map((set, i): Sample => [
+      set === '' ? name : `${name}{${set}}`,
+      type === 'counter' ? 3 + i : 1,
+    ]),
   );
-}
-
-/** One observation in the second bucket. */
-function histogram(name: string, bounds: readonly string[]): Sample[] {
-  return [
-    ...bounds.map((bound, i): Sample => [`${name}_bucket{le="${bound}"}`, i === 0 ? 0 : 1]),
-    [`${name}_sum`, 0.03],
-    [`${name}_count`, 1],
-  ];
 }
 
 /** Every way to fill in the labels. */

@@ -65,6 +65,7 @@ end_api() {
 
 api_connected() {
   CONNECTS=$((CONNECTS + 1))
+  log debug 'watch of the API server opened'
   LISTED=' '
   PENDING=
   if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi

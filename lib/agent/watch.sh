@@ -84,6 +84,7 @@ watcher_is_up() {
   WATCHER=$NEXT_WATCHER
   NEXT_WATCHER=
   FAILURES=0
+  log debug 'inotifyd watches all there is'
   node_condition '' no_inotify
   set -- "$STARTING"
   STARTING=

@@ -26,7 +26,7 @@ export const ADMISSION_RESOURCES = [
   { apiGroup: 'batch', resources: ['cronjobs', 'jobs'] },
 ];
 
-/** One entry of the annotation, and the whole of it, as pods.awk splits it; RE2 has no backtracking. */
+/** One entry of the annotation, and the whole of it, as api.awk splits it; RE2 has no backtracking. */
 const ENTRY = ' *[a-z0-9-]{1,63}=(Single|Group) *';
 const WELL_FORMED = `^(${ENTRY}(,${ENTRY})*)?$`;
 

@@ -87,7 +87,7 @@ export function alerts(options: AlertOptions): Alert[] {
       summary:
         'Kill modes do not work as asked on node {{ $labels.node }}: {{ $labels.condition }}.',
       description:
-        'The agent on node {{ $labels.node }} found the condition {{ $labels.condition }}. Its log and the Events of the pods tell which containers it concerns.',
+        'The agent on node {{ $labels.node }} found the condition {{ $labels.condition }}. Its log and the Events, of pods or of the node, tell what it concerns.',
       anchor: '{{ $labels.condition }}',
     },
     {
@@ -96,11 +96,13 @@ export function alerts(options: AlertOptions): Alert[] {
         `time() - max by (node) (${of(METRICS.LAST_SYNC)}) > ${options.staleSync}`,
         'or',
         `max by (node) (${of(METRICS.BUILD_INFO)}) unless on (node) max by (node) (${of(METRICS.LAST_SYNC)})`,
+        // There it asks for nothing, and OomKillModeCannotApply says why.
+        `unless on (node) ${METRICS.CONDITION.name}{${job}, condition=~"cgroup_v1|cgroup_not_found"} == 1`,
       ),
       // Long enough for an agent that has just started and had no answer yet.
       for: '2m',
       summary: 'The agent on node {{ $labels.node }} has no fresh view of its pods.',
-      description: `The agent on node {{ $labels.node }} has not had the complete list of its pods from the API server for ${words(options.staleSync)}, or not since it started. Pods that it knows stay as they are; new pods and changed labels are not seen.`,
+      description: `The agent on node {{ $labels.node }} has not had the complete truth about its pods from the API server for ${words(options.staleSync)}, or not since it started. Pods that it knows stay as they are; new pods and changed labels are not seen.`,
       anchor: 'oomkillmodestalesync',
     },
   ];

@@ -25,7 +25,6 @@ const COLUMNS = 24;
 export function dashboard(job: string): string {
   const own = `job=${quote(job)}`;
   const of = (metric: Metric) => `${metric.name}{${own}}`;
-  const bucketsOf = (metric: Metric) => `${metric.name}_bucket{${own}}`;
   const chosen = (metric: Metric) => `${metric.name}{${own}, namespace=~"$namespace"}`;
 
   const overview: Panel[] = [
@@ -104,18 +103,6 @@ export function dashboard(job: string): string {
         {
           expr: `sum by (cause) (rate(${of(METRICS.DRIFT_REPAIRS)}[$__rate_interval]))`,
           legend: 'repairs: {{cause}}',
-        },
-      ],
-    },
-    {
-      type: 'timeseries',
-      title: 'Start of a container: time to apply, p99',
-      description: "The most that the runtime's value can have stood, by node, to within 20 ms.",
-      unit: 's',
-      targets: [
-        {
-          expr: `histogram_quantile(0.99, sum by (le, node) (rate(${bucketsOf(METRICS.APPLY)}[$__rate_interval])))`,
-          legend: '{{node}}',
         },
       ],
     },

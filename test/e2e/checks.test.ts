@@ -128,7 +128,7 @@ function event(name: string, count: number | undefined, change: Partial<Event> =
 
 const KILLED =
   '{"level":"warn","msg":"processes killed for memory; the container kept running","pod":"sheep/herder-a","container":"herder","kills":"2","total":"5"}';
-const READY = '{"level":"info","msg":"ready","node":"a","driver":"systemd","nodeValue":"1"}';
+const READY = '{"level":"info","msg":"cgroups found","driver":"systemd","nodeValue":"1"}';
 
 const GOOD: Observation = {
   nodes: ['a'],
@@ -308,8 +308,8 @@ describe('an agent', () => {
         KILLED,
         KILLED.replace('"total":"5"', '"total":"9"'),
         KILLED.replace('"container":"herder"', '"container":"3f2a9c01"'),
-        '{"level":"warn","msg":"inotifyd hangs; another one is started"}',
-        '{"level":"warn","msg":"inotifyd hangs; another one is started"}',
+        '{"level":"warn","msg":"Event not sent; it is tried again later"}',
+        '{"level":"warn","msg":"Event not sent; it is tried again later"}',
         'sh: write error: No space left on device',
         'null',
         '',
@@ -320,7 +320,7 @@ describe('an agent', () => {
       nodeValue: '1',
       cgroupV1: false,
       kills: new Map([['sheep/herder-a', 14]]),
-      warnings: ['a: inotifyd hangs; another one is started'],
+      warnings: ['a: Event not sent; it is tried again later'],
     });
   });
 

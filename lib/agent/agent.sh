@@ -35,8 +35,8 @@ NL='
 # Lists are lines, and split where they are not quoted.
 IFS=$NL TAB='	'
 HERE=$(cd "$(dirname "$0")" && pwd)
-# Seconds since the boot; when the next tick and the next look at everything are due; set once we are ready.
-UPTIME=0 TICK=0 RESYNC=0 READY=''
+# Seconds since the boot; when the next tick is due; set once we are ready; children that were stopped.
+UPTIME=0 TICK=0 READY='' STOPPED='' ENDED=''
 
 for part in cgroups containers watch api report metrics; do
   # shellcheck source=/dev/null # each is checked by itself
@@ -78,11 +78,11 @@ runs() { # process
   IFS=' ' read -r pages _ 2>&6 <"/proc/$1/statm" && [ "$pages" != 0 ]
 }
 
-# A stopped one, too.
+# The end of an inotifyd may take the kernel a while: it is waited for a tick later.
 stop() { # process or nothing
   if [ -z "$1" ]; then return 0; fi
   kill -9 "$1" 2>&6 || :
-  wait "$1" 2>&6 || :
+  STOPPED=$STOPPED$1$NL
 }
 
 # The next event: a letter, and fields separated by tabs. Fails when the time is over. Only the letter is waited for: a
@@ -116,12 +116,10 @@ tick() {
   TICK=$((UPTIME + TICK_SECONDS))
   echo 2>&6 >"$RUN_DIR/alive" || :
   if [ -z "$ROOT" ]; then find_node; fi
+  for child in $ENDED; do wait "$child" 2>&6 || :; done
+  ENDED=$STOPPED STOPPED=''
   check_api
   check_watcher
-  if [ "$UPTIME" -ge "$RESYNC" ]; then
-    RESYNC=$((UPTIME + RESYNC_SECONDS))
-    scan_soon
-  fi
   report
 }
 

@@ -2,16 +2,14 @@
 # Where the cgroups of pods and containers are on this node, and what their files say.
 
 FILE=memory.oom.group
-# Match ids, and the directories of containers but none of the sixty files beside them.
-ANY_ID='????????????????????????????????????????????????????????????????'
-LONG_NAME="$ANY_ID*"
+# Matches the directories of containers, and none of the sixty files beside them.
+LONG_NAME='????????????????????????????????????????????????????????????????*'
 # The kubepods directory; with the systemd driver, the beginning of the names below it; and what the kubelet gives a
 # container that did not opt in.
 ROOT='' DRIVER='' SLICE='' NODE_VALUE=''
 
-# Our own pod shows where all the others are and how they are named: it differs per distribution, driver
-# and cgroup root. Fails where our own container is not in our pod's cgroup: the kubelet and the runtime
-# have different drivers then, or the kubelet makes no cgroups for pods.
+# Our own pod shows where all the others are and how they are named. Fails where our own container is not in our pod's
+# cgroup: the kubelet and the runtime have different drivers then, or the kubelet makes no cgroups for pods.
 find_kubepods() {
   # shellcheck disable=SC3060,SC2044 # busybox ash; names without line feeds
   for own in $(find "$CGROUP_ROOT" -type d \( -name "*pod${POD_UID//-/_}.slice" -o -name "pod$POD_UID" \) 2>&6); do

@@ -71,7 +71,7 @@ adopt() { # file
 }
 
 # Looks at the containers of the current pod, new ones and others.
-scan_pod() { # why: start or resync
+scan_pod() { # why: start, resync, or look if there is no need to read those that are known
   find_pod_directory "$POD" || return 0
   case $ATTACHED in *"$NL$POD$NL"*) ;; *)
     ATTACHED=$ATTACHED$POD$NL
@@ -81,7 +81,7 @@ scan_pod() { # why: start or resync
   for file in "$POD_DIRECTORY"/$LONG_NAME/"$FILE" "$POD_DIRECTORY"/$LONG_NAME/container/"$FILE"; do
     if [ -e "$file" ]; then
       adopt "$file"
-      file_written "$file" "$1"
+      if [ "$1" != look ]; then file_written "$file" "$1"; fi
       if [ "$1" = resync ]; then check_policy "$file"; fi
     fi
   done
@@ -95,7 +95,8 @@ scan_soon() {
 
 # Some pods at each turn of the loop, so that what starts meanwhile does not wait. Then what is gone is forgotten.
 scan_some() {
-  if ! is_watching && [ "$UPTIME" != "$SCANNED" ]; then scan_soon; fi
+  if is_watching; then period=$RESYNC_SECONDS; else period=1; fi
+  if [ "$UPTIME" -ge $((SCANNED + period)) ]; then scan_soon; fi
   if [ -z "$TO_SCAN" ]; then return 0; fi
   for _ in 1 2 3 4 5 6 7 8; do
     record=${TO_SCAN%%"$NL"*}
@@ -112,16 +113,14 @@ scan_some() {
 
 # Forgets containers that are gone, and what was said of them.
 prune() {
-  former=$CONTAINERS modes=$MODES
-  CONTAINERS=$NL MODES=$NL
+  former=$CONTAINERS modes=$MODES CONTAINERS=$NL MODES=$NL
   for container in $former; do
     if ! [ -e "${container#* }" ]; then continue; fi
     CONTAINERS=$CONTAINERS$container$NL
     case $modes in *"$NL${container%% *}=0$NL"*) wanted=0 ;; *) wanted=1 ;; esac
     MODES=$MODES${container%% *}=$wanted$NL
   done
-  former=$RECORDS
-  RECORDS=$NL
+  former=$RECORDS RECORDS=$NL
   for record in $former; do
     key=${record%% *}
     case $key in kills/* | write_refused/* | systemd_oom_policy/*)
@@ -171,12 +170,11 @@ created() { # directory, name
       ;;
     *) find_pod_uid "$1" ;;
   esac
-  if find_pod "$POD"; then scan_pod start; fi
+  if find_pod "$POD"; then scan_pod look; fi
 }
 
 take_name() { # name of the link
-  id=${1%.log}
-  id=${id##*-}
+  id=${1##*-}
   # shellcheck disable=SC3057 # busybox ash
   id=${id:0:12}
   for key in "$id" "${id}x"; do
@@ -210,8 +208,7 @@ opt_out() { # uid, and "invalid" if that is why
     log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
     if take "$1" "$ATTACHED"; then ATTACHED=$REST; fi
     if find_pod_directory "$1"; then
-      former=$CONTAINERS
-      CONTAINERS=$NL
+      former=$CONTAINERS CONTAINERS=$NL
       for container in $former; do
         case $container in
           *" $POD_DIRECTORY/"*)

@@ -13,8 +13,7 @@ count_write() { # start, event, resync or restore
   esac
 }
 
-# The samples of containers: DESIRED, EFFECTIVE and SURVIVED, and how many there are of each mode. A sandbox has no
-# link, and is none. Of two with one name, one is about to end.
+# Of containers with a link, which a sandbox has not. Of two with one name, one is about to end.
 sample_containers() {
   DESIRED=$NL EFFECTIVE='' SURVIVED='' IN_SINGLE=0 IN_GROUP=0 values=$NL
   for item in $CONTAINERS; do

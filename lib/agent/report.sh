@@ -5,10 +5,8 @@
 # "<what>/<whose> <uid> <namespace> <name> <count> <told> <due> <pause> <since>": what is "kills" or a condition, a
 # heading of docs/troubleshooting.md; whose is the key of a container, the name of one, "pod" or "node"; told is how
 # much of the count an Event has told, due the uptime of the next at the earliest, pause the seconds until then, and
-# since the time of the first.
-RECORDS=$NL
-# The child that counts and sends, and how the last Event failed.
-REPORTER='' EVENT_PROBLEM=''
+# since the time of the first. And the child that counts and sends, and how the last Event failed.
+RECORDS=$NL REPORTER='' EVENT_PROBLEM=''
 
 read_record() { # record
   # shellcheck disable=SC2086 # split on purpose: nine words of ours
@@ -43,8 +41,7 @@ node_condition() { # yes or nothing, condition
 
 # Kills are forgotten with their container; and a label may stay as invalid as it was.
 end_conditions() { # uid, the beginning of those that stay
-  former=$RECORDS
-  RECORDS=$NL
+  former=$RECORDS RECORDS=$NL
   for entry in $former; do
     case $entry in
       kills/* | "${2:-kills}"*) ;;
@@ -78,11 +75,11 @@ explain() { # condition or "kills", whose
 }
 
 # Of the cgroups from the container's up to the full one, the highest with 1 decides.
-check_ancestors() { # of the current pod
+check_ancestors() { # of the current pod, whose directory is POD_DIRECTORY
   found=
   case $MODE$OVERRIDES in 0* | *=0,*)
-    if find_pod_directory "$POD"; then above=$POD_DIRECTORY; else above=; fi
-    while [ -n "$above" ] && read_value "$above/$FILE"; do
+    above=$POD_DIRECTORY
+    while read_value "$above/$FILE"; do
       if [ "$VALUE" = 1 ]; then found=yes; fi
       above=$above/..
     done
@@ -122,19 +119,16 @@ report() {
   REPORTER=$!
 }
 
-list_counters() {
-  # shellcheck disable=SC2153 # see containers.sh
-  for item in $CONTAINERS; do
-    item=${item#* }
-    printf '%s/memory.events\n' "${item%/*}"
-  done
-}
-
 # One process reads all counters. A container that is about to end with all its processes has a second to do so: what
 # is told is that it kept running.
 count_kills() {
-  # shellcheck disable=SC2046 # split on purpose: there is no wildcard in these paths
-  counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $(list_counters)) || :
+  # shellcheck disable=SC2046,SC2153 # split on purpose: there is no wildcard in these paths; see containers.sh
+  counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $(
+    for item in $CONTAINERS; do
+      item=${item#* }
+      printf '%s/memory.events\n' "${item%/*}"
+    done
+  )) || :
   news=
   for item in $counted; do
     find_id "${item%/*}" || continue

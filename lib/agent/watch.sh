@@ -1,9 +1,8 @@
 # shellcheck shell=sh
-# One inotifyd for everything: it takes its watches as arguments only, so another one takes its place when
-# there is more to watch, and is up before the former one ends. What is not watched yet is looked at.
+# One inotifyd for everything, and another one in its place when there is more to watch.
 
-# The process that watches, and the one that starts to. The two take turns with two files: the starting one's is
-# written until it tells of that, then it watches.
+# The process that watches, and the one that starts to. They take turns with two files: the starting one's is written
+# until it tells of that, then it watches.
 WATCHER='' NEXT_WATCHER='' PING=$RUN_DIR/ping.0
 # What no inotifyd was told of yet, and what the starting one was told of: "pod <uid>" or a container's file.
 UNWATCHED='' STARTING=''
@@ -28,8 +27,13 @@ is_watching() { [ -n "$WATCHER" ] && has_inotify; }
 look_at() { # list of what watch was told of
   for item in $1; do
     case $item in
-      'pod '*) if find_pod "${item#* }"; then scan_pod start; fi ;;
-      *) file_written "$item" start ;;
+      'pod '*) if find_pod "${item#* }"; then scan_pod look; fi ;;
+      *)
+        file_written "$item" start
+        # crun makes its child a little later.
+        child=${item%"$FILE"}container/$FILE
+        if [ -e "$child" ] && describe "$child"; then adopt "$child"; fi
+        ;;
     esac
   done
 }
@@ -65,6 +69,7 @@ start_watcher() {
 renew_watcher() {
   TURNS=$((TURNS + 1))
   if [ -z "$NEXT_WATCHER" ]; then
+    if [ ${#UNWATCHED} -gt 2000 ]; then TURNS=11; fi
     if has_inotify && [ "$TURNS" -gt 10 ] && { [ -n "$UNWATCHED" ] || ! is_watching; }; then start_watcher; fi
   elif runs "$NEXT_WATCHER"; then
     echo 2>&6 1<>"$PING" || :
@@ -90,7 +95,7 @@ watcher_is_up() {
 
 # Something that it was to watch may have gone meanwhile. The former one goes on.
 watcher_failed() {
-  wait "$NEXT_WATCHER" 2>&6 || :
+  stop "$NEXT_WATCHER"
   NEXT_WATCHER=
   UNWATCHED=$STARTING$UNWATCHED
   STARTING=
@@ -103,7 +108,7 @@ watcher_failed() {
 # At each tick: somebody may have killed it, and there may be inotify again.
 check_watcher() {
   if [ -n "$WATCHER" ] && ! runs "$WATCHER"; then
-    wait "$WATCHER" 2>&6 || :
+    stop "$WATCHER"
     WATCHER=
   fi
   if ! has_inotify && [ -z "$NEXT_WATCHER" ]; then start_watcher; fi

@@ -109,7 +109,7 @@ export function containerId(): string {
 /** A pod UID, another one each time. */
 export function podUid(): string {
   ids += 1;
-  return `${ids.toString(16).padStart(8, 'e')}-1111-4222-8333-444444444444`;
+  return `e${ids.toString(16).padStart(7, '0')}-1111-4222-8333-444444444444`;
 }
 
 /** The label and the annotation that the agent looks at, unless it is told otherwise. */
@@ -501,6 +501,10 @@ export async function aWhile(milliseconds = 300): Promise<void> {
 
 /** Sends a signal to a process; whether there was one. */
 export function signal(pid: number, name: NodeJS.Signals): boolean {
+  // There is none of this number: it stands for our own group.
+  if (pid === 0) {
+    return false;
+  }
   try {
     return process.kill(pid, name);
   } catch {

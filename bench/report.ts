@@ -1,35 +1,27 @@
-// Makes the tables and plots of docs/performance.md from bench/results.json and bench/synth.json, which
+// Makes the tables of docs/performance.md from bench/results.json and bench/synth.json, which
 // `npm run bench` and `npm run bench:synth` write; a test compares them with what is committed.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import * as vega from 'vega';
-import { compile, TopLevelSpec } from 'vega-lite';
 
-import {
-  Latencies,
-  quantile,
-  Results,
-  SynthResults,
-  Timed,
-  Tool,
-  ToolResults,
-  TOOLS,
-  Turns,
-} from './schema';
+import { quantile, Results, SynthResults, Tool, ToolResults, TOOLS } from './schema';
 
-const docs = join(__dirname, '../docs');
+const PAGE = join(__dirname, '../docs/performance.md');
 
 const NAMES: Record<Tool, string> = {
   agent: 'agent',
+  former: 'former agent',
+  poll: 'loop of 1 s',
   limit: 'C program',
-  'poll-0.1': 'poll every 0.1 s',
-  'poll-1': 'poll every 1 s',
-  'poll-60': 'poll every 60 s',
 };
 
-// Okabe and Ito's colours, which the colour-blind can tell apart.
-const COLOURS = ['#d55e00', '#000000', '#0072b2', '#56b4e9', '#009e73'];
+/** What was asked of the agent before it was measured, and what the last run says. */
+export interface Bar {
+  readonly what: string;
+  readonly most: number;
+  readonly figure: number;
+  readonly text: string;
+}
 
 /** The results of the last run of each benchmark. */
 export function readResults(): Results {
@@ -44,282 +36,154 @@ function read(name: string): unknown {
   return JSON.parse(readFileSync(join(__dirname, name), 'utf8'));
 }
 
-/** Keeps the results of a run, and makes everything anew that is made of them. */
-export async function writeResults(name: string, results: Results | SynthResults): Promise<void> {
+/** Keeps the results of a run, and makes the page anew. */
+export function writeResults(name: string, results: Results | SynthResults): void {
   // Arrays of figures in one line each.
   const json = JSON.stringify(results, null, 1).replace(
     /\[\s+([-\d.,\s]+?)\s+\]/g,
     (_, list: string) => `[${list.replace(/\s+/g, '')}]`,
   );
   writeFileSync(join(__dirname, name), `${json}\n`);
-  for (const [path, text] of Object.entries(await report())) {
-    writeFileSync(path, text);
-  }
+  writeFileSync(PAGE, page());
 }
 
-/** Every file that is made of the results, with its path. */
-export async function report(): Promise<Record<string, string>> {
+/** docs/performance.md with the tables that belong between its marks. */
+export function page(): string {
   const results = readResults();
-  const page = join(docs, 'performance.md');
-  return {
-    [page]: withTables(readFileSync(page, 'utf8'), results, readSynthResults()),
-    [join(docs, 'performance-latency.svg')]: await svg(latencyPlot(results)),
-    [join(docs, 'performance-growth.svg')]: await svg(growthPlot(results)),
-  };
-}
-
-/** What was measured for each tool, and with how many pods. */
-type Size<T> = [pods: string, tools: Record<Tool, T>];
-
-/** Puts the tables between their marks. */
-function withTables(page: string, results: Results, synthResults: SynthResults): string {
-  const sizes = results.sizes.map(({ pods, tools }): Size<ToolResults> => [String(pods), tools]);
-  const ofNode: Size<Timed> = [`${sizes.at(-1)?.[0] ?? ''}, CPU of a node`, results.withCpuOfNode];
   const tables: Record<string, string> = {
     environment: environment(results),
-    latency: latencies(sizes),
-    cost: table(
-      [
-        'pods × 3',
-        'tool',
-        'CPU s per 1,000 drifts',
-        'per 1,000 starts',
-        'per idle minute',
-        'wake-ups per idle minute',
-        'API requests and bytes a minute',
-        'memory.current',
-        'peak',
-        'PSS of all processes',
-      ],
-      sizes,
-      ({ drift, starts, idle }) => [
-        drift.cpuSecondsPerThousand.toFixed(2),
-        starts.cpuSecondsPerThousand.toFixed(1),
-        idle.cpuSecondsPerMinute.toFixed(2),
-        idle.wakeupsPerMinute.toFixed(0),
-        `${idle.requestsPerMinute.toFixed(1)}, ${idle.requestBytesPerMinute.toFixed(0)} B`,
-        mebibytes(idle.currentBytes),
-        mebibytes(idle.peakBytes),
-        mebibytes(idle.pssBytes),
-      ],
-    ),
-    node: latencies([ofNode]),
-    ratios: ratios([...sizes, ofNode]),
-    synth: synth(synthResults),
+    results: resultsTable(results),
+    bars: aligned([
+      ['what', 'bar', 'this run', 'met'],
+      ['---', '---', '---', '---'],
+      ...bars(results, readSynthResults()).map(({ what, most, figure, text }) => [
+        what,
+        `at most ${most}`,
+        text,
+        figure <= most ? 'yes' : '**no**',
+      ]),
+    ]),
   };
-  return page.replace(
+  return readFileSync(PAGE, 'utf8').replace(
     /(<!-- bench: (\w+) -->\n)[^]*?(<!-- end -->)/g,
     (_, start: string, name: string, end: string) => `${start}\n${tables[name] ?? ''}\n\n${end}`,
   );
 }
 
-function environment({ environment: run, sizes }: Results): string {
-  const starts = sizes.reduce((sum, { tools }) => sum + tools.agent.starts.count, 0);
+function environment({ environment: run }: Results): string {
   return [
-    `Linux ${run.kernel} with two CPUs, emulated in software by ${run.qemu} on ${run.hostCpus} CPUs;`,
-    `${run.busybox}; ${starts} container starts, one every ${run.secondsBetweenStarts} s (sandboxes included);`,
-    `drift ${run.driftsPerSecond} times a second. Load of the host before: ${load(run.hostLoadBefore)},`,
-    `after: ${load(run.hostLoadAfter)}. Before the starts at each size and before what has the CPU of a node`,
-    `the guest was ${load(run.slowness)} times as slow as where the steps of a start were measured (at`,
-    `least 1): the steps, the pauses between starts and the limit were as many times as long.`,
-    `Agent: \`${run.script.slice(0, 12)}\` (the annotation \`script-sha256\` of its pods).`,
+    `Linux ${run.kernel} with two CPUs, emulated by`,
+    `${run.qemu} on ${run.hostCpus} CPUs; ${run.busybox}. Load of the`,
+    `host before: ${list(run.hostLoadBefore)}, after: ${list(run.hostLoadAfter)}. Starting a program took`,
+    `${run.millisecondsOfACommand.toFixed(1)} ms. A start every ${run.secondsBetweenStarts} s, drift ${run.driftsPerSecond} times a second. Agent:`,
+    `\`${run.script.slice(0, 12)}\` (the annotation \`script-sha256\` of its pods).`,
   ].join('\n');
 }
 
-/** Rows of each tool, for each size. */
-function table<T>(head: string[], sizes: Size<T>[], cells: (results: T) => string[]): string {
-  const rows = sizes.flatMap(([pods, tools]) =>
-    TOOLS.map((tool) => [pods, NAMES[tool], ...cells(tools[tool])]),
-  );
-  return aligned([head, head.map(() => '---'), ...rows]);
-}
-
-function latencies(sizes: Size<Timed>[]): string {
-  const head = [
-    ...['pods × 3', 'tool', 'drift p50', 'p99', 'max'],
-    ...['start p50', 'p99', 'max', 'first instruction right'],
-  ];
-  return table(head, sizes, ({ drift, starts }) => [
-    ...[0.5, 0.99, 1].map((share) => time(drift.latencies, share)),
-    ...[0.5, 0.99, 1].map((share) => time(starts.latencies, share)),
-    `${starts.rightAtFirstInstruction} of ${starts.count}`,
-  ]);
-}
-
-function load(values: number[]): string {
+function list(values: number[]): string {
   return values.map((value) => value.toFixed(2)).join(', ');
 }
 
-/** What the library costs whoever synthesizes with it. */
-function synth({ environment: run, synth: sizes, import: loading }: SynthResults): string {
-  const row = (what: string, { plainSeconds, oursSeconds }: Turns) => [
-    what,
-    ...[plainSeconds, oursSeconds].flatMap((seconds) =>
-      [0, 0.5, 1].map((share) => `${(at(seconds, share) * 1000).toFixed(0)} ms`),
-    ),
-    (at(oursSeconds, 0.5) / at(plainSeconds, 0.5)).toFixed(2),
+function resultsTable({ sizes, killed }: Results): string {
+  const head = [
+    ...['pods × 3', 'tool', 'CPU s a minute', 'processes', 'memory.current'],
+    ...['drift p50', 'p99', 'first instruction right', 'CPU ms a start'],
   ];
-  const head = ['', 'cdk8s-plus: min', 'median', 'max', 'ours: min', 'median', 'max', 'of medians'];
-  return [
-    aligned([
-      head,
-      head.map(() => '---'),
-      ...sizes.map((turns) => row(`${turns.workloads} Deployments`, turns)),
-      row('loading', loading),
-    ]),
-    '',
-    `Node.js ${run.node} on ${run.hostCpus} CPUs, ${loading.plainSeconds.length} turns. Load before:`,
-    `${load(run.hostLoadBefore)}, after: ${load(run.hostLoadAfter)}.`,
-  ].join('\n');
-}
-
-function at(values: number[], share: number): number {
-  const ascending = [...values].sort((a, b) => a - b);
-  return ascending[Math.round(share * (ascending.length - 1))] ?? NaN;
-}
-
-/** How many times as long as the C program the agent takes. */
-function ratios(sizes: Size<Timed>[]): string {
-  const head = ['pods × 3', 'drift p50', 'drift p99', 'start p50', 'start p99'];
-  return aligned([
-    head,
-    head.map(() => '---'),
-    ...sizes.map(([pods, { agent, limit }]) => [
-      pods,
-      ...(['drift', 'starts'] as const).flatMap((kind) =>
-        [0.5, 0.99].map((share) => {
-          const [ours, theirs] = [agent, limit].map((of) => quantile(of[kind].latencies, share));
-          return ((ours ?? NaN) / (theirs ?? NaN)).toFixed(1);
-        }),
-      ),
-    ]),
+  const rows = sizes.flatMap(({ pods, tools }) =>
+    TOOLS.map((tool) => [String(pods), NAMES[tool], ...cells(tools[tool])]),
+  );
+  const storms = (['agent', 'former'] as const).map((tool) => [
+    '1, killed',
+    NAMES[tool],
+    ...cells({ idle: killed[tool] }),
   ]);
+  return aligned([head, head.map(() => '---'), ...rows, ...storms]);
+}
+
+function cells({ idle, drift, starts }: ToolResults): string[] {
+  return [
+    idle.cpuSeconds.toFixed(2),
+    String(idle.processes),
+    mebibytes(idle.currentBytes),
+    ...[0.5, 0.99].map((share) => (drift ? milliseconds(quantile(drift, share)) : '')),
+    starts ? `${starts.rightAtFirstInstruction} of ${starts.count}` : '',
+    starts ? ((starts.cpuSeconds * 1000) / starts.count).toFixed(0) : '',
+  ];
+}
+
+/** The bars that a run can tell of. */
+export function bars({ sizes, killed }: Results, synth: SynthResults): Bar[] {
+  const agents = sizes.map(({ pods, tools }) => ({ pods, ...tools.agent }));
+  const [none, largest] = [agents[0], agents.at(-1)];
+  const starts = agents.flatMap((agent) => agent.starts ?? []);
+  const count = sum(starts.map((some) => some.count));
+  const wrong = count - sum(starts.map((some) => some.rightAtFirstInstruction));
+  const ratios = sizes.flatMap(({ tools: { agent, limit } }) =>
+    agent.drift && limit.drift ? [quantile(agent.drift, 0.99) / quantile(limit.drift, 0.99)] : [],
+  );
+  const most = (values: number[]) => Math.max(...values);
+  const bar = (what: string, limit: number, figure: number, text: string): Bar => ({
+    what,
+    most: limit,
+    figure,
+    text,
+  });
+  const seconds = (what: string, limit: number, figure = NaN) =>
+    bar(`CPU seconds a minute, ${what}`, limit, figure, figure.toFixed(2));
+  const current = (largest?.idle.currentBytes ?? NaN) / 2 ** 20;
+  const processes = most(agents.map(({ idle }) => idle.processes));
+  const requests = most(agents.map(({ idle }) => idle.requests));
+  const synthesis = synthRatio(synth);
+  return [
+    seconds('nothing opted in', 1, none?.idle.cpuSeconds),
+    seconds(`${largest?.pods ?? 0} pods × 3`, 3, largest?.idle.cpuSeconds),
+    seconds('one pod killed all the time', 3, killed.agent.cpuSeconds),
+    bar('wrong first instructions', 0, wrong, `${wrong} of ${count}`),
+    bar('drift p99, times that of C', 3, most(ratios), ratios.map((r) => r.toFixed(1)).join(', ')),
+    bar('processes at rest', 6, processes, String(processes)),
+    bar('MiB, `memory.current`', 8, current, current.toFixed(1)),
+    bar('API requests a minute at rest', 1, requests, String(requests)),
+    bar('synthesis of 1,000, times plain', 1.1, synthesis, synthesis.toFixed(2)),
+  ];
+}
+
+/** How many times as long the synthesis of 1,000 opted-in workloads takes, of medians. */
+function synthRatio({ synth }: SynthResults): number {
+  const last = synth.at(-1);
+  return median(last?.oursSeconds ?? []) / median(last?.plainSeconds ?? []);
+}
+
+function median(values: number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
+}
+
+function sum(values: number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }
 
 /** A table as prettier would have it. */
 function aligned(rows: string[][]): string {
-  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  const widths = (rows[0] ?? []).map((_, i) =>
+    Math.max(3, ...rows.map((row) => row[i]?.length ?? 0)),
+  );
   return rows
     .map((row) => {
-      const cells = row.map((cell, i) =>
+      const padded = row.map((cell, i) =>
         cell === '---' ? '-'.repeat(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0),
       );
-      return `| ${cells.join(' | ')} |`;
+      return `| ${padded.join(' | ')} |`;
     })
     .join('\n');
 }
 
-function time(latencies: Latencies, share: number): string {
-  const microseconds = quantile(latencies, share);
+function milliseconds(microseconds: number): string {
   if (microseconds === Infinity) {
     return 'not seen'; // When the watch ended.
   }
-  const milliseconds = microseconds / 1000;
-  return milliseconds < 10 ? `${milliseconds.toFixed(1)} ms` : `${milliseconds.toFixed(0)} ms`;
+  const ms = microseconds / 1000;
+  return `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
 }
 
 function mebibytes(bytes: number): string {
-  return `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
-}
-
-const COLOUR = {
-  field: 'tool',
-  type: 'nominal',
-  title: null,
-  scale: { domain: TOOLS.map((tool) => NAMES[tool]), range: COLOURS },
-  legend: { orient: 'bottom', columns: 5 },
-} as const;
-
-/** The share of events that were over after a time, at the largest size. */
-function latencyPlot({ sizes }: Results): TopLevelSpec {
-  const largest = sizes.at(-1);
-  const kinds = [
-    ['drift', `repair of drift, ${largest?.pods ?? 0} pods × 3 containers`],
-    ['starts', 'start of a container: from the runtime’s write to ours'],
-  ] as const;
-  const values = kinds.flatMap(([kind, title]) =>
-    TOOLS.flatMap((tool) => {
-      const latencies = largest?.tools[tool][kind].latencies ?? { microseconds: [], pending: [] };
-      const shares = Array.from({ length: 200 }, (_, i) => (i + 1) / 200);
-      return shares
-        .map((share) => ({
-          tool: NAMES[tool],
-          kind: title,
-          share,
-          ms: quantile(latencies, share) / 1000,
-        }))
-        .filter(({ ms }) => ms !== Infinity);
-    }),
-  );
-  return {
-    data: { values },
-    facet: { column: { field: 'kind', title: null, sort: kinds.map(([, title]) => title) } },
-    spec: {
-      width: 340,
-      height: 240,
-      mark: { type: 'line', interpolate: 'step-after' },
-      encoding: {
-        x: {
-          field: 'ms',
-          type: 'quantitative',
-          scale: { type: 'log' },
-          title: 'milliseconds (log scale)',
-        },
-        y: {
-          field: 'share',
-          type: 'quantitative',
-          title: 'share of events',
-          axis: { format: '%' },
-        },
-        color: COLOUR,
-      },
-    },
-  };
-}
-
-/** How cost grows with the number of pods. */
-function growthPlot({ sizes }: Results): TopLevelSpec {
-  const measures: [string, (results: ToolResults) => number][] = [
-    ['drift repair p99, ms', ({ drift }) => quantile(drift.latencies, 0.99) / 1000],
-    ['start p99, ms', ({ starts }) => quantile(starts.latencies, 0.99) / 1000],
-    ['CPU s per 1,000 drifts', ({ drift }) => drift.cpuSecondsPerThousand],
-    ['CPU s per 1,000 starts', ({ starts }) => starts.cpuSecondsPerThousand],
-    ['CPU s per idle minute', ({ idle }) => idle.cpuSecondsPerMinute],
-    ['wake-ups per idle minute', ({ idle }) => idle.wakeupsPerMinute],
-    ['memory.current, MiB', ({ idle }) => idle.currentBytes / 1024 / 1024],
-    ['PSS, MiB', ({ idle }) => idle.pssBytes / 1024 / 1024],
-  ];
-  const values = measures.flatMap(([measure, figure]) =>
-    sizes.flatMap(({ pods, tools }) =>
-      TOOLS.map((tool) => ({ measure, pods, tool: NAMES[tool], figure: figure(tools[tool]) })),
-    ),
-  );
-  return {
-    data: { values: values.filter(({ figure }) => figure !== Infinity) },
-    facet: {
-      field: 'measure',
-      type: 'nominal',
-      title: null,
-      sort: measures.map(([measure]) => measure),
-    },
-    columns: 4,
-    spec: {
-      width: 200,
-      height: 160,
-      mark: { type: 'line', point: true },
-      encoding: {
-        x: { field: 'pods', type: 'quantitative', title: 'pods × 3 containers' },
-        y: { field: 'figure', type: 'quantitative', title: null, scale: { zero: true } },
-        color: COLOUR,
-      },
-    },
-    resolve: { scale: { y: 'independent' } },
-  };
-}
-
-async function svg(spec: TopLevelSpec): Promise<string> {
-  const view = new vega.View(vega.parse(compile({ ...spec, background: 'white' }).spec), {
-    renderer: 'none',
-  });
-  return `${await view.toSVG()}\n`;
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

@@ -1,7 +1,7 @@
 /** What bench/results.json holds. */
 
-/** The tools that are compared, the agent first. */
-export const TOOLS = ['agent', 'limit', 'poll-0.1', 'poll-1', 'poll-60'] as const;
+/** The tools that are compared: the agent, the one it replaced, the loop of one second, the C program. */
+export const TOOLS = ['agent', 'former', 'poll', 'limit'] as const;
 
 export type Tool = (typeof TOOLS)[number];
 
@@ -11,35 +11,26 @@ export interface Latencies {
   readonly pending: number[];
 }
 
-export interface ToolResults {
-  readonly idle: {
-    readonly cpuSecondsPerMinute: number;
-    readonly wakeupsPerMinute: number;
-    readonly requestsPerMinute: number;
-    readonly requestBytesPerMinute: number;
-    readonly pssBytes: number;
-    readonly currentBytes: number;
-    readonly peakBytes: number;
-  };
-  readonly drift: {
-    readonly cpuSecondsPerThousand: number;
-    readonly latencies: Latencies;
-  };
-  readonly starts: {
-    readonly count: number;
-    readonly rightAtFirstInstruction: number;
-    readonly cpuSecondsPerThousand: number;
-    readonly latencies: Latencies;
-  };
+/** A minute of a tool's container, its probes included. */
+export interface Minute {
+  readonly cpuSeconds: number;
+  /** In the middle of the minute. */
+  readonly processes: number;
+  readonly currentBytes: number;
+  readonly requests: number;
 }
 
-/** What is timed with the CPU of a node as well. */
-export type Timed = Pick<ToolResults, 'drift' | 'starts'>;
+export interface Starts {
+  readonly count: number;
+  readonly rightAtFirstInstruction: number;
+  readonly cpuSeconds: number;
+}
 
-export interface SizeResults {
-  readonly pods: number;
-  readonly containers: number;
-  readonly tools: Record<Tool, ToolResults>;
+export interface ToolResults {
+  readonly idle: Minute;
+  /** Not measured where there is no container. */
+  readonly drift?: Latencies;
+  readonly starts?: Starts;
 }
 
 export interface Results {
@@ -52,17 +43,14 @@ export interface Results {
     readonly hostCpus: number;
     readonly hostLoadBefore: number[];
     readonly hostLoadAfter: number[];
+    /** Milliseconds that the guest takes to start a program, which are 0.6 where it is not emulated. */
+    readonly millisecondsOfACommand: number;
     readonly secondsBetweenStarts: number;
     readonly driftsPerSecond: number;
-    /**
-     * How many times as long as where a start was measured a command took, before the starts at each size
-     * and before what has the CPU of a node: pauses, steps of a start and limit were as many times as long.
-     */
-    readonly slowness: number[];
   };
-  readonly sizes: SizeResults[];
-  /** At the largest size, with ten times as much CPU. */
-  readonly withCpuOfNode: Record<Tool, Timed>;
+  readonly sizes: { readonly pods: number; readonly tools: Record<Tool, ToolResults> }[];
+  /** A minute with one pod that the kernel kills processes of all the time. */
+  readonly killed: Record<'agent' | 'former', Minute & { readonly kills: number }>;
 }
 
 /** How long each process took, in the order of the runs, which took turns. */

@@ -59,7 +59,7 @@ function rounds(plain: () => number, ours: () => number) {
   return results;
 }
 
-async function main(): Promise<void> {
+function main(): void {
   const hostLoadBefore = loadavg();
   compile();
   const once = join(compiled, 'bench/synth-once.js');
@@ -83,7 +83,7 @@ async function main(): Promise<void> {
       () => load('cdk8s', 'cdk8s-plus-28', join(compiled, 'lib')),
     ),
   };
-  await writeResults('synth.json', results);
+  writeResults('synth.json', results);
 }
 
-void main();
+main();

@@ -104,6 +104,17 @@ describe('the objects', () => {
     ]);
   });
 
+  test.each([
+    [true, { pods: ['watch'], events: ['create', 'patch'] }],
+    [false, { pods: ['watch'] }],
+  ])('allow a watch of pods and no list, with Events %j', (events, allowed) => {
+    const role = synthAgent({ events }).find(({ kind }) => kind === 'ClusterRole');
+    const rules = role?.rules as { resources: [string]; verbs: string[] }[];
+    expect(Object.fromEntries(rules.map(({ resources, verbs }) => [resources, verbs]))).toEqual(
+      allowed,
+    );
+  });
+
   test('deny all ingress to the pods of the agent', () => {
     expect(find(synthAgent(), 'NetworkPolicy').spec).toEqual({
       podSelector: { matchLabels: SELECTOR },
@@ -129,7 +140,7 @@ describe('the script', () => {
       ...all(/\bfor ([A-Z][A-Z_0-9]+)\b/g),
       ...all(/\bread\b([^<\n;|&]*)/g).flatMap((words) => words.match(/\b[A-Z][A-Z_0-9]+\b/g) ?? []),
     ]);
-    const defaults = new Set(all(/^: "\$\{(\w+):=.*\}"/gm));
+    const defaults = new Set(all(/"\$\{(\w+):=[^"]*\}"/g));
     // The shell's own.
     set.add('EPOCHSECONDS');
     const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter(

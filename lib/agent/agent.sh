@@ -55,16 +55,22 @@ log() { # level message [key value]...
   printf '%s}\n' "$text"
 }
 
-# Takes the line that begins so out of a list, which begins and ends with a line feed: LINE and REST. A loop, or a
-# pattern after "#", would take too long where there are many lines.
+# LINE is the one that begins so in a list, which begins and ends with a line feed. A pattern after "#" or "%" takes
+# far too long in a long string, as a loop does not.
+look_up() { # beginning, list
+  for LINE in $2; do
+    case $LINE in "$1"*) return 0 ;; esac
+  done
+  return 1
+}
+
+# Takes that line out: REST.
 take() { # beginning, list
-  before=${2%%"$NL$1"*}
-  if [ "$before" = "$2" ]; then return 1; fi
-  # shellcheck disable=SC3057 # busybox ash
-  LINE=${2:${#before}+1}
-  LINE=${LINE%%"$NL"*}
-  # shellcheck disable=SC3057 # busybox ash
-  REST=$before${2:${#before}+1+${#LINE}}
+  look_up "$1" "$2" || return 1
+  REST=$NL
+  for line in $2; do
+    case $line in "$1"*) ;; *) REST=$REST$line$NL ;; esac
+  done
 }
 
 # A child that ended is there until it is waited for, but without memory.

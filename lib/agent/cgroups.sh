@@ -73,12 +73,11 @@ find_id() { # a container's file or directory, or that of crun's child
   ID=${1%/"$FILE"}
   KEY=
   case $ID in */container) KEY=x ID=${ID%/container} ;; esac
-  ID=${ID##*/}
-  case $ID in crio-conmon-*) return 1 ;; esac
   ID=${ID%.scope}
-  ID=${ID##*-}
-  case $ID in *[!0-9a-f]*) return 1 ;; esac
-  [ ${#ID} = 64 ] || return 1
+  if [ ${#ID} -lt 64 ]; then return 1; fi
+  # shellcheck disable=SC3057 # busybox ash
+  before=${ID:0:${#ID}-64} ID=${ID:${#ID}-64}
+  case $before:$ID in *conmon-:* | *[!/-]:* | *:*[!0-9a-f]*) return 1 ;; esac
   # shellcheck disable=SC3057 # busybox ash
   KEY=${ID:0:12}$KEY
 }

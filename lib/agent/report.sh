@@ -22,16 +22,16 @@ add_record() { # what/whose, of the current pod; count; how much of it was told
 
 # Whether the current pod has a condition: said once, until it has ended.
 condition() { # yes or nothing, condition/whose
-  set -- "$1" "$2" "${2%%/*}" warn pod "$NAMESPACE/$NAME"
-  case $2 in */node) set -- "$1" "$2" "$3" error node "$NAME" ;; esac
+  level=warn kind=pod whose=$NAMESPACE/$NAME
+  case $2 in */node) level=error kind=node whose=$NAME ;; esac
   if take "$2 $POD " "$RECORDS"; then
     if [ -n "$1" ]; then return 0; fi
     RECORDS=$REST
-    log info 'works again' condition "$3" "$5" "$6"
+    log info 'works again' condition "${2%%/*}" "$kind" "$whose"
   elif [ -n "$1" ]; then
     add_record "$2" 1 0
-    explain "$3" "${2#*/}"
-    log "$4" "$MESSAGE" condition "$3" "$5" "$6" container "$CONTAINER"
+    explain "${2%%/*}" "${2#*/}"
+    log "$level" "$MESSAGE" condition "${2%%/*}" "$kind" "$whose" container "$CONTAINER"
   fi
 }
 
@@ -41,13 +41,13 @@ node_condition() { # yes or nothing, condition
   condition "$1" "$2/node"
 }
 
-# Those of containers end with them, and a label may stay as invalid as it was.
-end_conditions() { # uid, "invalid" for what is to stay
+# Kills are forgotten with their container; and a label may stay as invalid as it was.
+end_conditions() { # uid, the beginning of those that stay
   former=$RECORDS
   RECORDS=$NL
   for entry in $former; do
     case $entry in
-      kills/* | "${2:-/}"_*) ;;
+      kills/* | "${2:-kills}"*) ;;
       *" $1 "*) continue ;;
     esac
     RECORDS=$RECORDS$entry$NL
@@ -112,7 +112,7 @@ check_policy() { # file of a container of the current pod, with this KEY
 report() {
   if [ -n "$REPORTER" ]; then
     if runs "$REPORTER"; then return 0; fi
-    wait "$REPORTER" || :
+    wait "$REPORTER" 2>&6 || :
   fi
   {
     count_kills
@@ -122,21 +122,23 @@ report() {
   REPORTER=$!
 }
 
+list_counters() {
+  # shellcheck disable=SC2153 # see containers.sh
+  for item in $CONTAINERS; do
+    item=${item#* }
+    printf '%s/memory.events\n' "${item%/*}"
+  done
+}
+
 # One process reads all counters. A container that is about to end with all its processes has a second to do so: what
 # is told is that it kept running.
 count_kills() {
-  files=
-  # shellcheck disable=SC2153 # see containers.sh
-  for item in $CONTAINERS; do
-    item=${item##* }
-    files=$files${item%/*}/memory.events$NL
-  done
-  # shellcheck disable=SC2086 # split on purpose: there is no wildcard in these paths
-  counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $files) || return 0
+  # shellcheck disable=SC2046 # split on purpose: there is no wildcard in these paths
+  counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $(list_counters)) || :
   news=
   for item in $counted; do
     find_id "${item%/*}" || continue
-    if take "kills/$KEY " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
+    if look_up "kills/$KEY " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
     case $KEY:$COUNT in *x:* | *:"${item##* }") ;; *) news="$news$KEY ${item##* } ${item%/*}$NL" ;; esac
   done
   if [ -n "$news" ]; then sleep 1; fi
@@ -158,11 +160,9 @@ remember_kills() { # directory of a container of the current pod, with this KEY
 
 kills_counted() { # key, count
   find_container "$1" || return 0
-  if ! take "kills/$1 " "$RECORDS"; then
-    add_record "kills/$1" 0 0
-    take "kills/$1 " "$RECORDS"
-  fi
-  read_record "$LINE"
+  if ! look_up "kills/$1 " "$RECORDS"; then add_record "kills/$1" 0 0; fi
+  take "kills/$1 " "$RECORDS" && read_record "$LINE"
+  if [ "$COUNT" = "$2" ]; then return 0; fi
   log warn 'processes killed for memory; the container kept running' pod "$NAMESPACE/$NAME" \
     container "$CONTAINER" kills "$(($2 - COUNT))" total "$2"
   RECORDS="$REST$WHAT/$WHOSE $POD $NAMESPACE $NAME $2 $TOLD $EARLIEST $LAST_PAUSE $SINCE$NL"

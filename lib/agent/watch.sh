@@ -36,32 +36,29 @@ look_at() { # list of what watch was told of
 
 # What there is to watch: inotifyd gives up if something is not there.
 list_watches() {
-  WATCHES=
   for directory in "$CONTAINER_LOGS" . burstable besteffort "$SLICE-burstable.slice" "$SLICE-besteffort.slice"; do
-    if [ -d "$directory" ]; then WATCHES=$WATCHES$directory:n$NL; fi
+    if [ -d "$directory" ]; then printf '%s:n\n' "$directory"; fi
   done
   for record in $PODS; do
-    if find_pod_directory "${record%% *}"; then WATCHES=$WATCHES$POD_DIRECTORY:n$NL; fi
+    if find_pod_directory "${record%% *}"; then printf '%s:n\n' "$POD_DIRECTORY"; fi
   done
   for container in $CONTAINERS; do
-    container=${container##* }
+    container=${container#* }
     if [ -e "$container" ]; then
-      WATCHES=$WATCHES$container:c$NL
-      if [ -n "$CRUN" ]; then WATCHES=$WATCHES${container%/*}:n$NL; fi
+      printf '%s:c\n' "$container"
+      if [ -n "$CRUN" ]; then printf '%s:n\n' "${container%/*}"; fi
     fi
   done
 }
 
 start_watcher() {
-  list_watches
   STARTING=$STARTING$UNWATCHED
   UNWATCHED=
   TURNS=0
   case $PING in *.0) PING=$RUN_DIR/ping.1 ;; *) PING=$RUN_DIR/ping.0 ;; esac
-  # shellcheck disable=SC2086 # split on purpose: there is no wildcard in these paths
-  inotifyd - $WATCHES "$PING:c" >&3 2>&1 &
+  # shellcheck disable=SC2046 # split on purpose, by the child: there is no wildcard in these paths
+  inotifyd - $(list_watches) "$PING:c" >&3 2>&1 &
   NEXT_WATCHER=$!
-  WATCHES=
 }
 
 # At each turn of the loop. In a burst of starts it takes some turns to the next inotifyd: each costs CPU.
@@ -79,7 +76,7 @@ renew_watcher() {
 # What it watches and the former one did not is looked at once more.
 watcher_is_up() {
   if [ -z "$NEXT_WATCHER" ]; then return 0; fi
-  if ! is_watching; then scan_soon; fi
+  if ! is_watching || ! runs "$WATCHER"; then scan_soon; fi
   stop "$WATCHER"
   WATCHER=$NEXT_WATCHER
   NEXT_WATCHER=

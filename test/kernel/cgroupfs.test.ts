@@ -54,9 +54,10 @@ async function ready(): Promise<boolean> {
 describe('with the agent', () => {
   let early: Pod;
   let single: Container;
+  let many: Pod[];
 
   beforeAll(async () => {
-    await cluster.startAgent();
+    await cluster.startAgent({ RESYNC_SECONDS: '10' });
   });
 
   inGuest('the first instruction of an opted-in container sees Single, 20 of 20', async () => {
@@ -127,11 +128,10 @@ describe('with the agent', () => {
 
   inGuest('330 containers that are reset at once are all repaired', async () => {
     const names = Array.from({ length: 110 }, (_, i) => `many-${i}`);
-    const pods = await cluster.announce(names, { mode: 'Single' });
-    const all = await cluster.node.createEmpty(pods, 3);
+    many = await cluster.announce(names, { mode: 'Single' });
+    const all = await cluster.node.createEmpty(many, 3);
     await cluster.become(all, '0');
-    // As the static CPU manager does, and a resize.
-    await cluster.drift(all, '0');
+    // As the static CPU manager does.
     await cluster.drift(all, '0');
   });
 
@@ -140,6 +140,10 @@ describe('with the agent', () => {
     // What it does at a tick is over in a moment.
     await cluster.vm.until(`
       [ $(wc -l <${cgroup}/cgroup.procs) -le 6 ] && [ $(cat ${cgroup}/memory.current) -le ${8 << 20} ]`);
+    await cluster.node.removeEmpty(many);
+    many.forEach(({ uid }) => {
+      cluster.api.deletePod(uid);
+    });
   });
 });
 
@@ -148,14 +152,15 @@ describe('with every inotify instance of root taken by others when the agent sta
 
   beforeAll(async () => {
     early = await cluster.run('early', { mode: 'Single' });
+    await cluster.stopAgent();
     await cluster.vm.sh(`
-      echo 4 >${LIMITS}/max_user_instances
+      echo 2 >${LIMITS}/max_user_instances
       : >/run/hogged
-      for n in 1 2 3 4; do
-        inotifyd - /run/hogged:c >/dev/null 2>&1 &
-        echo $! >>/run/hogs
-      done
-      sleep 1`);
+      inotifyd - /run/hogged:c >/dev/null 2>&1 &
+      echo $! >/run/hogs
+      inotifyd - /run/hogged:c >/dev/null 2>&1 &
+      echo $! >>/run/hogs`);
+    await cluster.vm.until('[ $(ls -l /proc/[0-9]*/fd | grep -c anon_inode:inotify) = 2 ]');
     await cluster.startAgent();
   });
 

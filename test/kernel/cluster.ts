@@ -257,11 +257,15 @@ export class Cluster {
     );
   }
 
-  async eventually(what: string, is: () => boolean | Promise<boolean>): Promise<void> {
-    const end = Date.now() + PATIENCE * 1000;
+  async eventually(
+    what: string,
+    is: () => boolean | Promise<boolean>,
+    seconds = PATIENCE,
+  ): Promise<void> {
+    const end = Date.now() + seconds * 1000;
     while (!(await is())) {
       if (Date.now() > end) {
-        throw new Error(`not within ${PATIENCE} s: ${what}`);
+        throw new Error(`not within ${seconds} s: ${what}`);
       }
       await new Promise((done) => setTimeout(done, 300));
     }

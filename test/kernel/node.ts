@@ -138,6 +138,14 @@ export class Node {
     return containers;
   }
 
+  /** Removes what createEmpty made, the pods' own cgroups included. */
+  async removeEmpty(pods: Pod[]): Promise<void> {
+    await this.write(`
+      for pod in ${pods.map(({ cgroup }) => cgroup).join(' ')}; do
+        rmdir $pod/*/ $pod
+      done`);
+  }
+
   /** Ends all processes of the pods and removes their cgroups. */
   async remove(pods: Pod[]): Promise<void> {
     const cgroups = pods.map(({ cgroup }) => cgroup).join(' ');

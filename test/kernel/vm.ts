@@ -20,7 +20,10 @@ export const DRIFT = join(guest, 'drift.c');
 // about ten times slower than a node's, and just as fast on every host. A host that is busy, or stalls, makes
 // a test take longer, but gives no process of the guest less time than another one: a race between them ends
 // as it would on a host that has nothing else to do. While the guest waits its clock goes as ours does.
-const CPU = '-accel tcg,thread=single -icount shift=2,sleep=on -smp 1';
+const COUNTING = '-accel tcg,thread=single -icount shift=2,sleep=on -smp 1';
+
+/** Two CPUs that are as fast as the host lets them be, with the host's clock: for the benchmark. */
+export const MEASURING = '-accel tcg,thread=multi -smp 2';
 
 /** Seconds that anything may take which takes a few: the end of a wait for what never comes. */
 export const PATIENCE = 180;
@@ -37,16 +40,16 @@ export interface Result {
  */
 export class Vm {
   /**
-   * Builds the initramfs, with more scripts and C programs if there are any, and boots; resolves
+   * Builds the initramfs, with more files, directories and C programs if there are any, and boots; resolves
    * once the guest takes commands.
    */
-  static async boot(more: string[] = []): Promise<Vm> {
+  static async boot(more: string[] = [], cpus = COUNTING): Promise<Vm> {
     requireTools();
     buildInitramfs(more);
     const server = createServer();
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
-    const vm = new Vm(server);
+    const vm = new Vm(server, cpus);
     try {
       const connection = once(server, 'connection') as Promise<[Socket]>;
       const [socket] = await vm.orFail(PATIENCE * 1000, 'boot', connection);
@@ -65,10 +68,13 @@ export class Vm {
   private guest: { socket: Socket; answers: AsyncIterator<string, undefined> } | undefined;
   private serial = '';
 
-  private constructor(private readonly server: Server) {
+  private constructor(
+    private readonly server: Server,
+    cpus: string,
+  ) {
     const { port } = server.address() as AddressInfo;
     // Without a source of random numbers curl would first spend a second of CPU on one.
-    const machine = `${CPU} -cpu max -m 1024`;
+    const machine = `${cpus} -cpu max -m 1024`;
     this.qemu = spawn(
       'qemu-system-x86_64',
       [

@@ -1,0 +1,117 @@
+import { Cluster, HOG, testIn } from './cluster';
+import { Container, Pod } from './node';
+
+// What takes too long for every change: hours of a cluster in minutes, with one agent for all tests.
+
+const OUTAGE_SECONDS = 300;
+
+let cluster: Cluster;
+const inGuest = testIn(() => cluster);
+let steady: Container;
+let started = 0;
+
+beforeAll(async () => {
+  cluster = await Cluster.boot('systemd');
+  await cluster.node.prepare();
+  await cluster.startAgent();
+  steady = await cluster.run('steady', { mode: 'Single' });
+  await cluster.become([steady], '0');
+});
+
+afterAll(async () => {
+  await cluster.stop();
+});
+
+/** What the first instructions of this many containers see, each in a pod of its own. */
+async function firstModes(count: number): Promise<string[]> {
+  started += 1;
+  const names = Array.from({ length: count }, (_, i) => `first-${started}-${i}`);
+  const pods = await cluster.makePods(names, { mode: 'Single' });
+  const modes = await cluster.firstModes(pods);
+  await cluster.removePods(pods);
+  return modes;
+}
+
+/** What a new container of a pod that the agent knows sees. */
+const firstMode = (pod: Pod) => cluster.firstModes([pod]);
+
+inGuest('the first instruction of an opted-in container sees Single, 1,000 of 1,000', async () => {
+  for (let n = 0; n < 50; n++) {
+    expect([n, ...(await firstModes(20))]).toEqual([n, ...Array<string>(20).fill('0')]);
+  }
+});
+
+inGuest('a container that is killed for ten minutes survives, counted exactly', async () => {
+  const hog = await cluster.run('hog', { mode: 'Single' }, { name: 'worker', ...HOG });
+  const main = await cluster.processOne(hog);
+  await new Promise((done) => setTimeout(done, 600_000));
+  await cluster.node.write(`
+    echo 1 >${hog.pod.cgroup}/cgroup.freeze
+    until grep 'frozen 1' ${hog.pod.cgroup}/cgroup.events; do sleep 0.1; done`);
+  const kills = Number(
+    await cluster.vm.sh(`awk '$1 == "oom_kill" { print $2 }' ${hog.cgroup}/memory.events`),
+  );
+  expect(kills).toBeGreaterThan(100);
+  expect(await cluster.vm.sh(`cat ${hog.cgroup}/cgroup.procs`)).toMatch(
+    new RegExp(`^${main}$`, 'm'),
+  );
+  // Its Event may wait five minutes for the next.
+  await cluster.eventually('the Event', () => cluster.events('hog')[0]?.count === kills, 600);
+  expect(cluster.events('hog')).toHaveLength(1);
+  // Ten seconds, twice as long each time, five minutes at most.
+  expect(cluster.api.eventWrites.length).toBeLessThanOrEqual(15);
+  await cluster.removePods([hog.pod]);
+});
+
+inGuest('an API server that is away for five minutes', async () => {
+  const [leaver, changer] = await Promise.all([
+    cluster.run('leaver', { mode: 'Single' }),
+    cluster.run('changer', { mode: 'Single' }),
+  ]);
+  await cluster.become([leaver, changer], '0');
+  const port = await cluster.api.pause();
+  const end = Date.now() + OUTAGE_SECONDS * 1000;
+  cluster.api.removeLabel(leaver.pod.uid);
+  cluster.opt(changer.pod, 'Group');
+  while (Date.now() < end) {
+    expect(await firstMode(steady.pod)).toEqual(['0']);
+    await cluster.drift([steady, changer], '0');
+    await new Promise((done) => setTimeout(done, 5000));
+  }
+  expect(await cluster.value(leaver)).toBe('0');
+  await cluster.api.resume(port);
+  await cluster.become([leaver, changer], '1');
+  await cluster.removePods([leaver.pod, changer.pod]);
+});
+
+// A year on, the API server's certificate has expired; two years back it was not valid yet.
+inGuest('a clock that jumps a year forwards and back', async () => {
+  const jump = (seconds: number) => cluster.vm.sh(`date -s @$(($(date +%s) + ${seconds}))`);
+  const year = 365 * 24 * 3600;
+  for (const seconds of [year, -2 * year]) {
+    const before = (await cluster.log()).filter(({ msg }) => msg?.includes('no answer')).length;
+    try {
+      await jump(seconds);
+      await cluster.drift([steady], '0');
+      cluster.api.endWatches();
+      await cluster.logs(({ msg }) => msg?.includes('no answer') === true, before + 1);
+      await cluster.drift([steady], '0');
+      cluster.opt(steady.pod, 'Group');
+    } finally {
+      await jump(-seconds);
+    }
+    await cluster.become([steady], '1');
+    cluster.opt(steady.pod, 'Single');
+    await cluster.become([steady], '0');
+  }
+});
+
+inGuest('it is the agent that was started, and it is as small as ever', async () => {
+  const { cgroup } = cluster.agent;
+  expect(await cluster.vm.sh(`cat ${cgroup}/cgroup.procs`)).toMatch(
+    new RegExp(`^${await cluster.processOne(cluster.agent)}$`, 'm'),
+  );
+  await cluster.vm.until(
+    `[ $(wc -l <${cgroup}/cgroup.procs) -le 6 ] && [ $(cat ${cgroup}/memory.current) -le ${8 << 20} ]`,
+  );
+});

@@ -113,6 +113,7 @@ export class Life {
     if (pod) {
       steps['container'] = () => this.newContainer(pod);
       steps['another container'] = () => this.newContainer(pod);
+      steps['one more container'] = () => this.newContainer(pod);
       steps['tell'] = () => {
         this.tell(pod);
       };
@@ -149,7 +150,8 @@ export class Life {
     if (this.faulty) {
       Object.assign(steps, this.faults());
     }
-    const name = random.pick(Object.keys(steps));
+    // Nothing of all that matters to a node without pods.
+    const name = pods.length < 2 ? 'pod' : random.pick(Object.keys(steps));
     this.story.push(`${name} ${pod?.metadata.name ?? ''} ${container?.id.slice(0, 8) ?? ''}`);
     this.steps += 1;
     await steps[name]?.();
@@ -159,11 +161,10 @@ export class Life {
     const { random, api } = this;
     return {
       'kill a process': () => {
-        const children = this.agent.processes.filter((pid) => pid !== this.agent.pid);
-        children
-          .slice(random.int(children.length))
-          .slice(0, 1)
-          .forEach((pid) => signal(pid, 'SIGKILL'));
+        // One that cannot even begin ends, and the kubelet starts it again.
+        const [, ...children] = this.agent.isReady ? this.agent.processes : [];
+        children.splice(0, random.int(children.length));
+        signal(children[0] ?? 0, 'SIGKILL');
       },
       'hang a process': async () => {
         const victim = random.pick(this.agent.processes);

@@ -156,7 +156,7 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
 
   test('ends at SIGTERM, and leaves containers as they are', async () => {
     // Nothing else would wake it for ten minutes. In a container everything ends with it.
-    const [, container] = await start({ TICK_SECONDS: '600', RESYNC_SECONDS: '600' });
+    const [, container] = await start({ TICK_SECONDS: '600' });
     await watcher(container);
     expect(await scene.agent.stop('SIGTERM')).toBe(0);
     expect(container.value).toBe('0');
@@ -165,7 +165,7 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
 
 describe('the node', () => {
   test('loses inotify events: the queue overflows', async () => {
-    const [pod, container] = await start({ RESYNC_SECONDS: '600' });
+    const [pod, container] = await start();
     const other = pod.run('other');
     await scene.become('0', other);
     const pid = await watcher(container, other);

@@ -328,7 +328,7 @@ class Bench {
       'KUBERNETES_SERVICE_HOST=10.0.2.2',
       `KUBERNETES_SERVICE_PORT=${this.apis[tool].port}`,
       `SERVICE_ACCOUNT=${SERVICE_ACCOUNT}/${tool}`,
-      `CGROUPS=/sys/fs/cgroup/${tool}`,
+      `TREE=/sys/fs/cgroup/${tool}`,
       `AGENT=/${tool}`,
       // As the construct has it unless told otherwise; ten times slower is this pause as well.
       'EVENTS=yes',

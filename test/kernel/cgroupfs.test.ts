@@ -203,7 +203,7 @@ inGuest('on cgroup v1 the agent says so, is ready, and leaves everything alone',
   await cluster.vm.sh(`
     mkdir -p /run/v1/systemd
     mount -t cgroup -o none,name=systemd cgroup /run/v1/systemd`);
-  await cluster.startAgent({ CGROUPS: '/run/v1' });
+  await cluster.startAgent({ TREE: '/run/v1' });
   await cluster.conditionEvent('node-1', 'cgroup_v1');
   const alone = await cluster.run('alone', {});
   cluster.opt(alone.pod, 'Single');

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Process 1 of the agent's container, in pid and mount namespaces of its own: leaves it the
-# mounts that the DaemonSet gives it, a read-only root and no capabilities. CGROUPS may name a
+# mounts that the DaemonSet gives it, a read-only root and no capabilities. TREE may name a
 # part of the cgroup file system to be all that it sees, AGENT the directory of another script.
 set -eu
 
@@ -8,7 +8,7 @@ root=/agent-root
 mount -o bind / "$root"
 mount -t proc proc "$root/proc"
 mount -o bind /dev "$root/dev"
-mount -o bind "${CGROUPS:-/sys/fs/cgroup}" "$root/host/cgroup"
+mount -o bind "${TREE:-/sys/fs/cgroup}" "$root/host/cgroup"
 mount -o bind /var/log/containers "$root/host/containers"
 mount -o remount,bind,ro "$root/host/containers"
 mount -t tmpfs tmpfs "$root/run/oom-kill-mode"

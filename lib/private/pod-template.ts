@@ -1,11 +1,38 @@
-import { ApiObject, JsonPatch } from 'cdk8s';
-import * as kplus from 'cdk8s-plus-28';
-import { misuse } from './misuse';
+import { IMAGE, isDnsLabel } from './validation';
 
-/** Where each kind keeps the template of its pods. The API group keeps namesakes apart (Volcano has a Job, too). */
+/** Where somebody else's kind says what its pods are, see `WorkloadKind`. */
+export interface PodLocation {
+  readonly apiGroup: string;
+  readonly kind: string;
+  readonly podTemplates?: string[];
+  readonly podMetadata?: string[];
+  readonly skipped?: boolean;
+}
+
+/** The metadata of pods in a rendered object. */
+export interface Pods {
+  /** The path to the metadata. */
+  readonly path: string[];
+
+  /** The names of the containers, init containers (and so sidecars) included; none if only the metadata is there. */
+  readonly names?: string[];
+}
+
+/** What an object says about pods. */
+export interface Found {
+  readonly pods: Pods[];
+
+  /** Why it seems to make pods of which nothing can be said. */
+  readonly unreachable?: string;
+}
+
+export type Json = Record<string, unknown>;
+
+/** The kinds of Kubernetes itself, and where each keeps the template of its pods. */
 const TEMPLATES: Record<string, { readonly apiGroup: string; readonly path: string[] }> = {
-  Pod: { apiGroup: 'core', path: [] },
-  ReplicationController: { apiGroup: 'core', path: ['spec', 'template'] },
+  Pod: { apiGroup: '', path: [] },
+  PodTemplate: { apiGroup: '', path: ['template'] },
+  ReplicationController: { apiGroup: '', path: ['spec', 'template'] },
   DaemonSet: { apiGroup: 'apps', path: ['spec', 'template'] },
   Deployment: { apiGroup: 'apps', path: ['spec', 'template'] },
   ReplicaSet: { apiGroup: 'apps', path: ['spec', 'template'] },
@@ -17,139 +44,181 @@ const TEMPLATES: Record<string, { readonly apiGroup: string; readonly path: stri
 /** The kinds that have a pod template, for messages. */
 export const WORKLOAD_KINDS = Object.keys(TEMPLATES).sort().join(', ');
 
-/** cdk8s validates the whole app once for every chart; rendering every object as often would show. */
-const rendered = new WeakMap<ApiObject, PodTemplate>();
+/** Kinds without containers in them that are often met, and hand these labels on to their pods. */
+const WELL_KNOWN: PodLocation[] = [
+  // https://kubevirt.io/user-guide/user_workloads/virtual_machine_instances/
+  { apiGroup: 'kubevirt.io', kind: 'VirtualMachine', podMetadata: ['/spec/template/metadata'] },
+  // https://cloudnative-pg.io/documentation/current/labels_annotations/
+  { apiGroup: 'postgresql.cnpg.io', kind: 'Cluster', podMetadata: ['/spec/inheritedMetadata'] },
+];
 
-/** The two maps of a pod template's metadata. */
-export type MetadataMap = 'labels' | 'annotations';
-
-/** The pod template of one workload, whoever wrote it: a typed construct, plain YAML, Helm. */
-export abstract class PodTemplate {
-  /** Whether an object makes pods of its own. */
-  static isWorkload(object: ApiObject): boolean {
-    return TEMPLATES[object.kind]?.apiGroup === object.apiGroup;
-  }
-
-  /** Whether an object hides others inside: `List`, `DeploymentList` and so on. */
-  static isList(object: ApiObject): boolean {
-    const item = /^(.*)List$/.exec(object.kind)?.[1];
-    return item !== undefined && (item === '' || item in TEMPLATES);
-  }
-
-  /** The template of a workload. */
-  static of(workload: ApiObject): PodTemplate {
-    const parent = workload.node.scope;
-    if (parent instanceof kplus.AbstractPod && parent.node.defaultChild === workload) {
-      return new TypedPodTemplate(workload, parent);
-    }
-    const path = TEMPLATES[workload.kind]?.path ?? [];
-    const template = rendered.get(workload) ?? new RenderedPodTemplate(workload, path);
-    rendered.set(workload, template);
-    return template;
-  }
-
-  protected constructor(readonly workload: ApiObject) {}
-
-  /** The names of the containers, init containers (and so sidecars) included. */
-  abstract containerNames(): string[];
-  abstract get(map: MetadataMap, key: string): string | undefined;
-  abstract set(map: MetadataMap, key: string, value: string): void;
+export function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A pod or workload of cdk8s-plus: asking its own API spares rendering it once more. */
-class TypedPodTemplate extends PodTemplate {
-  constructor(
-    workload: ApiObject,
-    private readonly pod: kplus.AbstractPod,
-  ) {
-    super(workload);
-  }
-
-  override containerNames(): string[] {
-    return [...this.pod.containers, ...this.pod.initContainers].map((container) => container.name);
-  }
-
-  override get(map: MetadataMap, key: string): string | undefined {
-    // The metadata of cdk8s tells a label, but an annotation only as JSON.
-    return map === 'labels'
-      ? this.pod.podMetadata.getLabel(key)
-      : text(dig(this.pod.podMetadata.toJson(), [map, key]));
-  }
-
-  override set(map: MetadataMap, key: string, value: string): void {
-    if (map === 'labels') {
-      this.pod.podMetadata.addLabel(key, value);
-    } else {
-      this.pod.podMetadata.addAnnotation(key, value);
-    }
-  }
+/** The API group of a rendered object, without the version; none is the core group. */
+export function apiGroup(apiVersion: unknown): string {
+  return typeof apiVersion === 'string' && apiVersion.includes('/')
+    ? (apiVersion.split('/')[0] ?? '')
+    : '';
 }
 
-/** Any other object: what it says is what it renders, and JSON patches are the way to change it. */
-class RenderedPodTemplate extends PodTemplate {
-  private readonly template: unknown;
+/** Whether an object makes pods of its own, as far as its kind tells. */
+export function isKnownWorkload(apiVersion: string, kind: string): boolean {
+  return Object.hasOwn(TEMPLATES, kind) && TEMPLATES[kind]?.apiGroup === apiGroup(apiVersion);
+}
 
-  constructor(
-    workload: ApiObject,
-    private readonly path: string[],
-  ) {
-    super(workload);
-    this.template = dig(workload.toJson(), path);
-    if (this.template === undefined) {
-      throw misuse(
-        workload,
-        `${workload.kind} has no pod template: /${path.join('/')} is missing`,
-        'the template',
-      );
+/**
+ * Finds the pods of a rendered object: where its kind keeps them, where the user says, and in anybody
+ * else's kind, however deep, in whatever is called a template and holds containers. That is how
+ * Rollouts, JobSets, Knative Services and most others have it, and how objects are kept in a List.
+ */
+export function findPods(manifest: Json, locations: readonly PodLocation[] = []): Found {
+  const pods: Pods[] = [];
+  let unreachable: string | undefined;
+
+  const template = (value: Json, path: string[]) =>
+    pods.push({ path: [...path, 'metadata'], names: containerNames(value) });
+
+  /** Returns whether all is known about this object. */
+  const known = (object: Json, path: string[]): boolean => {
+    const { apiVersion, kind } = object;
+    if (typeof apiVersion !== 'string' || typeof kind !== 'string') {
+      return false;
     }
-  }
-
-  override containerNames(): string[] {
-    return ['containers', 'initContainers']
-      .flatMap((list) => dig(this.template, ['spec', list]) ?? [])
-      .map((container) => text(dig(container, ['name'])) ?? '');
-  }
-
-  override get(map: MetadataMap, key: string): string | undefined {
-    return text(dig(this.template, ['metadata', map, key]));
-  }
-
-  /**
-   * Adds the value with all its missing parents. JSON Patch creates none of them
-   * (RFC 6902, 4.1), plain YAML often has neither `metadata` nor `labels` in its
-   * pod templates, and adding a parent that is there would empty it.
-   */
-  override set(map: MetadataMap, key: string, value: string): void {
-    const steps = ['metadata', map, key];
-    steps.forEach((step, depth) => {
-      const last = depth === steps.length - 1;
-      const parent = dig(this.template, steps.slice(0, depth)) as Record<string, unknown>;
-      if (last || parent[step] === undefined) {
-        const pointer = [...this.path, ...steps.slice(0, depth + 1)].map(escape).join('');
-        this.workload.addJsonPatch(JsonPatch.add(pointer, last ? value : {}));
-        // In step with the patches, so that the next call finds these parents.
-        parent[step] = last ? value : {};
+    const location = [...locations, ...WELL_KNOWN].find(
+      (l) => l.kind === kind && l.apiGroup === apiGroup(apiVersion),
+    );
+    if (location) {
+      for (const pointer of location.podTemplates ?? []) {
+        const found = resolve(object, parse(pointer));
+        for (const [at, value] of found) {
+          template(isObject(value) ? value : {}, [...path, ...at]);
+        }
+        unreachable ??= found.length === 0 ? `has nothing at ${pointer}` : undefined;
       }
-    });
+      for (const pointer of location.podMetadata ?? []) {
+        const found = resolve(object, parse(pointer), true);
+        pods.push(...found.map(([at]) => ({ path: [...path, ...at] })));
+        unreachable ??= found.length === 0 ? `has nothing at ${pointer}` : undefined;
+      }
+      return true;
+    }
+    if (isKnownWorkload(apiVersion, kind)) {
+      const at = TEMPLATES[kind]?.path ?? [];
+      const value = dig(object, at);
+      if (isObject(value)) {
+        template(value, [...path, ...at]);
+      } else {
+        unreachable ??= `has no pod template: /${[...path, ...at].join('/')} is missing`;
+      }
+      return true;
+    }
+    return false;
+  };
+
+  const walk = (value: unknown, path: string[]): void => {
+    if (Array.isArray(value)) {
+      value.forEach((item, i) => walk(item, [...path, String(i)]));
+      return;
+    }
+    if (!isObject(value) || known(value, path)) {
+      return;
+    }
+    if (/template$/i.test(path.at(-1) ?? '') && Array.isArray(dig(value, ['spec', 'containers']))) {
+      template(value, path);
+      return;
+    }
+    if (pods.length === 0 && isContainer(value, path)) {
+      unreachable ??= `has a container at /${path.join('/')}, outside of any pod template`;
+    }
+    for (const [key, child] of Object.entries(value)) {
+      if (typeof child === 'object') {
+        walk(child, [...path, key]);
+      }
+    }
+  };
+  walk(manifest, []);
+  return { pods, unreachable };
+}
+
+/** Something that has the form of a container where containers are kept. */
+function isContainer(value: Json, path: string[]): boolean {
+  const [last, list] = path.slice(-2).reverse();
+  const { name, image } = value;
+  return (
+    (last === 'container' || list === 'containers' || list === 'initContainers') &&
+    (name === undefined || (typeof name === 'string' && isDnsLabel(name))) &&
+    typeof image === 'string' &&
+    IMAGE.test(image)
+  );
+}
+
+function containerNames(template: Json): string[] {
+  return ['containers', 'initContainers']
+    .flatMap((list) => dig(template, ['spec', list]) ?? [])
+    .map((container) => text(dig(container, ['name'])))
+    .filter((name) => name !== undefined);
+}
+
+/** The steps of a JSON pointer (RFC 6901). */
+function parse(pointer: string): string[] {
+  return pointer
+    .split('/')
+    .slice(1)
+    .map((step) => step.replace(/~1/g, '/').replace(/~0/g, '~'));
+}
+
+/** All places that a pointer means, in which `*` is every element of a list. */
+function resolve(value: unknown, steps: string[], create = false): [string[], unknown][] {
+  const [step, ...rest] = steps;
+  if (step === undefined) {
+    return value === undefined && !create ? [] : [[[], value]];
   }
+  const keys =
+    step !== '*' ? [step] : isObject(value) || Array.isArray(value) ? Object.keys(value) : [];
+  return keys.flatMap((key) =>
+    resolve(dig(value, [key]), rest, create).map(([path, found]): [string[], unknown] => [
+      [key, ...path],
+      found,
+    ]),
+  );
 }
 
-/** One step of a JSON pointer (RFC 6901). */
-function escape(step: string): string {
-  return `/${step.replace(/~/g, '~0').replace(/\//g, '~1')}`;
-}
-
-function dig(value: unknown, path: string[]): unknown {
+export function dig(value: unknown, path: readonly string[]): unknown {
   return path.reduce(
     (parent, step) =>
-      typeof parent === 'object' && parent !== null
-        ? (parent as Record<string, unknown>)[step]
+      typeof parent === 'object' && parent !== null && Object.hasOwn(parent, step)
+        ? (parent as Json)[step]
         : undefined,
     value,
   );
 }
 
+/**
+ * The same with a value in it, and everything on the way to it that was missing. What was there is
+ * copied, not changed: a patch may have put one object of the user's into many places.
+ */
+export function put<T>(parent: T, path: readonly string[], value: string): T {
+  const [step, ...rest] = path;
+  if (step === undefined) {
+    return value as T;
+  }
+  if (Array.isArray(parent)) {
+    return parent.map((item, i) => (String(i) === step ? put(item, rest, value) : item)) as T;
+  }
+  const map = (isObject(parent) ? parent : {}) as Json;
+  const entries = Object.entries({ ...map, [step]: put(map[step], rest, value) });
+  // A new key goes where cdk8s, which sorts them, would have it.
+  const sorted = step in map || process.env['CDK8S_DISABLE_SORT'] ? entries : entries.sort(byKey);
+  return Object.fromEntries(sorted) as T;
+}
+
+function byKey([a]: [string, unknown], [b]: [string, unknown]): number {
+  return a < b ? -1 : 1;
+}
+
 /** YAML reads an unquoted `1` or `true` as no string. */
-function text(value: unknown): string | undefined {
+export function text(value: unknown): string | undefined {
   return value === undefined || typeof value === 'string' ? value : JSON.stringify(value);
 }

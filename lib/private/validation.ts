@@ -11,7 +11,7 @@ const QUALIFIED_NAME = /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 
 // https://github.com/distribution/reference/blob/main/regexp.go, with the digest algorithm that
 // every registry speaks.
-const IMAGE =
+export const IMAGE =
   /^(?<name>[a-zA-Z0-9.-]+(:[0-9]+(?=\/))?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*)(:(?<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?<digest>sha256:[0-9a-f]{64}))?$/;
 
 const MAX_INT32 = 2 ** 31 - 1;

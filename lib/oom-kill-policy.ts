@@ -6,7 +6,7 @@ import { guardApp } from './private/guard';
 import { isOfAgent, policiesOf, setPolicy } from './private/marks';
 import { complaint, misuse } from './private/misuse';
 import { Pods, WORKLOAD_KINDS, findPods, isKnownWorkload } from './private/pod-template';
-import { requireProps, show } from './private/props';
+import { isObject, requireProps, show } from './private/props';
 import { Contract, isSameThing, renderPlain } from './private/rendering';
 import { isDnsLabel, requireDnsLabel, requireMember } from './private/validation';
 
@@ -148,7 +148,8 @@ export class OomKillPolicy {
     });
     const prefix = requireLabelPrefix(target, options.labelPrefix ?? DEFAULT_LABEL_PREFIX);
     const policy =
-      policiesOf<OomKillPolicy>(target).get(prefix) ?? new OomKillPolicy(target, prefix);
+      (policiesOf(target).get(prefix) as OomKillPolicy | undefined) ??
+      new OomKillPolicy(target, prefix);
     policy.add(options);
     return policy;
   }
@@ -170,7 +171,7 @@ export class OomKillPolicy {
     private readonly prefix: string,
   ) {
     _target.node.addValidation({ validate: () => this.validate() });
-    setPolicy<OomKillPolicy>(_target, prefix, this);
+    setPolicy(_target, prefix, this);
     guardApp(_target);
   }
 
@@ -219,7 +220,7 @@ export class OomKillPolicy {
    */
   public perContainer(modes: { [containerName: string]: OomKillMode }): this {
     const remedy = '{ name: OomKillMode.SINGLE }';
-    if (typeof modes !== 'object' || modes === null || Array.isArray(modes)) {
+    if (!isObject(modes)) {
       throw misuse(
         this._target,
         `perContainer takes names and modes, and not ${show(modes)}`,
@@ -266,7 +267,7 @@ export class OomKillPolicy {
 
   /** @internal */
   public get _origin(): string {
-    return /[:]/.test(this.chosenBy ?? '') ? `${this.chosenBy}` : 'OomKillPolicy';
+    return this.chosenBy?.includes(':') ? this.chosenBy : 'OomKillPolicy';
   }
 
   /**
@@ -375,7 +376,7 @@ export class OomKillPolicy {
   private nearest(object: ApiObject): OomKillPolicy | undefined {
     return object.node.scopes
       .reverse()
-      .map((scope) => policiesOf<OomKillPolicy>(scope).get(this.prefix))
+      .map((scope) => policiesOf(scope).get(this.prefix) as OomKillPolicy | undefined)
       .find((policy) => policy !== undefined);
   }
 

@@ -432,8 +432,8 @@ describe('misuse', () => {
     ],
     [
       'a bad SELinux type',
-      { seLinuxType: 'spc_t:s0' },
-      'seLinuxType is not an SELinux type: "spc_t:s0"; write a name such as "spc_t" instead',
+      { selinuxType: 'spc_t:s0' },
+      'selinuxType is not an SELinux type: "spc_t:s0"; write a name such as "spc_t" instead',
     ],
     [
       'an unknown log level',

@@ -5,7 +5,7 @@ import { Mark, isMarked, policiesOf, setMark } from './marks';
 import { misuse } from './misuse';
 import { NodeTerms, areDisjoint } from './nodes';
 import { apiGroup } from './pod-template';
-import { RenderedPolicy, hookRendering } from './rendering';
+import { hookRendering } from './rendering';
 
 /** What of an agent the others need to know. */
 export interface GuardedAgent extends IConstruct {
@@ -45,7 +45,9 @@ export function guardApp(construct: IConstruct): void {
       requireOwnNodes(agents);
       requireUnique(objects);
       requireOwnNamespaces(objects, agents);
-      objects.forEach((object) => hookRendering(object, () => prefixes));
+      for (const object of objects) {
+        hookRendering(object, () => prefixes);
+      }
       return [];
     },
   });
@@ -63,10 +65,7 @@ function clusterOf(construct: IConstruct): IConstruct | undefined {
 function requirePrefixes(all: IConstruct[], agents: GuardedAgent[]): Set<string> {
   const known = new Set(agents.map((agent) => agent.labelPrefix));
   const used = all.flatMap((construct): [IConstruct, string][] => [
-    ...[...policiesOf<RenderedPolicy>(construct).keys()].map((prefix): [IConstruct, string] => [
-      construct,
-      prefix,
-    ]),
+    ...[...policiesOf(construct).keys()].map((prefix): [IConstruct, string] => [construct, prefix]),
     ...(isMarked(construct, 'admission')
       ? [[construct, (construct as GuardedAgent).labelPrefix] as [IConstruct, string]]
       : []),

@@ -1,4 +1,5 @@
 import { IConstruct } from 'constructs';
+import type { RenderedPolicy } from './rendering';
 
 // By a name that every copy of this library knows: npm may have installed two, of which each has
 // classes of its own, so that `instanceof` sees half of what is there.
@@ -17,12 +18,15 @@ export function isMarked(construct: IConstruct, ...marks: Mark[]): boolean {
 }
 
 /** The policies of a target, by prefix. */
-export function policiesOf<T>(target: IConstruct): Map<string, T> {
-  return (target as { [POLICIES]?: Map<string, T> })[POLICIES] ?? new Map<string, T>();
+export function policiesOf(target: IConstruct): Map<string, RenderedPolicy> {
+  return (
+    (target as { [POLICIES]?: Map<string, RenderedPolicy> })[POLICIES] ??
+    new Map<string, RenderedPolicy>()
+  );
 }
 
-export function setPolicy<T>(target: IConstruct, prefix: string, policy: T): void {
-  const policies = policiesOf<T>(target).set(prefix, policy);
+export function setPolicy(target: IConstruct, prefix: string, policy: RenderedPolicy): void {
+  const policies = policiesOf(target).set(prefix, policy);
   Object.defineProperty(target, POLICIES, { value: policies, configurable: true });
 }
 

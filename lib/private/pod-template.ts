@@ -1,3 +1,4 @@
+import { isObject } from './props';
 import { IMAGE, isDnsLabel } from './validation';
 
 /** Where somebody else's kind says what its pods are, see `WorkloadKind`. */
@@ -26,6 +27,7 @@ export interface Found {
   readonly unreachable?: string;
 }
 
+/** A rendered object, or a part of it. */
 export type Json = Record<string, unknown>;
 
 /** The kinds of Kubernetes itself, and where each keeps the template of its pods. */
@@ -51,10 +53,6 @@ const WELL_KNOWN: PodLocation[] = [
   // https://cloudnative-pg.io/documentation/current/labels_annotations/
   { apiGroup: 'postgresql.cnpg.io', kind: 'Cluster', podMetadata: ['/spec/inheritedMetadata'] },
 ];
-
-export function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
 
 /** The API group of a rendered object, without the version; none is the core group. */
 export function apiGroup(apiVersion: unknown): string {
@@ -119,7 +117,9 @@ export function findPods(manifest: Json, locations: readonly PodLocation[] = [])
 
   const walk = (value: unknown, path: string[]): void => {
     if (Array.isArray(value)) {
-      value.forEach((item, i) => walk(item, [...path, String(i)]));
+      value.forEach((item, i) => {
+        walk(item, [...path, String(i)]);
+      });
       return;
     }
     if (!isObject(value) || known(value, path)) {
@@ -199,19 +199,21 @@ export function dig(value: unknown, path: readonly string[]): unknown {
  * The same with a value in it, and everything on the way to it that was missing. What was there is
  * copied, not changed: a patch may have put one object of the user's into many places.
  */
-export function put<T>(parent: T, path: readonly string[], value: string): T {
+export function put(parent: unknown, path: readonly string[], value: string): unknown {
   const [step, ...rest] = path;
   if (step === undefined) {
-    return value as T;
+    return value;
   }
   if (Array.isArray(parent)) {
-    return parent.map((item, i) => (String(i) === step ? put(item, rest, value) : item)) as T;
+    return parent.map((item, i) =>
+      String(i) === step ? put(item, rest, value) : (item as unknown),
+    );
   }
-  const map = (isObject(parent) ? parent : {}) as Json;
+  const map = isObject(parent) ? parent : {};
   const entries = Object.entries({ ...map, [step]: put(map[step], rest, value) });
   // A new key goes where cdk8s, which sorts them, would have it.
   const sorted = step in map || process.env['CDK8S_DISABLE_SORT'] ? entries : entries.sort(byKey);
-  return Object.fromEntries(sorted) as T;
+  return Object.fromEntries(sorted);
 }
 
 function byKey([a]: [string, unknown], [b]: [string, unknown]): number {

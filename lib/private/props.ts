@@ -15,9 +15,9 @@ const KINDS = {
   map: [
     'a map of strings',
     '{ key: "text" }',
-    (value: unknown) => isMap(value) && isStrings(Object.values(value)),
+    (value: unknown) => isObject(value) && isStrings(Object.values(value)),
   ],
-  object: ['an object', '{ … }', isMap],
+  object: ['an object', '{ … }', isObject],
   // By what they can do: there may be several copies of cdk8s, and there are several of cdk8s-plus.
   cpu: ['a Cpu', 'a quantity such as Cpu.millis(100)', (value: unknown) => has(value, 'amount')],
   size: [
@@ -47,7 +47,7 @@ export function requireProps<T extends object>(
   kinds: PropKinds<T>,
   what = 'the options',
 ): T {
-  if (!isMap(props)) {
+  if (!isObject(props)) {
     throw misuse(construct, `${what} are not an object: ${show(props)}`, '{ … }');
   }
   for (const [name, word] of Object.entries(kinds) as [string, string][]) {
@@ -65,14 +65,22 @@ export function requireProps<T extends object>(
 
 /** Without what is undefined. */
 export function given<T extends object>(props: T): T {
-  return Object.fromEntries(Object.entries(props).filter(([, value]) => value !== undefined)) as T;
+  const entries = Object.entries(props).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as T;
 }
 
+/** A value, for a message; a construct refers to itself in a circle. */
 export function show(value: unknown): string {
-  return JSON.stringify(value) ?? String(value);
+  const name = isObject(value)
+    ? (value.constructor as { name?: string } | undefined)?.name
+    : undefined;
+  if (name !== undefined && name !== 'Object') {
+    return `a ${name}`;
+  }
+  return ['string', 'object'].includes(typeof value) ? JSON.stringify(value) : String(value);
 }
 
-function isMap(value: unknown): value is object {
+export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
@@ -81,5 +89,5 @@ function isStrings(value: unknown): boolean {
 }
 
 function has(value: unknown, member: string): boolean {
-  return isMap(value) && member in value;
+  return isObject(value) && member in value;
 }

@@ -3,7 +3,8 @@ import { IConstruct } from 'constructs';
 import { LONGEST_CONTAINERS_ANNOTATION, containersAnnotation, modeLabel } from './contract';
 import { isMarked, isOfAgent, policiesOf } from './marks';
 import { misuse } from './misuse';
-import { Json, PodLocation, Pods, dig, findPods, isObject, put, text } from './pod-template';
+import { Json, PodLocation, Pods, dig, findPods, put, text } from './pod-template';
+import { isObject } from './props';
 
 /** What a policy wants of pods. */
 export interface Contract {
@@ -56,7 +57,7 @@ export function renderPlain(object: ApiObject): Json {
 function applyPolicies(object: ApiObject, plain: Json): Json {
   const byPrefix = new Map<string, RenderedPolicy[]>();
   for (const scope of object.node.scopes.reverse()) {
-    for (const [prefix, policy] of policiesOf<RenderedPolicy>(scope)) {
+    for (const [prefix, policy] of policiesOf(scope)) {
       byPrefix.set(prefix, [...(byPrefix.get(prefix) ?? []), policy]);
     }
   }
@@ -118,7 +119,7 @@ function write(
       );
     }
     if (value !== undefined) {
-      written = put(written, [...pods.path, map, key], value);
+      written = put(written, [...pods.path, map, key], value) as Json;
     }
   }
   return written;
@@ -172,10 +173,7 @@ function requireReadable(object: ApiObject, json: Json, prefixes: Iterable<strin
         );
       }
       const containers = text(dig(json, [...path, 'annotations', annotation])) ?? '';
-      if (
-        containers !== '' &&
-        !/^( *[a-z0-9-]{1,63}=(Single|Group) *(,|$))+$/.test(`${containers}`)
-      ) {
+      if (containers !== '' && !/^( *[a-z0-9-]{1,63}=(Single|Group) *(,|$))+$/.test(containers)) {
         throw misuse(
           object,
           `its pods say ${annotation}: ${containers}, which cannot be read`,

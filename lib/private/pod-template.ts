@@ -33,7 +33,6 @@ export type Json = Record<string, unknown>;
 /** The kinds of Kubernetes itself, and where each keeps the template of its pods. */
 const TEMPLATES: Record<string, { readonly apiGroup: string; readonly path: string[] }> = {
   Pod: { apiGroup: '', path: [] },
-  PodTemplate: { apiGroup: '', path: ['template'] },
   ReplicationController: { apiGroup: '', path: ['spec', 'template'] },
   DaemonSet: { apiGroup: 'apps', path: ['spec', 'template'] },
   Deployment: { apiGroup: 'apps', path: ['spec', 'template'] },

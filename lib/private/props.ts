@@ -50,7 +50,7 @@ export function requireProps<T extends object>(
   if (!isObject(props)) {
     throw misuse(construct, `${what} are not an object: ${show(props)}`, '{ … }');
   }
-  for (const [name, word] of Object.entries(kinds) as [string, string][]) {
+  for (const [name, word] of Object.entries<string>(kinds)) {
     const [kind, remedy, is] = KINDS[word.replace('!', '') as keyof typeof KINDS];
     const value = (props as Record<string, unknown>)[name];
     if (value === undefined && word.endsWith('!')) {

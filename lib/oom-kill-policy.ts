@@ -86,9 +86,10 @@ export interface OomKillPolicyProps {
   /**
    * Where kinds that Kubernetes itself does not have say what their pods are.
    *
-   * @default pod templates are found in whatever is called one, VirtualMachines of
-   * KubeVirt and Clusters of CloudNativePG have their own labels for pods, and
-   * other objects with containers in them are an error
+   * @default pod templates are found in whatever is called one; VirtualMachines of
+   * KubeVirt, Clusters of CloudNativePG, Workflows of Argo, and what the Prometheus
+   * operator runs hand on the labels that they have for that; other objects with
+   * containers in them are an error
    */
   readonly workloadKinds?: WorkloadKind[];
 }

@@ -15,7 +15,12 @@ export function nodeTerms(
   }));
   const terms =
     affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms;
-  return (terms ?? [{}]).map((term) => [...always, ...(term.matchExpressions ?? [])]);
+  // Whoever is not checked by a compiler may have written anything.
+  return list(terms, [{}]).map((term) => [...always, ...list(term.matchExpressions, [])]);
+}
+
+function list<T>(value: T[] | undefined, otherwise: T[]): T[] {
+  return Array.isArray(value) ? value : otherwise;
 }
 
 /** Whether no node can be one of both, as far as the demands tell. */

@@ -7,7 +7,6 @@ export interface PodLocation {
   readonly kind: string;
   readonly podTemplates?: string[];
   readonly podMetadata?: string[];
-  readonly skipped?: boolean;
 }
 
 /** The metadata of pods in a rendered object. */
@@ -45,13 +44,27 @@ const TEMPLATES: Record<string, { readonly apiGroup: string; readonly path: stri
 /** The kinds that have a pod template, for messages. */
 export const WORKLOAD_KINDS = Object.keys(TEMPLATES).sort().join(', ');
 
-/** Kinds without containers in them that are often met, and hand these labels on to their pods. */
-const WELL_KNOWN: PodLocation[] = [
+/** Kinds of others that are often met, and hand labels and annotations on to their pods, by API group. */
+const HAND_ON: Record<string, Record<string, string>> = {
   // https://kubevirt.io/user-guide/user_workloads/virtual_machine_instances/
-  { apiGroup: 'kubevirt.io', kind: 'VirtualMachine', podMetadata: ['/spec/template/metadata'] },
+  'kubevirt.io': { VirtualMachine: '/spec/template/metadata' },
   // https://cloudnative-pg.io/documentation/current/labels_annotations/
-  { apiGroup: 'postgresql.cnpg.io', kind: 'Cluster', podMetadata: ['/spec/inheritedMetadata'] },
-];
+  'postgresql.cnpg.io': { Cluster: '/spec/inheritedMetadata' },
+  // https://prometheus-operator.dev/docs/api-reference/api/
+  'monitoring.coreos.com': {
+    Alertmanager: '/spec/podMetadata',
+    Prometheus: '/spec/podMetadata',
+    PrometheusAgent: '/spec/podMetadata',
+    ThanosRuler: '/spec/podMetadata',
+  },
+  // https://argo-workflows.readthedocs.io/en/latest/fields/
+  'argoproj.io': {
+    ClusterWorkflowTemplate: '/spec/podMetadata',
+    CronWorkflow: '/spec/workflowSpec/podMetadata',
+    Workflow: '/spec/podMetadata',
+    WorkflowTemplate: '/spec/podMetadata',
+  },
+};
 
 /** The API group of a rendered object, without the version; none is the core group. */
 export function apiGroup(apiVersion: unknown): string {
@@ -71,74 +84,107 @@ export function isKnownWorkload(apiVersion: string, kind: string): boolean {
  * Rollouts, JobSets, Knative Services and most others have it, and how objects are kept in a List.
  */
 export function findPods(manifest: Json, locations: readonly PodLocation[] = []): Found {
-  const pods: Pods[] = [];
-  let unreachable: string | undefined;
-
-  const template = (value: Json, path: string[]) =>
-    pods.push({ path: [...path, 'metadata'], names: containerNames(value) });
-
-  /** Returns whether all is known about this object. */
-  const known = (object: Json, path: string[]): boolean => {
-    const { apiVersion, kind } = object;
-    if (typeof apiVersion !== 'string' || typeof kind !== 'string') {
-      return false;
-    }
-    const location = [...locations, ...WELL_KNOWN].find(
-      (l) => l.kind === kind && l.apiGroup === apiGroup(apiVersion),
-    );
-    if (location) {
-      for (const pointer of location.podTemplates ?? []) {
-        const found = resolve(object, parse(pointer));
-        for (const [at, value] of found) {
-          template(isObject(value) ? value : {}, [...path, ...at]);
-        }
-        unreachable ??= found.length === 0 ? `has nothing at ${pointer}` : undefined;
-      }
-      for (const pointer of location.podMetadata ?? []) {
-        const found = resolve(object, parse(pointer), true);
-        pods.push(...found.map(([at]) => ({ path: [...path, ...at] })));
-        unreachable ??= found.length === 0 ? `has nothing at ${pointer}` : undefined;
-      }
-      return true;
-    }
-    if (isKnownWorkload(apiVersion, kind)) {
-      const at = TEMPLATES[kind]?.path ?? [];
-      const value = dig(object, at);
-      if (isObject(value)) {
-        template(value, [...path, ...at]);
-      } else {
-        unreachable ??= `has no pod template: /${[...path, ...at].join('/')} is missing`;
-      }
-      return true;
-    }
-    return false;
+  const found = [...find(manifest, [], locations)];
+  return {
+    pods: found.filter((one) => typeof one !== 'string'),
+    unreachable: found.find((one) => typeof one === 'string'),
   };
+}
 
-  const walk = (value: unknown, path: string[]): void => {
-    if (Array.isArray(value)) {
-      value.forEach((item, i) => {
-        walk(item, [...path, String(i)]);
-      });
-      return;
+/** Yields what it finds, and in words what seems to make pods of which nothing can be said. */
+function* find(
+  value: unknown,
+  path: string[],
+  locations: readonly PodLocation[],
+): Generator<Pods | string> {
+  if (Array.isArray(value)) {
+    for (const [i, item] of value.entries()) {
+      yield* find(item, [...path, String(i)], locations);
     }
-    if (!isObject(value) || known(value, path)) {
-      return;
+  } else if (isObject(value)) {
+    const { apiVersion, kind } = value;
+    if (typeof apiVersion === 'string' && typeof kind === 'string') {
+      yield* ofManifest(value, path, { apiVersion, kind }, locations);
+    } else if (isTemplate(value, path)) {
+      yield { path: [...path, 'metadata'], names: containerNames(value) };
+    } else {
+      yield* ofChildren(value, path, locations);
     }
-    if (/template$/i.test(path.at(-1) ?? '') && Array.isArray(dig(value, ['spec', 'containers']))) {
-      template(value, path);
-      return;
+  }
+}
+
+function* ofManifest(
+  manifest: Json,
+  path: string[],
+  { apiVersion, kind }: { readonly apiVersion: string; readonly kind: string },
+  locations: readonly PodLocation[],
+): Generator<Pods | string> {
+  const group = apiGroup(apiVersion);
+  const location = locations.find((l) => l.kind === kind && l.apiGroup === group);
+  const handedOn = HAND_ON[group]?.[kind];
+  const { items } = manifest;
+  if (location) {
+    yield* ofLocation(manifest, path, location);
+  } else if (handedOn !== undefined) {
+    yield { path: [...path, ...parse(handedOn)] };
+  } else if (isKnownWorkload(apiVersion, kind)) {
+    const at = [...path, ...(TEMPLATES[kind]?.path ?? [])];
+    const template = dig(manifest, at.slice(path.length));
+    yield isObject(template)
+      ? { path: [...at, 'metadata'], names: containerNames(template) }
+      : `has no pod template: /${at.join('/')} is missing`;
+  } else if (Array.isArray(items) && kind.endsWith('List')) {
+    // What is in a PodList need not say that it is a Pod.
+    const ofOneKind = kind === 'List' ? {} : { apiVersion, kind: kind.slice(0, -'List'.length) };
+    for (const [i, item] of items.entries()) {
+      const whole: unknown = isObject(item) ? { ...ofOneKind, ...item } : item;
+      yield* find(whole, [...path, 'items', String(i)], locations);
     }
-    if (pods.length === 0 && isContainer(value, path)) {
-      unreachable ??= `has a container at /${path.join('/')}, outside of any pod template`;
+  } else {
+    const found = [...ofChildren(manifest, path, locations)];
+    const pods = found.filter((one) => typeof one !== 'string');
+    // What holds a template may have containers elsewhere as well.
+    yield* pods.length > 0 ? pods : found;
+  }
+}
+
+function* ofLocation(
+  manifest: Json,
+  path: string[],
+  location: PodLocation,
+): Generator<Pods | string> {
+  const { podTemplates = [], podMetadata = [] } = location;
+  for (const pointer of podTemplates) {
+    const found = resolve(manifest, parse(pointer)).filter(([, value]) => isObject(value));
+    yield* found.length > 0 ? [] : [`has nothing at ${pointer}`];
+    for (const [at, template] of found) {
+      yield { path: [...path, ...at, 'metadata'], names: containerNames(template) };
     }
-    for (const [key, child] of Object.entries(value)) {
-      if (typeof child === 'object') {
-        walk(child, [...path, key]);
-      }
+  }
+  for (const pointer of podMetadata) {
+    const found = resolve(manifest, parse(pointer), true);
+    yield* found.length > 0 ? [] : [`has nothing at ${pointer}`];
+    for (const [at] of found) {
+      yield { path: [...path, ...at] };
     }
-  };
-  walk(manifest, []);
-  return { pods, unreachable };
+  }
+}
+
+function* ofChildren(
+  value: Json,
+  path: string[],
+  locations: readonly PodLocation[],
+): Generator<Pods | string> {
+  if (isContainer(value, path)) {
+    yield `has a container at /${path.join('/')}, outside of any pod template`;
+  }
+  for (const [key, child] of Object.entries(value)) {
+    yield* find(child, [...path, key], locations);
+  }
+}
+
+function isTemplate(value: Json, path: string[]): boolean {
+  return /template$/i.test(path.at(-1) ?? '') && Array.isArray(dig(value, ['spec', 'containers']));
 }
 
 /** Something that has the form of a container where containers are kept. */
@@ -153,7 +199,7 @@ function isContainer(value: Json, path: string[]): boolean {
   );
 }
 
-function containerNames(template: Json): string[] {
+function containerNames(template: unknown): string[] {
   return ['containers', 'initContainers']
     .flatMap((list) => dig(template, ['spec', list]) ?? [])
     .map((container) => text(dig(container, ['name'])))

@@ -3,7 +3,7 @@ import { IConstruct } from 'constructs';
 import { LONGEST_CONTAINERS_ANNOTATION, containersAnnotation, modeLabel } from './contract';
 import { isMarked, isOfAgent, policiesOf } from './marks';
 import { misuse } from './misuse';
-import { Json, PodLocation, Pods, dig, findPods, put, text } from './pod-template';
+import { Json, PodLocation, Pods, dig, apiGroup, findPods, put, text } from './pod-template';
 import { isObject } from './props';
 
 /** What a policy wants of pods. */
@@ -71,7 +71,7 @@ function applyPolicies(object: ApiObject, plain: Json): Json {
       throw misuse(
         object,
         `${object.apiVersion} ${object.kind} ${unreachable}, and the OomKillPolicy of ${place(nearest)} cannot reach its pods`,
-        `workloadKinds: [{ apiGroup, kind: ${JSON.stringify(object.kind)} and podTemplates, podMetadata or skipped: true }] in the options of that policy`,
+        `workloadKinds: [{ apiGroup: "${apiGroup(object.apiVersion)}", kind: "${object.kind}", … }] in the options of that policy, with podTemplates, podMetadata or skipped: true,`,
       );
     }
     const names = pods.flatMap((one) => one.names ?? []);
@@ -80,6 +80,13 @@ function applyPolicies(object: ApiObject, plain: Json): Json {
       const contract = nearest._decide(one);
       for (const other of others.filter(({ _target }) => isSameThing(_target, object))) {
         requireSame(object, nearest, contract, other, other._decide(one));
+      }
+      if (!contract && !one.names) {
+        throw misuse(
+          object,
+          `the names of its containers are not known to the perContainer() of ${place(nearest)}`,
+          'single() or group() as well, injectedContainers, or an OomKillPolicy of its own,',
+        );
       }
       if (contract) {
         json = write(object, json, one, prefix, nearest, contract);

@@ -14,7 +14,7 @@ import { OomKillModeAgent } from './oom-kill-mode-agent';
 import { alerts } from './private/alerts';
 import { dashboard } from './private/dashboard';
 import { guard } from './private/guard';
-import { isMarked } from './private/marks';
+import { markOf } from './private/marks';
 import { METRICS_NAME } from './private/metrics';
 import { misuse } from './private/misuse';
 import { requireProps } from './private/props';
@@ -252,7 +252,7 @@ export class OomKillModeMonitoring extends Construct {
       kubeletJob: 'string',
       ignoredNodes: 'string',
     });
-    if (!isMarked(props.agent, 'agent')) {
+    if (markOf(props.agent) !== 'agent') {
       throw misuse(this, 'agent is not an OomKillModeAgent', 'the OomKillModeAgent to watch');
     }
     const { agent } = props;

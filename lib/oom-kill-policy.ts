@@ -3,7 +3,7 @@ import { Construct, IConstruct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
 import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from './private/contract';
 import { guardApp } from './private/guard';
-import { isOfAgent, policiesOf, setPolicy } from './private/marks';
+import { policiesOf, setPolicy } from './private/marks';
 import { complaint, misuse } from './private/misuse';
 import { Pods, WORKLOAD_KINDS, findPods, isKnownWorkload } from './private/pod-template';
 import { isObject, requireProps, show } from './private/props';
@@ -149,7 +149,7 @@ export class OomKillPolicy {
     });
     const prefix = requireLabelPrefix(target, options.labelPrefix ?? DEFAULT_LABEL_PREFIX);
     const policy =
-      (policiesOf(target).get(prefix) as OomKillPolicy | undefined) ??
+      (policiesOf(target)?.get(prefix) as OomKillPolicy | undefined) ??
       new OomKillPolicy(target, prefix);
     policy.add(options);
     return policy;
@@ -162,18 +162,22 @@ export class OomKillPolicy {
   private untilNamed?: OomKillMode;
   private readonly containers = new Map<string, OomKillMode>();
   private readonly injected = new Set<string>();
-  /** The workloads to which no other policy is nearer, and the names of their containers, as far as they are known. */
+  /** The objects below, and those of them to which no other policy is nearer. */
+  private objects: ApiObject[] = [];
   private governed: ApiObject[] = [];
+  /** The names of their containers, as far as they are known. */
   private readonly names = new Map<ApiObject, string[]>();
 
   private constructor(
     /** @internal */
     public readonly _target: IConstruct,
-    private readonly prefix: string,
+    /** @internal */
+    public readonly _prefix: string,
   ) {
-    _target.node.addValidation({ validate: () => this.validate() });
-    setPolicy(_target, prefix, this);
+    // Before our own validation, which needs to know what there is, also if the target is the app.
     guardApp(_target);
+    _target.node.addValidation({ validate: () => this.validate() });
+    setPolicy(_target, _prefix, this);
   }
 
   /**
@@ -271,6 +275,20 @@ export class OomKillPolicy {
     return this.chosenBy?.includes(':') ? this.chosenBy : 'OomKillPolicy';
   }
 
+  /** @internal */
+  public _forget(): void {
+    this.objects = [];
+    this.governed = [];
+  }
+
+  /** @internal */
+  public _reach(object: ApiObject, governed: boolean): void {
+    this.objects.push(object);
+    if (governed) {
+      this.governed.push(object);
+    }
+  }
+
   /**
    * What pods are to say.
    *
@@ -336,13 +354,9 @@ export class OomKillPolicy {
         ),
       ];
     }
-    const objects = this._target.node
-      .findAll()
-      .filter((c): c is ApiObject => ApiObject.isApiObject(c) && !isOfAgent(c));
-    if (!objects.some((object) => this.isWorkload(object))) {
-      return [this.noWorkload(objects)];
+    if (!this.objects.some((object) => this.isWorkload(object))) {
+      return [this.noWorkload()];
     }
-    this.governed = objects.filter((object) => this.governs(object));
     // Of one object it comes out when that is rendered.
     return this.governed.length === 1 ? [] : this.unknownContainers();
   }
@@ -354,8 +368,8 @@ export class OomKillPolicy {
     );
   }
 
-  private noWorkload(objects: ApiObject[]): string {
-    const [only, ...others] = objects;
+  private noWorkload(): string {
+    const [only, ...others] = this.objects;
     if (only && others.length === 0 && isSameThing(this._target, only)) {
       const { unreachable } = findPods(renderPlain(only), this._kinds);
       return complaint(
@@ -369,18 +383,6 @@ export class OomKillPolicy {
     );
   }
 
-  /** Whether this is the nearest policy above an object. */
-  private governs(object: ApiObject): boolean {
-    return this.nearest(object) === this;
-  }
-
-  private nearest(object: ApiObject): OomKillPolicy | undefined {
-    return object.node.scopes
-      .reverse()
-      .map((scope) => policiesOf(scope).get(this.prefix) as OomKillPolicy | undefined)
-      .find((policy) => policy !== undefined);
-  }
-
   private unknownContainers(): string[] {
     if (this.missing(this.governed).length === 0) {
       return [];
@@ -390,13 +392,12 @@ export class OomKillPolicy {
     const missing = this.missing(this.governed);
     const known = new Set(this.governed.flatMap((object) => this.namesOf(object)));
     return missing.map((name) => {
-      const shadowed = this._target.node
-        .findAll()
-        .filter((c): c is ApiObject => ApiObject.isApiObject(c) && !this.governs(c))
+      const shadowed = this.objects
+        .filter((object) => !this.governed.includes(object))
         .find((object) => this.namesOf(object).includes(name));
       return shadowed
         ? complaint(
-            `perContainer names ${name}, a container of ${shadowed.node.path}, for which the OomKillPolicy of ${this.nearest(shadowed)?._target.node.path} is nearer and counts alone`,
+            `perContainer names ${name}, a container of ${shadowed.node.path}, which another OomKillPolicy is nearer to, and that one counts alone`,
             'it there',
           )
         : complaint(

@@ -1,11 +1,11 @@
 import { ApiObject, Chart } from 'cdk8s';
 import { IConstruct } from 'constructs';
 import { DEFAULT_LABEL_PREFIX, containersAnnotation, modeLabel } from './contract';
-import { Mark, isMarked, policiesOf, setMark } from './marks';
+import { Mark, markOf, policiesOf, setMark } from './marks';
 import { misuse } from './misuse';
 import { NodeTerms, areDisjoint } from './nodes';
 import { apiGroup } from './pod-template';
-import { hookRendering } from './rendering';
+import { Policies, hookRendering } from './rendering';
 
 /** What of an agent the others need to know. */
 export interface GuardedAgent extends IConstruct {
@@ -18,8 +18,15 @@ export interface GuardedAgent extends IConstruct {
 const GUARD = Symbol.for('cdk8s-oom-kill-mode.guard');
 
 // What has no namespace in Kubernetes, whatever its chart says.
-const CLUSTER_SCOPED =
-  /^(Namespace|ClusterRole|ClusterRoleBinding|PriorityClass|CustomResourceDefinition|ValidatingAdmissionPolicy|ValidatingAdmissionPolicyBinding)$/;
+const CLUSTER_SCOPED = new Set([
+  'Namespace',
+  'ClusterRole',
+  'ClusterRoleBinding',
+  'PriorityClass',
+  'CustomResourceDefinition',
+  'ValidatingAdmissionPolicy',
+  'ValidatingAdmissionPolicyBinding',
+]);
 
 /** Makes a construct one of ours, and its app one whose objects are looked at. */
 export function guard(construct: IConstruct, mark: Mark): void {
@@ -34,43 +41,108 @@ export function guardApp(construct: IConstruct): void {
     return;
   }
   Object.defineProperty(root, GUARD, { value: true });
-  let prefixes = new Set<string>();
   root.node.addValidation({
     validate: () => {
-      const all = root.node.findAll();
-      const agents = all.filter((c) => isMarked(c, 'agent')) as GuardedAgent[];
-      prefixes = requirePrefixes(all, agents);
-      requireNoChartLabels(all, prefixes);
-      const objects = all.filter((c) => ApiObject.isApiObject(c));
-      requireOwnNodes(agents);
-      requireUnique(objects);
-      requireOwnNamespaces(objects, agents);
-      for (const object of objects) {
-        hookRendering(object, () => prefixes);
+      const app = new Survey(root);
+      const prefixes = requirePrefixes(app);
+      requireNoChartLabels(app.charts, prefixes);
+      requireOwnNodes(app);
+      requireOwnNamespaces(app);
+      for (const cluster of app.clusters) {
+        requireUnique(cluster);
+      }
+      for (const [object, policies] of app.pods) {
+        hookRendering(object, policies, prefixes);
       }
       return [];
     },
   });
 }
 
-/**
- * The outermost chart: an app for several clusters has a chart for each. Names, namespaces and labels
- * mean something within one.
- */
-function clusterOf(construct: IConstruct): IConstruct | undefined {
-  return construct.node.scopes.find((scope) => Chart.isChart(scope));
+/** All that is in an app, in one walk. */
+class Survey {
+  /** The objects that may make pods, and the policies above each. */
+  public readonly pods = new Map<ApiObject, Policies>();
+
+  /**
+   * The objects of each outermost chart: an app for several clusters has a chart for each. Names,
+   * namespaces and labels mean something within one.
+   */
+  public readonly clusters: Owned[][] = [];
+
+  public readonly agents = new Map<GuardedAgent, Owned[]>();
+  public readonly charts: Chart[] = [];
+
+  /** Every use of a prefix by something that an agent is to obey. */
+  public readonly uses: [IConstruct, string][] = [];
+
+  public constructor(root: IConstruct) {
+    this.visit(root, { policies: new Map() });
+  }
+
+  private visit(construct: IConstruct, above: Above): void {
+    let { cluster, policies, owner } = above;
+    if (Chart.isChart(construct)) {
+      this.charts.push(construct);
+      if (!cluster) {
+        cluster = [];
+        this.clusters.push(cluster);
+      }
+    }
+    const own = policiesOf(construct);
+    if (own) {
+      policies &&= new Map(policies);
+      for (const [prefix, policy] of own) {
+        policy._forget();
+        policies?.set(prefix, [policy, ...(policies.get(prefix) ?? [])]);
+        this.uses.push([construct, prefix]);
+      }
+    }
+    const mark = markOf(construct);
+    if (mark !== undefined) {
+      owner ??= construct;
+      if (mark === 'agent') {
+        this.agents.set(construct as GuardedAgent, cluster ?? []);
+        // Nobody opts in the pods of an agent.
+        policies = undefined;
+      } else if (mark === 'admission') {
+        this.uses.push([construct, (construct as GuardedAgent).labelPrefix]);
+      }
+    }
+    if (ApiObject.isApiObject(construct)) {
+      cluster?.push({ object: construct, owner });
+      if (policies) {
+        this.pods.set(construct, policies);
+        for (const [nearest, ...others] of policies.values()) {
+          nearest._reach(construct, true);
+          others.forEach((policy) => {
+            policy._reach(construct, false);
+          });
+        }
+      }
+    }
+    for (const child of construct.node.children) {
+      this.visit(child, { cluster, policies, owner });
+    }
+  }
+}
+
+/** An object, and the construct of ours that it belongs to. */
+interface Owned {
+  readonly object: ApiObject;
+  readonly owner?: IConstruct;
+}
+
+interface Above {
+  readonly cluster?: Owned[];
+  readonly policies?: Policies;
+  readonly owner?: IConstruct;
 }
 
 /** All prefixes; if there are agents, each has to be one of theirs, or what has it does nothing. */
-function requirePrefixes(all: IConstruct[], agents: GuardedAgent[]): Set<string> {
-  const known = new Set(agents.map((agent) => agent.labelPrefix));
-  const used = all.flatMap((construct): [IConstruct, string][] => [
-    ...[...policiesOf(construct).keys()].map((prefix): [IConstruct, string] => [construct, prefix]),
-    ...(isMarked(construct, 'admission')
-      ? [[construct, (construct as GuardedAgent).labelPrefix] as [IConstruct, string]]
-      : []),
-  ]);
-  for (const [construct, prefix] of used) {
+function requirePrefixes({ agents, uses }: Survey): Set<string> {
+  const known = new Set([...agents.keys()].map((agent) => agent.labelPrefix));
+  for (const [construct, prefix] of uses) {
     if (known.size > 0 && !known.has(prefix)) {
       throw misuse(
         construct,
@@ -79,11 +151,11 @@ function requirePrefixes(all: IConstruct[], agents: GuardedAgent[]): Set<string>
       );
     }
   }
-  return new Set([DEFAULT_LABEL_PREFIX, ...known, ...used.map(([, prefix]) => prefix)]);
+  return new Set([DEFAULT_LABEL_PREFIX, ...known, ...uses.map(([, prefix]) => prefix)]);
 }
 
-function requireNoChartLabels(all: IConstruct[], prefixes: Set<string>): void {
-  for (const chart of all.filter((c) => Chart.isChart(c))) {
+function requireNoChartLabels(charts: Chart[], prefixes: Set<string>): void {
+  for (const chart of charts) {
     for (const prefix of prefixes) {
       for (const key of [modeLabel(prefix), containersAnnotation(prefix)]) {
         if (key in chart.labels) {
@@ -99,12 +171,13 @@ function requireNoChartLabels(all: IConstruct[], prefixes: Set<string>): void {
 }
 
 /** Two agents with one prefix on one node would fight over every file. */
-function requireOwnNodes(agents: GuardedAgent[]): void {
-  agents.forEach((agent, i) => {
-    for (const other of agents.slice(0, i)) {
+function requireOwnNodes({ agents }: Survey): void {
+  const all = [...agents];
+  all.forEach(([agent, cluster], i) => {
+    for (const [other, its] of all.slice(0, i)) {
       if (
         other.labelPrefix === agent.labelPrefix &&
-        clusterOf(other) === clusterOf(agent) &&
+        its === cluster &&
         !areDisjoint(other._nodes, agent._nodes)
       ) {
         throw misuse(
@@ -118,50 +191,42 @@ function requireOwnNodes(agents: GuardedAgent[]): void {
 }
 
 /** Of two objects with one name the API server keeps the last. */
-function requireUnique(objects: ApiObject[]): void {
-  const seen = new Map<string, ApiObject>();
-  for (const object of objects) {
+function requireUnique(cluster: Owned[]): void {
+  const seen = new Map<string, Owned>();
+  for (const one of cluster) {
+    const { object, owner } = one;
     const { kind, name } = object;
-    const namespace = CLUSTER_SCOPED.test(kind) ? undefined : object.metadata.namespace;
-    const group = apiGroup(object.apiVersion);
-    const key = JSON.stringify([clusterOf(object)?.node.path, group, kind, namespace, name]);
+    const namespace = CLUSTER_SCOPED.has(kind) ? undefined : object.metadata.namespace;
+    const key = `${apiGroup(object.apiVersion)} ${kind} ${namespace} ${name}`;
     const other = seen.get(key);
     if (other) {
-      const owner = ours(object);
       throw misuse(
         owner ?? object,
-        `${(ours(other) ?? other).node.path} makes the same ${kind} of this cluster (its outermost chart): ${namespace ? `${namespace}/` : ''}${name}`,
+        `${(other.owner ?? other.object).node.path} makes the same ${kind} of this cluster (its outermost chart): ${namespace ? `${namespace}/` : ''}${name}`,
         kind === 'Namespace' && owner
           ? 'createNamespace: false or another namespace'
           : 'another name, or a chart for each cluster,',
       );
     }
-    seen.set(key, object);
+    seen.set(key, one);
   }
 }
 
 /** Somebody else's Namespace of the same name, in whatever chart, would lose its labels to ours, or ours to it. */
-function requireOwnNamespaces(objects: ApiObject[], agents: GuardedAgent[]): void {
-  for (const agent of agents.filter((one) => one._createsNamespace)) {
-    const other = objects.find(
-      (object) =>
-        object.kind === 'Namespace' &&
-        object.name === agent.namespace &&
-        !isMarked(ours(object) ?? object, 'agent'),
+function requireOwnNamespaces({ agents, clusters }: Survey): void {
+  const others = clusters
+    .flat()
+    .filter(
+      ({ object, owner }) => object.kind === 'Namespace' && !(owner && markOf(owner) === 'agent'),
     );
-    if (other) {
+  for (const agent of agents.keys()) {
+    const other = others.find(({ object }) => object.name === agent.namespace);
+    if (other && agent._createsNamespace) {
       throw misuse(
         agent,
-        `${other.node.path} makes the same Namespace: ${agent.namespace}`,
+        `${other.object.node.path} makes the same Namespace: ${agent.namespace}`,
         'createNamespace: false, or another namespace,',
       );
     }
   }
-}
-
-/** The construct of ours that an object belongs to. */
-function ours(object: ApiObject): IConstruct | undefined {
-  return object.node.scopes.find((scope) =>
-    isMarked(scope, 'agent', 'admission', 'monitoring', 'deployment'),
-  );
 }

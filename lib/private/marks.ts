@@ -13,24 +13,19 @@ export function setMark(construct: IConstruct, mark: Mark): void {
   Object.defineProperty(construct, MARK, { value: mark });
 }
 
-export function isMarked(construct: IConstruct, ...marks: Mark[]): boolean {
-  return marks.includes((construct as { [MARK]?: Mark })[MARK] as Mark);
+export function markOf(construct: IConstruct): Mark | undefined {
+  return (construct as { [MARK]?: Mark })[MARK];
 }
 
 /** The policies of a target, by prefix. */
-export function policiesOf(target: IConstruct): Map<string, RenderedPolicy> {
-  return (
-    (target as { [POLICIES]?: Map<string, RenderedPolicy> })[POLICIES] ??
-    new Map<string, RenderedPolicy>()
-  );
+export function policiesOf(target: IConstruct): Map<string, RenderedPolicy> | undefined {
+  return (target as { [POLICIES]?: Map<string, RenderedPolicy> })[POLICIES];
 }
 
 export function setPolicy(target: IConstruct, prefix: string, policy: RenderedPolicy): void {
-  const policies = policiesOf(target).set(prefix, policy);
-  Object.defineProperty(target, POLICIES, { value: policies, configurable: true });
-}
-
-/** Whether an object belongs to an agent, whose pods nobody opts in. */
-export function isOfAgent(construct: IConstruct): boolean {
-  return construct.node.scopes.some((scope) => isMarked(scope, 'agent'));
+  const policies = policiesOf(target) ?? new Map<string, RenderedPolicy>();
+  Object.defineProperty(target, POLICIES, {
+    value: policies.set(prefix, policy),
+    configurable: true,
+  });
 }

@@ -67,10 +67,8 @@ const HAND_ON: Record<string, Record<string, string>> = {
 };
 
 /** The API group of a rendered object, without the version; none is the core group. */
-export function apiGroup(apiVersion: unknown): string {
-  return typeof apiVersion === 'string' && apiVersion.includes('/')
-    ? (apiVersion.split('/')[0] ?? '')
-    : '';
+export function apiGroup(apiVersion: string): string {
+  return apiVersion.slice(0, Math.max(apiVersion.indexOf('/'), 0));
 }
 
 /** Whether an object makes pods of its own, as far as its kind tells. */
@@ -84,103 +82,97 @@ export function isKnownWorkload(apiVersion: string, kind: string): boolean {
  * Rollouts, JobSets, Knative Services and most others have it, and how objects are kept in a List.
  */
 export function findPods(manifest: Json, locations: readonly PodLocation[] = []): Found {
-  const found = [...find(manifest, [], locations)];
+  const found = find(manifest, [], locations);
   return {
     pods: found.filter((one) => typeof one !== 'string'),
     unreachable: found.find((one) => typeof one === 'string'),
   };
 }
 
-/** Yields what it finds, and in words what seems to make pods of which nothing can be said. */
-function* find(
-  value: unknown,
-  path: string[],
-  locations: readonly PodLocation[],
-): Generator<Pods | string> {
+/** Pods, or in words what seems to make pods of which nothing can be said. */
+type Finding = Pods | string;
+
+function find(value: unknown, path: string[], locations: readonly PodLocation[]): Finding[] {
   if (Array.isArray(value)) {
-    for (const [i, item] of value.entries()) {
-      yield* find(item, [...path, String(i)], locations);
-    }
-  } else if (isObject(value)) {
-    const { apiVersion, kind } = value;
-    if (typeof apiVersion === 'string' && typeof kind === 'string') {
-      yield* ofManifest(value, path, { apiVersion, kind }, locations);
-    } else if (isTemplate(value, path)) {
-      yield { path: [...path, 'metadata'], names: containerNames(value) };
-    } else {
-      yield* ofChildren(value, path, locations);
-    }
+    return value.flatMap((item, i) => find(item, [...path, String(i)], locations));
   }
+  if (!isObject(value)) {
+    return [];
+  }
+  const { apiVersion, kind } = value;
+  if (typeof apiVersion === 'string' && typeof kind === 'string') {
+    return ofManifest(value, path, { apiVersion, kind }, locations);
+  }
+  return isTemplate(value, path) ? [ofTemplate(value, path)] : ofChildren(value, path, locations);
 }
 
-function* ofManifest(
+function ofManifest(
   manifest: Json,
   path: string[],
   { apiVersion, kind }: { readonly apiVersion: string; readonly kind: string },
   locations: readonly PodLocation[],
-): Generator<Pods | string> {
+): Finding[] {
   const group = apiGroup(apiVersion);
   const location = locations.find((l) => l.kind === kind && l.apiGroup === group);
-  const handedOn = HAND_ON[group]?.[kind];
-  const { items } = manifest;
   if (location) {
-    yield* ofLocation(manifest, path, location);
-  } else if (handedOn !== undefined) {
-    yield { path: [...path, ...parse(handedOn)] };
-  } else if (isKnownWorkload(apiVersion, kind)) {
-    const at = [...path, ...(TEMPLATES[kind]?.path ?? [])];
-    const template = dig(manifest, at.slice(path.length));
-    yield isObject(template)
-      ? { path: [...at, 'metadata'], names: containerNames(template) }
-      : `has no pod template: /${at.join('/')} is missing`;
-  } else if (Array.isArray(items) && kind.endsWith('List')) {
+    return ofLocation(manifest, path, location);
+  }
+  if (isKnownWorkload(apiVersion, kind)) {
+    const at = TEMPLATES[kind]?.path ?? [];
+    const template = dig(manifest, at);
+    return [
+      isObject(template)
+        ? ofTemplate(template, [...path, ...at])
+        : `has no pod template: /${[...path, ...at].join('/')} is missing`,
+    ];
+  }
+  const handedOn = HAND_ON[group]?.[kind];
+  if (handedOn !== undefined) {
+    return [{ path: [...path, ...parse(handedOn)] }];
+  }
+  const { items } = manifest;
+  if (Array.isArray(items) && kind.endsWith('List')) {
     // What is in a PodList need not say that it is a Pod.
     const ofOneKind = kind === 'List' ? {} : { apiVersion, kind: kind.slice(0, -'List'.length) };
-    for (const [i, item] of items.entries()) {
-      const whole: unknown = isObject(item) ? { ...ofOneKind, ...item } : item;
-      yield* find(whole, [...path, 'items', String(i)], locations);
-    }
-  } else {
-    const found = [...ofChildren(manifest, path, locations)];
-    const pods = found.filter((one) => typeof one !== 'string');
-    // What holds a template may have containers elsewhere as well.
-    yield* pods.length > 0 ? pods : found;
+    return items.flatMap((item: unknown, i) => {
+      const whole = isObject(item) ? { ...ofOneKind, ...item } : item;
+      return find(whole, [...path, 'items', String(i)], locations);
+    });
   }
+  const found = ofChildren(manifest, path, locations);
+  const pods = found.filter((one) => typeof one !== 'string');
+  // What holds a template may have containers elsewhere as well.
+  return pods.length > 0 ? pods : found;
 }
 
-function* ofLocation(
-  manifest: Json,
-  path: string[],
-  location: PodLocation,
-): Generator<Pods | string> {
+function ofTemplate(template: unknown, path: string[]): Pods {
+  return { path: [...path, 'metadata'], names: containerNames(template) };
+}
+
+function ofLocation(manifest: Json, path: string[], location: PodLocation): Finding[] {
   const { podTemplates = [], podMetadata = [] } = location;
-  for (const pointer of podTemplates) {
-    const found = resolve(manifest, parse(pointer)).filter(([, value]) => isObject(value));
-    yield* found.length > 0 ? [] : [`has nothing at ${pointer}`];
-    for (const [at, template] of found) {
-      yield { path: [...path, ...at, 'metadata'], names: containerNames(template) };
-    }
-  }
-  for (const pointer of podMetadata) {
-    const found = resolve(manifest, parse(pointer), true);
-    yield* found.length > 0 ? [] : [`has nothing at ${pointer}`];
-    for (const [at] of found) {
-      yield { path: [...path, ...at] };
-    }
-  }
+  const templates = podTemplates.map((pointer) => ({
+    pointer,
+    found: resolve(manifest, parse(pointer))
+      .filter(([, value]) => isObject(value))
+      .map(([at, template]) => ofTemplate(template, [...path, ...at])),
+  }));
+  const metadata = podMetadata.map((pointer) => ({
+    pointer,
+    found: resolve(manifest, parse(pointer), true).map(([at]) => ({ path: [...path, ...at] })),
+  }));
+  return [...templates, ...metadata].flatMap(({ pointer, found }): Finding[] =>
+    found.length > 0 ? found : [`has nothing at ${pointer}`],
+  );
 }
 
-function* ofChildren(
-  value: Json,
-  path: string[],
-  locations: readonly PodLocation[],
-): Generator<Pods | string> {
-  if (isContainer(value, path)) {
-    yield `has a container at /${path.join('/')}, outside of any pod template`;
-  }
-  for (const [key, child] of Object.entries(value)) {
-    yield* find(child, [...path, key], locations);
-  }
+function ofChildren(value: Json, path: string[], locations: readonly PodLocation[]): Finding[] {
+  const found = Object.entries(value).flatMap(([key, child]) =>
+    find(child, [...path, key], locations),
+  );
+  return isContainer(value, path)
+    ? [`has a container at /${path.join('/')}, outside of any pod template`, ...found]
+    : found;
 }
 
 function isTemplate(value: Json, path: string[]): boolean {
@@ -255,14 +247,19 @@ export function put(parent: unknown, path: readonly string[], value: string): un
     );
   }
   const map = isObject(parent) ? parent : {};
-  const entries = Object.entries({ ...map, [step]: put(map[step], rest, value) });
+  const child = put(map[step], rest, value);
+  if (step in map || process.env['CDK8S_DISABLE_SORT']) {
+    return { ...map, [step]: child };
+  }
   // A new key goes where cdk8s, which sorts them, would have it.
-  const sorted = step in map || process.env['CDK8S_DISABLE_SORT'] ? entries : entries.sort(byKey);
-  return Object.fromEntries(sorted);
-}
-
-function byKey([a]: [string, unknown], [b]: [string, unknown]): number {
-  return a < b ? -1 : 1;
+  const written: Json = {};
+  for (const key of Object.keys(map)) {
+    if (!(step in written) && step < key) {
+      written[step] = child;
+    }
+    written[key] = map[key];
+  }
+  return step in written ? written : { ...written, [step]: child };
 }
 
 /** YAML reads an unquoted `1` or `true` as no string. */

@@ -6,7 +6,7 @@ import { guardApp } from './private/guard';
 import { policiesOf, setPolicy } from './private/marks';
 import { complaint, misuse } from './private/misuse';
 import { Pods, WORKLOAD_KINDS, findPods, isKnownWorkload } from './private/pod-template';
-import { isObject, requireProps, show } from './private/props';
+import { PropKinds, isObject, requireProps, show } from './private/props';
 import { Contract, isSameThing, renderPlain } from './private/rendering';
 import { isDnsLabel, requireDnsLabel, requireMember } from './private/validation';
 
@@ -141,13 +141,11 @@ export class OomKillPolicy {
         `[OomKillPolicy.of] ${complaint(`the target is not a construct: ${show(target)}`, 'a workload, a chart, or a scope in between,')}`,
       );
     }
-    const options = requireProps(target, props, {
-      labelPrefix: 'string',
-      injectedContainers: 'strings',
-      untilNamed: 'string',
-      workloadKinds: 'list',
-    });
-    const prefix = requireLabelPrefix(target, options.labelPrefix ?? DEFAULT_LABEL_PREFIX);
+    const options = requireProps(target, props, PROPS);
+    const prefix =
+      options.labelPrefix === undefined
+        ? DEFAULT_LABEL_PREFIX
+        : requireLabelPrefix(target, options.labelPrefix);
     const policy =
       (policiesOf(target)?.get(prefix) as OomKillPolicy | undefined) ??
       new OomKillPolicy(target, prefix);
@@ -295,17 +293,20 @@ export class OomKillPolicy {
    * @internal
    */
   public _decide(pods: Pods): Contract | undefined {
+    if (this.containers.size === 0) {
+      return this.mode && { mode: this.mode };
+    }
     const names = [...new Set([...(pods.names ?? []), ...this.injected])].sort();
     const named = names.filter((name) => this.containers.has(name));
     if (this.mode === undefined && named.length === 0) {
       return undefined;
     }
     const modeOf = (name: string) => this.containers.get(name) ?? this.mode ?? OomKillMode.GROUP;
-    const modes = new Set(names.map(modeOf));
-    const same = this.mode === undefined && pods.names !== undefined && modes.size === 1;
-    const mode =
-      this.mode ?? (same ? modeOf(names[0] as string) : this.untilNamed) ?? OomKillMode.GROUP;
-    const entries = same
+    const [first, ...others] = new Set(names.map(modeOf));
+    // With no other mode there is nothing to wait for the names for.
+    const alike = this.mode === undefined && pods.names !== undefined && others.length === 0;
+    const mode = this.mode ?? (alike ? first : this.untilNamed) ?? OomKillMode.GROUP;
+    const entries = alike
       ? []
       : names.filter((name) => named.includes(name) || modeOf(name) !== mode);
     return {
@@ -320,6 +321,9 @@ export class OomKillPolicy {
    * @internal
    */
   public _seen(object: ApiObject, names: string[]): void {
+    if (this.containers.size === 0) {
+      return;
+    }
     const changed = this.names.get(object)?.join() !== names.join();
     this.names.set(object, names);
     const [problem] = changed ? this.unknownContainers() : [];
@@ -427,6 +431,13 @@ export class OomKillPolicy {
     return names;
   }
 }
+
+const PROPS: PropKinds<OomKillPolicyProps> = {
+  labelPrefix: 'string',
+  injectedContainers: 'strings',
+  untilNamed: 'string',
+  workloadKinds: 'list',
+};
 
 /** Of one kind one thing can be said. */
 function requireWorkloadKind(target: IConstruct, kind: WorkloadKind): WorkloadKind {

@@ -24,8 +24,5 @@ export function policiesOf(target: IConstruct): Map<string, RenderedPolicy> | un
 
 export function setPolicy(target: IConstruct, prefix: string, policy: RenderedPolicy): void {
   const policies = policiesOf(target) ?? new Map<string, RenderedPolicy>();
-  Object.defineProperty(target, POLICIES, {
-    value: policies.set(prefix, policy),
-    configurable: true,
-  });
+  (target as { [POLICIES]?: Map<string, RenderedPolicy> })[POLICIES] = policies.set(prefix, policy);
 }

@@ -232,34 +232,27 @@ export function dig(value: unknown, path: readonly string[]): unknown {
   );
 }
 
-/**
- * The same with a value in it, and everything on the way to it that was missing. What was there is
- * copied, not changed: a patch may have put one object of the user's into many places.
- */
-export function put(parent: unknown, path: readonly string[], value: string): unknown {
-  const [step, ...rest] = path;
+/** Puts a value into a rendered object, which nobody else has, with everything on the way to it that is missing. */
+export function put(parent: unknown, [step, ...rest]: readonly string[], value: string): unknown {
   if (step === undefined) {
     return value;
   }
-  if (Array.isArray(parent)) {
-    return parent.map((item, i) =>
-      String(i) === step ? put(item, rest, value) : (item as unknown),
-    );
-  }
-  const map = isObject(parent) ? parent : {};
+  const map = (isObject(parent) || Array.isArray(parent) ? parent : {}) as Json;
   const child = put(map[step], rest, value);
   if (step in map || process.env['CDK8S_DISABLE_SORT']) {
-    return { ...map, [step]: child };
+    map[step] = child;
+    return map;
   }
   // A new key goes where cdk8s, which sorts them, would have it.
-  const written: Json = {};
+  const sorted: Json = {};
   for (const key of Object.keys(map)) {
-    if (!(step in written) && step < key) {
-      written[step] = child;
+    if (!(step in sorted) && step < key) {
+      sorted[step] = child;
     }
-    written[key] = map[key];
+    sorted[key] = map[key];
   }
-  return step in written ? written : { ...written, [step]: child };
+  sorted[step] = child;
+  return sorted;
 }
 
 /** YAML reads an unquoted `1` or `true` as no string. */

@@ -28,53 +28,54 @@ export interface RenderedPolicy {
   _decide(pods: Pods): Contract | undefined;
 }
 
-/** The policies above an object, the nearest first. */
-type PoliciesOfPrefix = [RenderedPolicy, ...RenderedPolicy[]];
-
-export type Policies = Map<string, PoliciesOfPrefix>;
+/** The policies above an object, by prefix, the nearest first. */
+export type Policies = Map<string, [RenderedPolicy, ...RenderedPolicy[]]>;
 
 interface Hook {
-  readonly render: () => unknown;
+  /** What the object did before. */
+  readonly toJson: () => unknown;
   policies: Policies;
   prefixes: Set<string>;
 }
 
 const HOOK = Symbol.for('cdk8s-oom-kill-mode.rendering');
 
-function hookOf(object: ApiObject): Hook | undefined {
-  return (object as { [HOOK]?: Hook })[HOOK];
-}
+type Hooked = ApiObject & { [HOOK]?: Hook };
 
 /**
  * Has an object say at every rendering what the policies above it say. What a user adds to a workload,
  * JSON patches, `Lazy` values and resolvers included, is in what cdk8s renders, and only there; so
  * this comes last, is the same for every kind of object, and costs no second rendering.
  */
-export function hookRendering(object: ApiObject, policies: Policies, prefixes: Set<string>): void {
-  const existing = hookOf(object);
-  if (existing) {
-    Object.assign(existing, { policies, prefixes });
-    return;
+export function hookRendering(object: Hooked, policies: Policies, prefixes: Set<string>): void {
+  const hook = object[HOOK];
+  if (hook) {
+    hook.policies = policies;
+    hook.prefixes = prefixes;
+  } else {
+    // eslint-disable-next-line @typescript-eslint/unbound-method -- it is called with the object
+    object[HOOK] = { toJson: object.toJson, policies, prefixes };
+    object.toJson = renderWithPolicies;
   }
-  const hook: Hook = { render: object.toJson.bind(object), policies, prefixes };
-  Object.defineProperty(object, HOOK, { value: hook });
-  object.toJson = () => {
-    const plain = hook.render() as Json;
-    const found = findPods(plain);
-    for (const prefix of hook.prefixes) {
-      requireReadable(object, plain, found.pods, prefix);
-    }
-    let json = plain;
-    for (const policies of hook.policies.values()) {
-      json = applyPolicies(object, json, found, policies);
-    }
-    return json;
-  };
 }
 
 /** The object as cdk8s renders it, without what policies add. */
-export function renderPlain(object: ApiObject): Json {
-  return (hookOf(object)?.render() ?? object.toJson()) as Json;
+export function renderPlain(object: Hooked): Json {
+  return (object[HOOK] ?? object).toJson.call(object) as Json;
+}
+
+/** What `toJson` of an object is from then on. */
+function renderWithPolicies(this: Hooked): Json {
+  let json = renderPlain(this);
+  const { policies, prefixes } = this[HOOK] as Hook;
+  const found = findPods(json);
+  for (const prefix of prefixes) {
+    requireReadable(this, json, found.pods, prefix);
+  }
+  for (const ofPrefix of policies.values()) {
+    json = applyPolicies(this, json, found, ofPrefix);
+  }
+  return json;
 }
 
 /** A rendered object with what the nearest of some policies of one prefix adds. */
@@ -82,7 +83,7 @@ function applyPolicies(
   object: ApiObject,
   rendered: Json,
   found: Found,
-  [nearest, ...others]: PoliciesOfPrefix,
+  [nearest, ...others]: [RenderedPolicy, ...RenderedPolicy[]],
 ): Json {
   const { pods, unreachable } =
     nearest._kinds.length > 0 ? findPods(rendered, nearest._kinds) : found;
@@ -97,11 +98,12 @@ function applyPolicies(
     object,
     pods.flatMap((one) => one.names ?? []),
   );
+  const rivals = others.filter(({ _target }) => isSameThing(_target, object));
   let json = rendered;
   for (const one of pods) {
     const contract = nearest._decide(one);
-    for (const other of others.filter(({ _target }) => isSameThing(_target, object))) {
-      requireSame(object, nearest, contract, other, other._decide(one));
+    for (const rival of rivals) {
+      requireSame(object, nearest, contract, rival, rival._decide(one));
     }
     if (!contract && !one.names) {
       throw misuse(
@@ -124,32 +126,48 @@ function write(
   policy: RenderedPolicy,
   { mode, containers }: Contract,
 ): Json {
-  let written = json;
-  const entries: [string, string, string | undefined][] = [
-    ['labels', modeLabel(policy._prefix), mode],
-    ['annotations', containersAnnotation(policy._prefix), containers],
-  ];
-  for (const [map, key, value] of entries) {
-    const found = text(dig(json, [...pods.path, map, key]));
-    if (found !== undefined && found !== value) {
-      throw misuse(
-        object,
-        `its pods say ${key}: ${found} already, and ${policy._origin} of ${place(policy)} says ${value ?? 'no such thing'}`,
-        'one of the two',
-      );
-    }
-    if (value !== undefined && value.length > LONGEST_CONTAINERS_ANNOTATION) {
-      throw misuse(
-        object,
-        `${key} is longer than ${LONGEST_CONTAINERS_ANNOTATION} characters, and the agent would not read it: ${value.length}`,
-        'single() or group() for most containers, and perContainer() for the others,',
-      );
-    }
-    if (value !== undefined) {
-      written = put(written, [...pods.path, map, key], value) as Json;
-    }
+  const labelled = writeOne(
+    object,
+    json,
+    [...pods.path, 'labels', modeLabel(policy._prefix)],
+    mode,
+    policy,
+  );
+  return writeOne(
+    object,
+    labelled,
+    [...pods.path, 'annotations', containersAnnotation(policy._prefix)],
+    containers,
+    policy,
+  );
+}
+
+function writeOne(
+  object: ApiObject,
+  json: Json,
+  path: string[],
+  value: string | undefined,
+  policy: RenderedPolicy,
+): Json {
+  const found = text(dig(json, path));
+  if (found !== undefined && found !== value) {
+    throw misuse(
+      object,
+      `its pods say ${path.at(-1)}: ${found} already, and ${policy._origin} of ${place(policy)} says ${value ?? 'no such thing'}`,
+      'one of the two',
+    );
   }
-  return written;
+  if (value === undefined) {
+    return json;
+  }
+  if (value.length > LONGEST_CONTAINERS_ANNOTATION) {
+    throw misuse(
+      object,
+      `${path.at(-1)} is longer than ${LONGEST_CONTAINERS_ANNOTATION} characters, and the agent would not read it: ${value.length}`,
+      'single() or group() for most containers, and perContainer() for the others,',
+    );
+  }
+  return put(json, path, value) as Json;
 }
 
 /** Where a user sees one thing: a construct of cdk8s-plus and its object, a deployment of ours and what it is made of. */
@@ -188,9 +206,12 @@ function place({ _target }: RenderedPolicy): string {
 /** Whatever opts pods in, whoever wrote it, has to be something that the agent reads. */
 function requireReadable(object: ApiObject, json: Json, pods: Pods[], prefix: string): void {
   const [label, annotation] = [modeLabel(prefix), containersAnnotation(prefix)];
-  const modes = pods.map(({ path }) => text(dig(json, [...path, 'labels', label])));
-  for (const [i, { path }] of pods.entries()) {
-    const mode = modes[i];
+  let said = false;
+  const own = text(dig(json, ['metadata', 'labels', label]));
+  for (const { path } of pods) {
+    const metadata = dig(json, path);
+    const mode = text(dig(metadata, ['labels', label]));
+    said ||= mode === own;
     if (mode !== undefined && !/^(Single|Group)$/.test(mode)) {
       throw misuse(
         object,
@@ -198,7 +219,7 @@ function requireReadable(object: ApiObject, json: Json, pods: Pods[], prefix: st
         `${label}: Single or ${label}: Group`,
       );
     }
-    const containers = text(dig(json, [...path, 'annotations', annotation])) ?? '';
+    const containers = text(dig(metadata, ['annotations', annotation])) ?? '';
     if (containers !== '' && !/^( *[a-z0-9-]{1,63}=(Single|Group) *(,|$))+$/.test(containers)) {
       throw misuse(
         object,
@@ -207,8 +228,7 @@ function requireReadable(object: ApiObject, json: Json, pods: Pods[], prefix: st
       );
     }
   }
-  const own = text(dig(json, ['metadata', 'labels', label]));
-  if (own !== undefined && !modes.includes(own)) {
+  if (own !== undefined && !said) {
     throw misuse(
       object,
       `the label ${label}: ${own} is on the ${object.kind} itself, and its pods do not have it`,

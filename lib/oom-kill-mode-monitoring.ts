@@ -212,8 +212,8 @@ export interface OomKillModeMonitoringProps {
  *
  * The constructor throws, with the construct path, if the agent has no metrics,
  * if nothing is to be made, on invalid names, labels, annotations, durations,
- * numbers, addresses and regular expressions. Synthesis fails if the cluster, an
- * outermost chart, has another `OomKillModeMonitoring` with the same name in the
+ * numbers, addresses and regular expressions. Synthesis fails if the agent's
+ * cluster, an outermost chart, has another `OomKillModeMonitoring` with the same name in the
  * same namespace.
  *
  * @example
@@ -232,6 +232,9 @@ export class OomKillModeMonitoring extends Construct {
 
   /** The namespace of the objects. */
   public readonly namespace: string;
+
+  /** @internal */
+  public readonly _agent: OomKillModeAgent;
 
   public constructor(scope: Construct, id: string, options: OomKillModeMonitoringProps) {
     super(scope, id);
@@ -256,6 +259,7 @@ export class OomKillModeMonitoring extends Construct {
       throw misuse(this, 'agent is not an OomKillModeAgent', 'the OomKillModeAgent to watch');
     }
     const { agent } = props;
+    this._agent = agent;
     this.name = requireDnsLabel(this, 'name', props.name ?? agent.name);
     this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? agent.namespace);
     guard(this, 'monitoring');

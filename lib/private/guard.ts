@@ -15,6 +15,10 @@ export interface GuardedAgent extends IConstruct {
   readonly namespace: string;
 }
 
+interface GuardedMonitoring extends IConstruct {
+  readonly _agent: IConstruct;
+}
+
 const GUARD = Symbol.for('cdk8s-oom-kill-mode.guard');
 
 // What has no namespace in Kubernetes, whatever its chart says.
@@ -48,7 +52,7 @@ export function guardApp(construct: IConstruct): void {
       requireNoChartLabels(app.charts, prefixes);
       requireOwnNodes(app);
       requireOwnNamespaces(app);
-      for (const cluster of app.clusters) {
+      for (const cluster of app.clusters.values()) {
         requireUnique(cluster);
       }
       for (const [object, policies] of app.pods) {
@@ -68,7 +72,7 @@ class Survey {
    * The objects of each outermost chart: an app for several clusters has a chart for each. Names,
    * namespaces and labels mean something within one.
    */
-  public readonly clusters: Owned[][] = [];
+  public readonly clusters = new Map<IConstruct, Owned[]>();
 
   public readonly agents = new Map<GuardedAgent, Owned[]>();
   public readonly charts: Chart[] = [];
@@ -84,10 +88,7 @@ class Survey {
     let { cluster, policies, owner } = above;
     if (Chart.isChart(construct)) {
       this.charts.push(construct);
-      if (!cluster) {
-        cluster = [];
-        this.clusters.push(cluster);
-      }
+      cluster ??= this.clusterOf(construct);
     }
     const own = policiesOf(construct);
     if (own) {
@@ -105,6 +106,9 @@ class Survey {
         this.agents.set(construct as GuardedAgent, cluster ?? []);
         // Nobody opts in the pods of an agent.
         policies = undefined;
+      } else if (mark === 'monitoring') {
+        // Wherever it is written down, it is where its agent is.
+        cluster = this.clusterOf((construct as GuardedMonitoring)._agent);
       } else if (mark === 'admission') {
         this.uses.push([construct, (construct as GuardedAgent).labelPrefix]);
       }
@@ -124,6 +128,13 @@ class Survey {
     for (const child of construct.node.children) {
       this.visit(child, { cluster, policies, owner });
     }
+  }
+
+  private clusterOf(construct: IConstruct): Owned[] {
+    const chart = construct.node.scopes.find((scope) => Chart.isChart(scope)) ?? construct;
+    const cluster = this.clusters.get(chart) ?? [];
+    this.clusters.set(chart, cluster);
+    return cluster;
   }
 }
 
@@ -214,7 +225,7 @@ function requireUnique(cluster: Owned[]): void {
 
 /** Somebody else's Namespace of the same name, in whatever chart, would lose its labels to ours, or ours to it. */
 function requireOwnNamespaces({ agents, clusters }: Survey): void {
-  const others = clusters
+  const others = [...clusters.values()]
     .flat()
     .filter(
       ({ object, owner }) => object.kind === 'Namespace' && !(owner && markOf(owner) === 'agent'),

@@ -257,7 +257,7 @@ describe('an agent with metrics', () => {
     const metricsImage = 'quay.io/prometheus/node-exporter';
     for (const metrics of [true, false]) {
       expect(make({ metrics, metricsImage })).toThrow(
-        '[test/a] image is not a reference pinned by tag or digest: "quay.io/prometheus/node-exporter"; write',
+        '[test/a] metricsImage is not a reference pinned by tag or digest: "quay.io/prometheus/node-exporter"; write',
       );
     }
   });

@@ -432,7 +432,7 @@ test('values that are made late, and resolvers, count as they come out', () => {
   };
   const scope = new Chart(Testing.app({ resolvers: [resolver] }), 'test');
   const web = raw(scope, 'Deployment', {
-    metadata: Lazy.any(late),
+    metadata: Lazy.any(late) as unknown,
     spec: { containers: [{ name: 'RENAMED' }, { name: 'proxy' }] },
   });
   OomKillPolicy.of(web).perContainer({ worker: OomKillMode.SINGLE });
@@ -755,7 +755,9 @@ test('two policies on objects that share a pod template of the user do not meet 
     ApiObject,
     ApiObject,
   ];
-  [a, b].forEach((object) => object.addJsonPatch(JsonPatch.replace('/spec/template', shared)));
+  for (const object of [a, b]) {
+    object.addJsonPatch(JsonPatch.replace('/spec/template', shared));
+  }
   OomKillPolicy.of(a).single();
   OomKillPolicy.of(b).group();
   expect(policies(synth(scope))).toEqual({ [a.name]: 'Single', [b.name]: 'Group' });

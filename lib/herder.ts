@@ -34,8 +34,9 @@ export interface HerderProps {
   readonly image?: string;
 
   /**
-   * The image of the init container that waits for the agent, see
-   * `OnePerNodeDeploymentProps.waitForAgent`. Only with `OomKillMode.SINGLE`.
+   * The image of the init container that waits for the agent.
+   *
+   * Only with `OomKillMode.SINGLE`, see `OnePerNodeDeploymentProps.waitForAgent`.
    *
    * @default the image of the agent
    */

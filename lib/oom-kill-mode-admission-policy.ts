@@ -132,8 +132,10 @@ export interface OomKillModeAdmissionPolicyProps {
 }
 
 /**
- * A guard in the API server, on Kubernetes 1.30 and later: it refuses, with the
- * remedy, what the agent would only log,
+ * A guard in the API server, on Kubernetes 1.30 and later.
+ *
+ * It refuses, with the remedy, what the agent would only log:
+ *
  * - a mode label that is neither `Single` nor `Group`,
  * - a containers annotation that is malformed: too long, or an entry that is not
  *   `name=Single` or `name=Group`,

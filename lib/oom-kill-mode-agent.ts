@@ -285,9 +285,10 @@ export interface OomKillModeAgentProps {
   readonly metrics?: boolean;
 
   /**
-   * The image of the second container, as a full reference pinned by digest or
-   * by a tag that is not `latest`: node-exporter 1.5 or later. Without `metrics`
-   * it is not used.
+   * The image of the second container, node-exporter.
+   *
+   * A full reference pinned by digest or by a tag that is not `latest`, version 1.5 or
+   * later. Without `metrics` it is not used.
    *
    * @default "quay.io/prometheus/node-exporter:v1.12.1": the Prometheus project's own image
    */

@@ -175,9 +175,10 @@ export interface OomKillModeMonitoringProps {
   readonly alertLabels?: { [key: string]: string };
 
   /**
-   * The address of the runbook, http or https and without an anchor: where this
-   * project's docs/troubleshooting.md is published. Each alert names its section
-   * there, as the annotation `runbook_url`.
+   * The address of the runbook, http or https and without an anchor.
+   *
+   * That is where this project's docs/troubleshooting.md is published. Each alert
+   * names its section there, as the annotation `runbook_url`.
    *
    * @default none: no such annotation
    */

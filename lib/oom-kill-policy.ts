@@ -27,8 +27,9 @@ export interface WorkloadKind {
   readonly kind: string;
 
   /**
-   * JSON pointers to pod templates, which have `metadata` and `spec.containers`.
-   * A step `*` stands for every element of a list or map.
+   * JSON pointers to pod templates.
+   *
+   * Those have `metadata` and `spec.containers`. A step `*` stands for every element of a list or map.
    *
    * @default none
    */
@@ -129,9 +130,9 @@ export class OomKillPolicy {
    * The policy of a target: always the same one for the same target and prefix,
    * so that calls in different places add up or contradict each other audibly.
    *
-   * @param target A Pod or workload of cdk8s-plus; an `ApiObject` with a pod
-   * template, whatever its kind; or any scope (Chart, Helm, Include, your own
-   * construct), whose workloads are all reached.
+   * @param target A workload, of cdk8s-plus or an `ApiObject` of any kind with pods,
+   * or any scope (Chart, Helm, Include, your own construct), whose workloads are all
+   * reached.
    * @param props Options. Lists add up with those of earlier calls.
    * @throws if the target is no construct, or an option is invalid or contradicts an earlier call.
    */

@@ -1,4 +1,4 @@
-import { isObject } from './props';
+import { hasOwn, isObject } from './props';
 import { IMAGE, isDnsLabel } from './validation';
 
 /** Where somebody else's kind says what its pods are, see `WorkloadKind`. */
@@ -73,7 +73,7 @@ export function apiGroup(apiVersion: string): string {
 
 /** Whether an object makes pods of its own, as far as its kind tells. */
 export function isKnownWorkload(apiVersion: string, kind: string): boolean {
-  return Object.hasOwn(TEMPLATES, kind) && TEMPLATES[kind]?.apiGroup === apiGroup(apiVersion);
+  return hasOwn(TEMPLATES, kind) && TEMPLATES[kind]?.apiGroup === apiGroup(apiVersion);
 }
 
 /**
@@ -225,7 +225,7 @@ function resolve(value: unknown, steps: string[], create = false): [string[], un
 export function dig(value: unknown, path: readonly string[]): unknown {
   return path.reduce(
     (parent, step) =>
-      typeof parent === 'object' && parent !== null && Object.hasOwn(parent, step)
+      typeof parent === 'object' && parent !== null && hasOwn(parent, step)
         ? (parent as Json)[step]
         : undefined,
     value,
@@ -239,14 +239,14 @@ export function put(parent: unknown, [step, ...rest]: readonly string[], value: 
   }
   const map = (isObject(parent) || Array.isArray(parent) ? parent : {}) as Json;
   const child = put(map[step], rest, value);
-  if (step in map || process.env['CDK8S_DISABLE_SORT']) {
+  if (hasOwn(map, step) || process.env['CDK8S_DISABLE_SORT']) {
     map[step] = child;
     return map;
   }
   // A new key goes where cdk8s, which sorts them, would have it.
   const sorted: Json = {};
   for (const key of Object.keys(map)) {
-    if (!(step in sorted) && step < key) {
+    if (!hasOwn(sorted, step) && step < key) {
       sorted[step] = child;
     }
     sorted[key] = map[key];

@@ -91,3 +91,8 @@ function isStrings(value: unknown): boolean {
 function has(value: unknown, member: string): boolean {
   return isObject(value) && member in value;
 }
+
+/** `toString` and the like are in every object, and nobody wrote them there. */
+export function hasOwn(value: object, key: string): boolean {
+  return Object.prototype.hasOwnProperty.call(value, key);
+}

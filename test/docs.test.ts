@@ -156,6 +156,14 @@ test('links out are https, and listed once in docs/links.txt, for npm run docs:l
   expect(read('docs/links.txt').trimEnd().split('\n')).toEqual([...new Set(external)].sort());
 });
 
+test('the summaries in the tables of API.md are one sentence each', () => {
+  const summaries = [...read('API.md').matchAll(/^\| <code>.*\| (.*) \|$/gm)].map(
+    ([, text]) => text,
+  );
+  expect(summaries.length).toBeGreaterThan(100);
+  expect(summaries.filter((text) => /[.`)"] [A-Z`]\w* |,\.$|;$| - /.test(text ?? ''))).toEqual([]);
+});
+
 describe('the names in the pages', () => {
   let program: ts.Program;
   let sources: Map<string, string>;

@@ -395,7 +395,7 @@ test('a script that is replaced under the agent changes nothing until it is star
   await works(pod, container);
   // Only the next request reads another file. It makes no sense, and opts nobody out.
   scene.api.endWatches();
-  await scene.eventually('requests', () => scene.api.requests.length > 2);
+  await scene.agent.ticks(3);
   await scene.drift('0', container);
   await scene.become('0', pod.run('started'));
   cpSync(SCRIPTS, copy, { recursive: true });

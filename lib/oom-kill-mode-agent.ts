@@ -164,8 +164,8 @@ export interface OomKillModeAgentProps {
 
   /**
    * The image, as a full reference pinned by digest or by a tag that is not
-   * `latest`. It must have busybox `ash` (`read` with a time limit, as Alpine
-   * builds it), `inotifyd`, `awk`, `grep` and `find`, and `curl`.
+   * `latest`. It must have busybox as Alpine builds it, with `ash`, `inotifyd` and
+   * `awk`, and `curl`.
    *
    * @default docker.io/curlimages/curl:8.20.0, pinned by digest: the curl project's own image
    */

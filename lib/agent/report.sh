@@ -90,8 +90,8 @@ check_ancestors() { # of the current pod, whose directory is POD_DIRECTORY
 
 # With OOMPolicy=kill or stop systemd ends all of a scope after any kill. The last assignment, in its drop-ins too, counts.
 check_policy() { # file of a container of the current pod, with this KEY
-  if [ -z "$SYSTEMD_TRANSIENT" ]; then return 0; fi
   unit=${1%/"$FILE"}
+  case $SYSTEMD_TRANSIENT:$unit in ?*:*.scope) ;; *) return 0 ;; esac
   unit=$SYSTEMD_TRANSIENT/${unit##*/}
   policy=
   for part in "$unit" "$unit.d"/*.conf; do

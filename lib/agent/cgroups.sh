@@ -90,14 +90,17 @@ read_value() { # file
 # event. The log comes after it.
 enforce() { # mode, file, why: start, event, resync or restore
   read_value "$2" || return 0
-  if [ "$VALUE" = "$1" ]; then return 0; fi
+  if [ "$VALUE" = "$1" ]; then
+    if [ "$3" = resync ]; then condition '' "write_refused/$KEY"; fi
+    return 0
+  fi
   if printf '%s\n' "$1" 2>&6 1<>"$2"; then
-    describe "$2"
+    describe "$2" || :
     count_write "$3"
     log info 'kill mode written' pod "$NAMESPACE/$NAME" container "$CONTAINER" from "$VALUE" to "$1"
     condition '' "write_refused/$KEY"
   elif [ -e "$2" ]; then
-    describe "$2"
+    describe "$2" || :
     condition yes "write_refused/$KEY"
   fi
 }

@@ -18,11 +18,12 @@ find_pod() { # uid
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 HEARD=$6
 }
 
-# Makes a container and its pod the current ones: KEY, CONTAINER (its name, if it is known) and FOUND (its file).
+# Makes a container and its pod the current ones: KEY, CONTAINER (its name, if it is known) and FOUND (its file). Fails
+# if the pod is not opted in.
 describe() { # its file
   find_id "$1" || :
   find_pod_uid "$1"
-  find_pod "$POD" || NAMESPACE=- NAME=-
+  if ! find_pod "$POD"; then NAMESPACE=- NAME=- CONTAINER=${KEY%x} && return 1; fi
   name_container
 }
 
@@ -87,17 +88,16 @@ scan_pod() { # why: start, resync, or look if there is no need to read those tha
   done
 }
 
-# Everything is to be looked at: what events did not tell, or nobody watches.
-scan_soon() {
-  SCANNED=$UPTIME
-  TO_SCAN=$PODS
-}
+scan_soon() { SCANNED=-$RESYNC_SECONDS; }
 
-# Some pods at each turn of the loop, so that what starts meanwhile does not wait. Then what is gone is forgotten.
+# Everything, for what events did not tell, or nobody watches: some pods at each turn of the loop, so that what starts
+# meanwhile does not wait. Then what is gone is forgotten.
 scan_some() {
   if is_watching; then period=$RESYNC_SECONDS; else period=1; fi
-  if [ "$UPTIME" -ge $((SCANNED + period)) ]; then scan_soon; fi
-  if [ -z "$TO_SCAN" ]; then return 0; fi
+  if [ -z "$TO_SCAN" ]; then
+    if [ "$UPTIME" -lt $((SCANNED + period)) ]; then return 0; fi
+    SCANNED=$UPTIME TO_SCAN=$PODS
+  fi
   for _ in 1 2 3 4 5 6 7 8; do
     record=${TO_SCAN%%"$NL"*}
     # shellcheck disable=SC3057 # busybox ash
@@ -166,7 +166,7 @@ created() { # directory, name
     *:pod* | *:*-pod*)
       find_pod_uid "$2"
       # It may be one that was there before, as a static pod's.
-      if take "$POD" "$ATTACHED"; then ATTACHED=$REST; fi
+      case $ATTACHED in *"$NL$POD$NL"*) take "$POD" "$ATTACHED" && ATTACHED=$REST ;; esac
       ;;
     *) find_pod_uid "$1" ;;
   esac

@@ -76,6 +76,7 @@ explain() { # condition or "kills", whose
 
 # Of the cgroups from the container's up to the full one, the highest with 1 decides.
 check_ancestors() { # of the current pod, whose directory is POD_DIRECTORY
+  if ! [ -d "$POD_DIRECTORY" ]; then return 0; fi
   found=
   case $MODE$OVERRIDES in 0* | *=0,*)
     above=$POD_DIRECTORY
@@ -149,6 +150,7 @@ remember_kills() { # directory of a container of the current pod, with this KEY
   while IFS=' ' read -r key count; do
     if [ "$key" = oom_kill ]; then killed=$count; fi
   done 2>&6 <"$1/memory.events" || :
+  if take "kills/$KEY " "$RECORDS"; then RECORDS=$REST; fi
   if [ "$killed" != 0 ]; then add_record "kills/$KEY" "$killed" "$killed"; fi
 }
 
@@ -218,7 +220,7 @@ event_sent() { # "<what>/<whose> <uid>"; count, since, and how it went, separate
     LAST_PAUSE=$((LAST_PAUSE < 150 ? LAST_PAUSE * 2 : 300))
   fi
   case $4:$EVENT_PROBLEM in
-    2??:*) TOLD=$2 ;;
+    2??:*) TOLD=$2 EVENT_PROBLEM='' ;;
     *:"$4 $6") ;;
     *)
       EVENT_PROBLEM="$4 $6"

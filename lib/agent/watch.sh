@@ -58,8 +58,7 @@ list_watches() {
 start_watcher() {
   STARTING=$STARTING$UNWATCHED
   UNWATCHED=
-  TURNS=0
-  case $PING in *.0) PING=$RUN_DIR/ping.1 ;; *) PING=$RUN_DIR/ping.0 ;; esac
+  TURNS=0 COMPLAINT=unknown
   # shellcheck disable=SC2046 # split on purpose, by the child: there is no wildcard in these paths
   inotifyd - $(list_watches) "$PING:c" >&3 2>&1 &
   NEXT_WATCHER=$!
@@ -83,9 +82,8 @@ watcher_is_up() {
   if [ -z "$NEXT_WATCHER" ]; then return 0; fi
   if ! is_watching || ! runs "$WATCHER"; then scan_soon; fi
   stop "$WATCHER"
-  WATCHER=$NEXT_WATCHER
-  NEXT_WATCHER=
-  FAILURES=0
+  WATCHER=$NEXT_WATCHER NEXT_WATCHER='' FAILURES=0
+  case $PING in *.0) PING=$RUN_DIR/ping.1 ;; *) PING=$RUN_DIR/ping.0 ;; esac
   log debug 'inotifyd watches all there is'
   node_condition '' no_inotify
   set -- "$STARTING"
@@ -99,7 +97,7 @@ watcher_failed() {
   NEXT_WATCHER=
   UNWATCHED=$STARTING$UNWATCHED
   STARTING=
-  FAILURES=$((FAILURES + 1))
+  if [ "$COMPLAINT" != 'No such file or directory' ]; then FAILURES=$((FAILURES + 1)); fi
   if has_inotify; then return 0; fi
   UNWATCHED=
   node_condition yes no_inotify

@@ -11,4 +11,6 @@ module.exports = {
   // A build leaves lib/*.js beside lib/*.ts; the tests must not test the last build.
   moduleFileExtensions: ['ts', 'js', 'json', 'node'],
   testPathIgnorePatterns: ['/node_modules/', '/.cache/', '/test/kernel/', '/test/package/'],
+  // Most of the tests of the script wait, for ticks and time limits of the agent, and need little CPU.
+  maxWorkers: 4,
 };

@@ -2,6 +2,8 @@ import { Chart, ChartProps } from 'cdk8s';
 import { Construct } from 'constructs';
 import { Herder, HerderProps } from './herder';
 import { OomKillModeAgent, OomKillModeAgentProps } from './oom-kill-mode-agent';
+import { misuse } from './private/misuse';
+import { given, requireProps } from './private/props';
 
 /**
  * Options of `HerderChart`.
@@ -32,12 +34,15 @@ export interface HerderChartProps extends ChartProps {
 /**
  * The whole answer in one file: the agent, and a herder that it keeps alive.
  *
+ * The constructor throws, with the construct path, on whatever the two refuse, and on
+ * two numbers of replicas.
+ *
  * @example
  * import { HerderChart } from 'cdk8s-oom-kill-mode';
  *
  * new HerderChart(app, 'herder', {
  *   replicas: 5,
- *   agent: { seLinuxType: 'spc_t' }, // for nodes with SELinux in enforcing mode
+ *   agent: { selinuxType: 'spc_t' }, // for nodes with SELinux in enforcing mode
  * });
  */
 export class HerderChart extends Chart {
@@ -47,13 +52,30 @@ export class HerderChart extends Chart {
   /** The herder. */
   public readonly herder: Herder;
 
-  public constructor(scope: Construct, id: string, props: HerderChartProps = {}) {
-    super(scope, id, props);
+  public constructor(scope: Construct, id: string, options: HerderChartProps = {}) {
+    // Before anything can be checked, there has to be a construct.
+    super(scope, id, { ...options });
+    const props = requireProps(this, options, {
+      namespace: 'string',
+      labels: 'map',
+      disableResourceNameHashes: 'boolean',
+      replicas: 'number',
+      agent: 'object',
+      herder: 'object',
+    });
+    const { replicas = props.herder?.replicas, herder = {} } = props;
+    if ((herder.replicas ?? replicas) !== replicas) {
+      throw misuse(
+        this,
+        `replicas is ${replicas}, and that of the herder is ${herder.replicas}`,
+        'one of the two',
+      );
+    }
     this.agent = new OomKillModeAgent(this, 'agent', props.agent);
     this.herder = new Herder(this, 'herder', {
       labelPrefix: this.agent.labelPrefix,
-      ...props.herder,
-      replicas: props.replicas ?? props.herder?.replicas,
+      ...given(herder),
+      replicas,
     });
   }
 }

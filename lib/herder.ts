@@ -3,7 +3,10 @@ import * as kplus from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { OnePerNodeDeployment } from './one-per-node-deployment';
 import { OomKillMode } from './oom-kill-mode';
-import { requireAtMost, requireCpu, requireSize } from './private/validation';
+import { setMark } from './private/marks';
+import { misuse } from './private/misuse';
+import { requireProps } from './private/props';
+import { requireAtMost, requireCpu, requireMember, requireSize } from './private/validation';
 
 /**
  * Options of `Herder`.
@@ -31,8 +34,9 @@ export interface HerderProps {
   readonly image?: string;
 
   /**
-   * The image of the init container that waits for the agent, see
-   * `OnePerNodeDeploymentProps.waitForAgent`. Only with `OomKillMode.SINGLE`.
+   * The image of the init container that waits for the agent.
+   *
+   * Only with `OomKillMode.SINGLE`, see `OnePerNodeDeploymentProps.waitForAgent`.
    *
    * @default the image of the agent
    */
@@ -89,14 +93,32 @@ export class Herder extends Construct {
   /** The Deployment. */
   public readonly deployment: kplus.Deployment;
 
-  public constructor(scope: Construct, id: string, props: HerderProps = {}) {
+  public constructor(scope: Construct, id: string, options: HerderProps = {}) {
     super(scope, id);
+    const props = requireProps(this, options, {
+      replicas: 'number',
+      namespace: 'string',
+      image: 'string',
+      waitImage: 'string',
+      cpu: 'cpu',
+      memory: 'size',
+      oomKillMode: 'string',
+      labelPrefix: 'string',
+    });
     const cpu = props.cpu ?? kplus.Cpu.millis(250);
     const memory = props.memory ?? Size.mebibytes(256);
     requireAtMost(this, 'cpu', requireCpu(this, 'cpu', cpu), 250, 'm');
     requireAtMost(this, 'memory', requireSize(this, 'memory', memory), 256, 'Mi');
     const oomKillMode = props.oomKillMode ?? OomKillMode.SINGLE;
-    this.deployment = new OnePerNodeDeployment(this, 'OnePerNode', {
+    requireMember(this, 'oomKillMode', oomKillMode, OomKillMode);
+    if (props.waitImage !== undefined && oomKillMode !== OomKillMode.SINGLE) {
+      throw misuse(
+        this,
+        `waitImage is for OomKillMode.SINGLE, and oomKillMode is ${oomKillMode}`,
+        'one of the two',
+      );
+    }
+    const onePerNode = new OnePerNodeDeployment(this, 'OnePerNode', {
       name: 'herder',
       namespace: props.namespace ?? Chart.of(this).namespace ?? 'default',
       image: props.image ?? 'ghcr.io/iximiuz/labs/resource-hog/herder:v1.0.0',
@@ -107,6 +129,9 @@ export class Herder extends Construct {
       labelPrefix: props.labelPrefix,
       waitForAgent: oomKillMode === OomKillMode.SINGLE,
       waitImage: props.waitImage,
-    }).deployment;
+    });
+    this.node.defaultChild = onePerNode;
+    this.deployment = onePerNode.deployment;
+    setMark(this, 'deployment');
   }
 }

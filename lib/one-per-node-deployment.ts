@@ -1,4 +1,4 @@
-import { ApiObject, Chart, JsonPatch, Size } from 'cdk8s';
+import { Chart, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
@@ -8,11 +8,15 @@ import {
   AUTOSCALER_SUFFIX,
   ClusterProportionalAutoscaler,
 } from './private/cluster-proportional-autoscaler';
-import { AGENT_IMAGE, DEFAULT_LABEL_PREFIX } from './private/contract';
+import { AGENT_IMAGE, DEFAULT_LABEL_PREFIX, modeLabel } from './private/contract';
+import { guard } from './private/guard';
 import { misuse } from './private/misuse';
+import { given, requireProps } from './private/props';
+import { StableDeployment } from './private/stable-deployment';
 import {
   requireCpu,
   requireDnsLabel,
+  requireEnv,
   requireLabels,
   requireMember,
   requirePinnedImage,
@@ -170,7 +174,8 @@ export interface OnePerNodeDeploymentProps {
  * A Deployment whose pods each have a node to themselves.
  *
  * - Required anti-affinity on the hostname, by a selector that survives a
- *   change of the construct path, keeps old and new pods apart as well.
+ *   change of the construct path, keeps old and new pods apart as well. Nothing
+ *   on the pods changes with that path.
  * - Limits equal requests, so the pods are Guaranteed.
  * - The rolling update takes a pod away before it makes a new one: with a pod on
  *   every node, a surge pod would have no place and the update would never end.
@@ -179,7 +184,8 @@ export interface OnePerNodeDeploymentProps {
  * `deployment` is the cdk8s-plus Deployment, to add volumes and the like.
  *
  * The constructor throws, with the construct path, on invalid names, image,
- * replicas, quantities and labels, on `labelPrefix` without `oomKillMode`, on
+ * replicas, quantities, environment variables and labels, on a mode among the
+ * labels, on `labelPrefix` without `oomKillMode`, on
  * `waitForAgent` without `OomKillMode.SINGLE`, on both or neither of `replicas`
  * and `followNodes`, and on `followNodes` without what it needs.
  *
@@ -202,18 +208,41 @@ export class OnePerNodeDeployment extends Construct {
   /** The Deployment. */
   public readonly deployment: kplus.Deployment;
 
-  public constructor(scope: Construct, id: string, props: OnePerNodeDeploymentProps) {
+  public constructor(scope: Construct, id: string, options: OnePerNodeDeploymentProps) {
     super(scope, id);
+    const props = requireProps(this, options, {
+      name: 'string!',
+      namespace: 'string',
+      image: 'string!',
+      replicas: 'number',
+      followNodes: 'boolean',
+      autoscalerImage: 'string',
+      cpu: 'cpu!',
+      memory: 'size!',
+      oomKillMode: 'string',
+      labelPrefix: 'string',
+      waitForAgent: 'boolean',
+      waitImage: 'string',
+      command: 'strings',
+      args: 'strings',
+      env: 'map',
+      labels: 'map',
+      tolerateAllTaints: 'boolean',
+      securityContext: 'object',
+    });
+    guard(this, 'deployment');
     const name = requireDnsLabel(this, 'name', props.name);
     if (props.namespace !== undefined) {
       requireDnsLabel(this, 'namespace', props.namespace);
     }
-    const image = requirePinnedImage(this, props.image);
+    const image = requirePinnedImage(this, 'image', props.image);
     const replicas = this.replicas(props);
     requireCpu(this, 'cpu', props.cpu);
     requireSize(this, 'memory', props.memory);
     const selector = { 'app.kubernetes.io/name': name, 'app.kubernetes.io/instance': name };
     requireLabels(this, props.labels ?? {}, selector);
+    this.requireNoMode(props);
+    requireEnv(this, props.env ?? {});
 
     const labels = { ...props.labels, ...selector };
     const securityContext = {
@@ -222,13 +251,12 @@ export class OnePerNodeDeployment extends Construct {
       readOnlyRootFilesystem: true,
       allowPrivilegeEscalation: false,
       capabilities: { drop: [kplus.Capability.ALL] },
-      ...props.securityContext,
+      ...given(props.securityContext ?? {}),
     };
-    this.deployment = new kplus.Deployment(this, 'Deployment', {
+    this.deployment = new StableDeployment(this, 'Deployment', {
       metadata: { name, namespace: props.namespace, labels },
-      podMetadata: { labels },
-      // The default selector is a hash of the construct path, and selectors are immutable.
-      select: false,
+      labels,
+      selector,
       replicas,
       strategy: kplus.DeploymentStrategy.rollingUpdate({
         maxSurge: kplus.PercentOrAbsolute.absolute(0),
@@ -253,7 +281,8 @@ export class OnePerNodeDeployment extends Construct {
       ],
       initContainers: this.initContainers(props),
     });
-    this.deployment.select(kplus.LabelSelector.of({ labels: selector }));
+    // `ApiObject.of()` and OomKillPolicy find it by this.
+    this.node.defaultChild = this.deployment;
     // `scheduling.spread()` would select by the hash of the construct path.
     this.deployment.scheduling.separate(kplus.Pods.select(this, 'Pods', { labels: selector }), {
       topology: kplus.Topology.HOSTNAME,
@@ -261,13 +290,6 @@ export class OnePerNodeDeployment extends Construct {
     if (props.tolerateAllTaints ?? true) {
       this.deployment.scheduling.tolerate(kplus.Node.tainted(kplus.NodeTaintQuery.any()));
     }
-    // The L2 pod knows neither; on the pod, seccomp covers containers that are added later, too.
-    ApiObject.of(this.deployment).addJsonPatch(
-      JsonPatch.add('/spec/template/spec/enableServiceLinks', false),
-      JsonPatch.add('/spec/template/spec/securityContext/seccompProfile', {
-        type: 'RuntimeDefault',
-      }),
-    );
     this.applyPolicy(props);
     if (props.followNodes ?? false) {
       this.followNodes(props);
@@ -326,7 +348,7 @@ export class OnePerNodeDeployment extends Construct {
     new ClusterProportionalAutoscaler(this, 'Autoscaler', {
       target: props.name,
       namespace,
-      image: requirePinnedImage(this, props.autoscalerImage ?? AUTOSCALER_IMAGE),
+      image: requirePinnedImage(this, 'autoscalerImage', props.autoscalerImage ?? AUTOSCALER_IMAGE),
       labels: props.labels ?? {},
     });
   }
@@ -345,7 +367,7 @@ export class OnePerNodeDeployment extends Construct {
         'oomKillMode: OomKillMode.SINGLE',
       );
     }
-    const image = requirePinnedImage(this, props.waitImage ?? AGENT_IMAGE);
+    const image = requirePinnedImage(this, 'waitImage', props.waitImage ?? AGENT_IMAGE);
     return [waitForAgent(image, props.labelPrefix ?? DEFAULT_LABEL_PREFIX)];
   }
 
@@ -361,11 +383,21 @@ export class OnePerNodeDeployment extends Construct {
       return;
     }
     requireMember(this, 'oomKillMode', props.oomKillMode, OomKillMode);
-    const policy = OomKillPolicy.of(this.deployment, { labelPrefix: props.labelPrefix });
-    if (props.oomKillMode === OomKillMode.SINGLE) {
-      policy.single();
-    } else {
-      policy.group();
+    OomKillPolicy.of(this.deployment, { labelPrefix: props.labelPrefix })._choose(
+      props.oomKillMode,
+      `oomKillMode: ${props.oomKillMode}`,
+    );
+  }
+
+  /** The label would do it, too, but not as `oomKillMode` does. */
+  private requireNoMode(props: OnePerNodeDeploymentProps): void {
+    const label = modeLabel(props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
+    if (label in (props.labels ?? {})) {
+      throw misuse(
+        this,
+        `labels has the mode of the pods: ${label}: ${props.labels?.[label]}`,
+        'oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP',
+      );
     }
   }
 }

@@ -3,7 +3,9 @@ import { Construct } from 'constructs';
 import { ADMISSION_RESOURCES, admissionRules } from './private/admission-rules';
 import { removeNamespace } from './private/cluster-scoped';
 import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from './private/contract';
+import { guard } from './private/guard';
 import { misuse } from './private/misuse';
+import { requireProps } from './private/props';
 import {
   requireAnnotations,
   requireDnsLabel,
@@ -130,8 +132,10 @@ export interface OomKillModeAdmissionPolicyProps {
 }
 
 /**
- * A guard in the API server, on Kubernetes 1.30 and later: it refuses, with the
- * remedy, what the agent would only log,
+ * A guard in the API server, on Kubernetes 1.30 and later.
+ *
+ * It refuses, with the remedy, what the agent would only log:
+ *
  * - a mode label that is neither `Single` nor `Group`,
  * - a containers annotation that is malformed: too long, or an entry that is not
  *   `name=Single` or `name=Group`,
@@ -148,8 +152,10 @@ export interface OomKillModeAdmissionPolicyProps {
  * certificate.
  *
  * The constructor throws, with the construct path, on a Kubernetes version before
- * 1.30, invalid names, prefix, labels, annotations and actions, an empty
- * `allowedNamespaces`, and another policy with the same name in the app.
+ * 1.30, invalid names, prefix, labels, annotations and actions, and an empty
+ * `allowedNamespaces`. Synthesis fails if the cluster, an outermost chart, has
+ * another policy with the same name, or if the app has agents, and none with this
+ * prefix.
  *
  * @see https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
  *
@@ -168,12 +174,23 @@ export class OomKillModeAdmissionPolicy extends Construct {
   /** The name of the policy and of its binding. */
   public readonly name: string;
 
-  public constructor(scope: Construct, id: string, props: OomKillModeAdmissionPolicyProps = {}) {
+  public constructor(scope: Construct, id: string, options: OomKillModeAdmissionPolicyProps = {}) {
     super(scope, id);
+    const props = requireProps(this, options, {
+      name: 'string',
+      labelPrefix: 'string',
+      allowedNamespaces: 'strings',
+      injectedContainers: 'strings',
+      validationActions: 'strings',
+      failurePolicy: 'string',
+      kubernetesVersion: 'string',
+      labels: 'map',
+      annotations: 'map',
+    });
     this.requireVersion(props.kubernetesVersion);
     this.name = requireDnsSubdomain(this, 'name', props.name ?? 'oom-kill-mode');
     this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
-    this.requireUnique();
+    guard(this, 'admission');
     requireLabels(this, props.labels ?? {}, LABELS);
     requireAnnotations(this, props.annotations ?? {}, {});
     const failurePolicy = props.failurePolicy ?? AdmissionFailurePolicy.FAIL;
@@ -242,21 +259,6 @@ export class OomKillModeAdmissionPolicy extends Construct {
         this,
         `ValidatingAdmissionPolicy v1 came with Kubernetes 1.${FIRST_MINOR_VERSION}, and kubernetesVersion is ${version}`,
         'no OomKillModeAdmissionPolicy for this cluster, or a later version,',
-      );
-    }
-  }
-
-  /** The names are cluster-wide. */
-  private requireUnique(): void {
-    const other = this.node.root.node
-      .findAll()
-      .filter((construct) => construct instanceof OomKillModeAdmissionPolicy)
-      .find((policy) => policy !== this && policy.name === this.name);
-    if (other) {
-      throw misuse(
-        this,
-        `${other.node.path} is an admission policy with the same name: ${this.name}`,
-        'another name',
       );
     }
   }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Duration, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
@@ -12,12 +12,16 @@ import {
   modeLabel,
   requireLabelPrefix,
 } from './private/contract';
+import { guard } from './private/guard';
 import { METRICS_PORT } from './private/metrics';
 import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
 import { misuse } from './private/misuse';
+import { NodeTerms, nodeTerms } from './private/nodes';
+import { requireProps } from './private/props';
 import {
   requireAnnotations,
   requireAtMost,
+  requireCpuFloor,
   requireCpu,
   requireDnsLabel,
   requireDnsSubdomain,
@@ -26,11 +30,16 @@ import {
   requireNodeSelector,
   requirePinnedImage,
   requireSeconds,
+  requireRequest,
   requireSize,
+  requireTolerations,
 } from './private/validation';
 
 const SCRIPT_DIR = '/opt/oom-kill-mode';
 const RUN_DIR = '/run/oom-kill-mode';
+
+/** The namespace that is ours by its name. */
+const OWN_NAMESPACE = 'oom-kill-mode';
 
 // Enforced because hostPath needs it; audited and warned about alike, because a cluster whose
 // default is stricter would complain about what we enforce.
@@ -80,18 +89,19 @@ export enum AgentLogLevel {
  * The CPU settings are part of its correctness: the agent has a fraction of a
  * second between the runtime's write and the first instruction of a container.
  * A request of 10m (a small `cpu.weight`) and a limit of 100m (throttled) were
- * measured to be too late for 15 pods of 15.
+ * measured to be too late for 15 pods of 15, so both must be more; the defaults
+ * were in time for all, and what is in between was not measured.
  */
 export interface AgentResources {
   /**
-   * CPU request, in whole milli-CPUs.
+   * CPU request, in whole milli-CPUs: more than 10m.
    *
    * @default Cpu.millis(100)
    */
   readonly cpuRequest?: kplus.Cpu;
 
   /**
-   * CPU limit, in whole milli-CPUs: at least the request, at most 250m.
+   * CPU limit, in whole milli-CPUs: at least the request, more than 100m, at most 250m.
    *
    * @default Cpu.millis(250)
    */
@@ -126,10 +136,12 @@ export interface OomKillModeAgentProps {
   readonly namespace?: string;
 
   /**
-   * Whether to create the namespace. `false` uses one that exists, such as
-   * `kube-system`.
+   * Whether to create the namespace, with the Pod Security level `privileged`.
+   * `false` uses one that exists, such as `kube-system`; `default` and `kube-*`
+   * are never created.
    *
-   * @default true
+   * @default true for the namespace "oom-kill-mode", which is the agent's own by its
+   * name; false for any other, which may be somebody else's
    */
   readonly createNamespace?: boolean;
 
@@ -152,8 +164,8 @@ export interface OomKillModeAgentProps {
 
   /**
    * The image, as a full reference pinned by digest or by a tag that is not
-   * `latest`. It must have busybox `ash` (`read` with a time limit, as Alpine
-   * builds it), `inotifyd`, `awk`, `grep` and `find`, and `curl`.
+   * `latest`. It must have busybox as Alpine builds it, with `ash`, `inotifyd` and
+   * `awk`, and `curl`.
    *
    * @default docker.io/curlimages/curl:8.20.0, pinned by digest: the curl project's own image
    */
@@ -217,7 +229,7 @@ export interface OomKillModeAgentProps {
    *
    * @default the container runtime's
    */
-  readonly seLinuxType?: string;
+  readonly selinuxType?: string;
 
   /**
    * How much to log.
@@ -266,9 +278,10 @@ export interface OomKillModeAgentProps {
   readonly metrics?: boolean;
 
   /**
-   * The image of the second container, as a full reference pinned by digest or
-   * by a tag that is not `latest`: node-exporter 1.5 or later. Without `metrics`
-   * it is not used.
+   * The image of the second container, node-exporter.
+   *
+   * A full reference pinned by digest or by a tag that is not `latest`, version 1.5 or
+   * later. Without `metrics` it is not used.
    *
    * @default "quay.io/prometheus/node-exporter:v1.12.1": the Prometheus project's own image
    */
@@ -305,9 +318,15 @@ export interface OomKillModeAgentProps {
  * - the Pod Security level `privileged` of its namespace: hostPath needs it.
  *
  * The constructor throws, with the construct path, on invalid names, prefix,
- * image, quantities, durations, labels and annotations, and if the app has
- * another agent with the same prefix, the same name, or the same namespace to
- * create.
+ * image, quantities, durations, labels and annotations, and on a namespace of
+ * Kubernetes that is to be created.
+ *
+ * Synthesis fails if the app has another Namespace of that name, a policy with a
+ * prefix that none of its agents has, or if the cluster has another object of the
+ * same kind, name and namespace, or another agent with the same prefix on the same
+ * nodes. A cluster is an outermost chart: an app for several has a chart for each.
+ * Agents of several node pools of one cluster may share a prefix if their
+ * `nodeSelector` or required node affinity shows that no node is in both.
  *
  * @example
  * import { OomKillModeAgent } from 'cdk8s-oom-kill-mode';
@@ -339,19 +358,48 @@ export class OomKillModeAgent extends Construct {
     return `${this.name}-${this.scriptHash.slice(0, 10)}`;
   }
 
-  private readonly createsNamespace: boolean;
+  /** @internal */
+  public readonly _createsNamespace: boolean;
+
+  /** @internal */
+  public readonly _nodes: NodeTerms;
+
   private readonly scriptHash: string;
 
-  public constructor(scope: Construct, id: string, props: OomKillModeAgentProps = {}) {
+  public constructor(scope: Construct, id: string, options: OomKillModeAgentProps = {}) {
     super(scope, id);
+    const props = requireProps(this, options, {
+      namespace: 'string',
+      createNamespace: 'boolean',
+      name: 'string',
+      labelPrefix: 'string',
+      image: 'string',
+      imagePullPolicy: 'string',
+      imagePullSecrets: 'strings',
+      resources: 'object',
+      priorityClassName: 'string',
+      tolerations: 'list',
+      nodeSelector: 'map',
+      affinity: 'object',
+      selinuxType: 'string',
+      logLevel: 'string',
+      resyncPeriod: 'duration',
+      events: 'boolean',
+      systemdUnits: 'boolean',
+      metrics: 'boolean',
+      metricsImage: 'string',
+      labels: 'map',
+      annotations: 'map',
+    });
     this.name = requireDnsLabel(this, 'name', props.name ?? 'oom-kill-mode-agent');
-    this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? 'oom-kill-mode');
+    this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? OWN_NAMESPACE);
     this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
-    this.createsNamespace = props.createNamespace ?? true;
+    this._createsNamespace = this.createsNamespace(props.createNamespace);
+    this._nodes = nodeTerms(props.nodeSelector ?? {}, props.affinity);
     this.metrics = props.metrics ?? false;
-    this.requireUnique();
+    guard(this, 'agent');
 
-    const script = readScript();
+    const script = readScript(this);
     this.scriptHash = sha256(script);
     const events = props.events ?? true;
     const selector = {
@@ -376,7 +424,7 @@ export class OomKillModeAgent extends Construct {
       annotations: props.annotations,
     };
 
-    if (this.createsNamespace) {
+    if (this._createsNamespace) {
       removeNamespace(
         new kplus.Namespace(this, 'Namespace', {
           metadata: {
@@ -447,35 +495,16 @@ export class OomKillModeAgent extends Construct {
     });
   }
 
-  /** The names and the contract are cluster-wide: two agents with the same would fight. */
-  private requireUnique(): void {
-    const others = this.node.root.node
-      .findAll()
-      .filter((other) => other instanceof OomKillModeAgent)
-      .filter((other) => other !== this);
-    for (const other of others) {
-      if (other.labelPrefix === this.labelPrefix) {
-        throw misuse(
-          this,
-          `${other.node.path} is an agent with the same labelPrefix: ${this.labelPrefix}`,
-          'one agent, or two prefixes,',
-        );
-      }
-      if (other.name === this.name) {
-        throw misuse(
-          this,
-          `${other.node.path} is an agent with the same name: ${this.name}`,
-          'another name',
-        );
-      }
-      if (this.createsNamespace && other.createsNamespace && other.namespace === this.namespace) {
-        throw misuse(
-          this,
-          `${other.node.path} creates the same namespace: ${this.namespace}`,
-          'createNamespace: false or another namespace',
-        );
-      }
+  /** What is somebody else's would get our labels, and go with us when a GitOps tool prunes. */
+  private createsNamespace(asked?: boolean): boolean {
+    if (asked && /^(default$|kube-)/.test(this.namespace)) {
+      throw misuse(
+        this,
+        `createNamespace is true, and ${this.namespace} is a namespace of Kubernetes itself`,
+        'createNamespace: false or another namespace',
+      );
     }
+    return asked ?? this.namespace === OWN_NAMESPACE;
   }
 
   private podSpec(props: OomKillModeAgentProps): k8s.PodSpec {
@@ -489,7 +518,7 @@ export class OomKillModeAgent extends Construct {
         'priorityClassName',
         props.priorityClassName ?? 'system-node-critical',
       ),
-      tolerations: props.tolerations ?? [{ operator: 'Exists' }],
+      tolerations: requireTolerations(this, props.tolerations) ?? [{ operator: 'Exists' }],
       nodeSelector: { ...props.nodeSelector, ...nodeSelector },
       affinity: props.affinity ?? NO_VIRTUAL_NODES,
       // The API server is found by its environment variables, which are always there; resolving
@@ -530,6 +559,8 @@ export class OomKillModeAgent extends Construct {
   private container(props: OomKillModeAgentProps): k8s.Container {
     const logLevel = props.logLevel ?? AgentLogLevel.INFO;
     requireMember(this, 'logLevel', logLevel, AgentLogLevel);
+    const pullPolicy = props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT;
+    requireMember(this, 'imagePullPolicy', pullPolicy, kplus.ImagePullPolicy);
     const resync = requireSeconds(
       this,
       'resyncPeriod',
@@ -539,8 +570,8 @@ export class OomKillModeAgent extends Construct {
     );
     return {
       name: 'agent',
-      image: requirePinnedImage(this, props.image ?? AGENT_IMAGE),
-      imagePullPolicy: props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT,
+      image: requirePinnedImage(this, 'image', props.image ?? AGENT_IMAGE),
+      imagePullPolicy: pullPolicy,
       command: ['/bin/sh', `${SCRIPT_DIR}/agent.sh`],
       workingDir: RUN_DIR,
       env: [
@@ -586,7 +617,7 @@ export class OomKillModeAgent extends Construct {
         allowPrivilegeEscalation: false,
         readOnlyRootFilesystem: true,
         capabilities: { drop: ['ALL'] },
-        seLinuxOptions: this.seLinuxOptions(props.seLinuxType),
+        seLinuxOptions: this.seLinuxOptions(props.selinuxType),
       },
       volumeMounts: [
         { name: 'script', mountPath: SCRIPT_DIR, readOnly: true },
@@ -601,12 +632,22 @@ export class OomKillModeAgent extends Construct {
   }
 
   private sidecars(props: OomKillModeAgentProps): k8s.Container[] {
-    const image = requirePinnedImage(this, props.metricsImage ?? NODE_EXPORTER_IMAGE);
+    const image = requirePinnedImage(
+      this,
+      'metricsImage',
+      props.metricsImage ?? NODE_EXPORTER_IMAGE,
+    );
     const pullPolicy = props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT;
     return this.metrics ? [metricsSidecar(image, pullPolicy, 'run')] : [];
   }
 
-  private resources(props: AgentResources): k8s.ResourceRequirements {
+  private resources(options: AgentResources): k8s.ResourceRequirements {
+    const props = requireProps(this, options, {
+      cpuRequest: 'cpu',
+      cpuLimit: 'cpu',
+      memoryRequest: 'size',
+      memoryLimit: 'size',
+    });
     const cpu = {
       request: requireCpu(this, 'cpuRequest', props.cpuRequest ?? kplus.Cpu.millis(100)),
       limit: requireCpu(this, 'cpuLimit', props.cpuLimit ?? kplus.Cpu.millis(250)),
@@ -617,8 +658,10 @@ export class OomKillModeAgent extends Construct {
     };
     requireAtMost(this, 'cpuLimit', cpu.limit, 250, 'm');
     requireAtMost(this, 'memoryLimit', memory.limit, 256, 'Mi');
-    requireAtMost(this, 'cpuRequest', cpu.request, cpu.limit, 'm');
-    requireAtMost(this, 'memoryRequest', memory.request, memory.limit, 'Mi');
+    requireCpuFloor(this, 'cpuRequest', cpu.request, 10);
+    requireCpuFloor(this, 'cpuLimit', cpu.limit, 100);
+    requireRequest(this, 'cpu', cpu, props.cpuRequest === undefined, 'm');
+    requireRequest(this, 'memory', memory, props.memoryRequest === undefined, 'Mi');
     return {
       requests: {
         cpu: k8s.Quantity.fromString(`${cpu.request}m`),
@@ -635,7 +678,7 @@ export class OomKillModeAgent extends Construct {
     if (type !== undefined && !/^[A-Za-z0-9_]+$/.test(type)) {
       throw misuse(
         this,
-        `seLinuxType is not an SELinux type: ${JSON.stringify(type)}`,
+        `selinuxType is not an SELinux type: ${JSON.stringify(type)}`,
         'a name such as "spc_t"',
       );
     }
@@ -644,8 +687,15 @@ export class OomKillModeAgent extends Construct {
 }
 
 /** The files of the script, in a stable order, by name. */
-function readScript(): Record<string, string> {
+function readScript(construct: Construct): Record<string, string> {
   const directory = join(__dirname, 'agent');
+  if (!existsSync(directory)) {
+    throw misuse(
+      construct,
+      `the agent's script is not in ${directory}, as happens when a bundler has moved the library`,
+      'lib/agent of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/agent DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle,',
+    );
+  }
   const names = readdirSync(directory).filter((name) => /\.(sh|awk)$/.test(name));
   return Object.fromEntries(
     names.sort().map((name) => [name, readFileSync(join(directory, name), 'utf8')]),

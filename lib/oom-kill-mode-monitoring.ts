@@ -13,8 +13,11 @@ import {
 import { OomKillModeAgent } from './oom-kill-mode-agent';
 import { alerts } from './private/alerts';
 import { dashboard } from './private/dashboard';
+import { guard } from './private/guard';
+import { markOf } from './private/marks';
 import { METRICS_NAME } from './private/metrics';
 import { misuse } from './private/misuse';
+import { requireProps } from './private/props';
 import {
   requireAlertLabels,
   requireCount,
@@ -172,9 +175,10 @@ export interface OomKillModeMonitoringProps {
   readonly alertLabels?: { [key: string]: string };
 
   /**
-   * The address of the runbook, http or https and without an anchor: where this
-   * project's docs/troubleshooting.md is published. Each alert names its section
-   * there, as the annotation `runbook_url`.
+   * The address of the runbook, http or https and without an anchor.
+   *
+   * That is where this project's docs/troubleshooting.md is published. Each alert
+   * names its section there, as the annotation `runbook_url`.
    *
    * @default none: no such annotation
    */
@@ -209,8 +213,9 @@ export interface OomKillModeMonitoringProps {
  *
  * The constructor throws, with the construct path, if the agent has no metrics,
  * if nothing is to be made, on invalid names, labels, annotations, durations,
- * numbers, addresses and regular expressions, and if the app has another
- * `OomKillModeMonitoring` with the same name in the same namespace.
+ * numbers, addresses and regular expressions. Synthesis fails if the agent's
+ * cluster, an outermost chart, has another `OomKillModeMonitoring` with the same name in the
+ * same namespace.
  *
  * @example
  * import { Duration } from 'cdk8s';
@@ -229,12 +234,36 @@ export class OomKillModeMonitoring extends Construct {
   /** The namespace of the objects. */
   public readonly namespace: string;
 
-  public constructor(scope: Construct, id: string, props: OomKillModeMonitoringProps) {
+  /** @internal */
+  public readonly _agent: OomKillModeAgent;
+
+  public constructor(scope: Construct, id: string, options: OomKillModeMonitoringProps) {
     super(scope, id);
+    const props = requireProps(this, options, {
+      agent: 'object!',
+      name: 'string',
+      namespace: 'string',
+      podMonitor: 'boolean',
+      alerts: 'boolean',
+      dashboard: 'boolean',
+      labels: 'map',
+      annotations: 'map',
+      dashboardLabels: 'map',
+      scrapeInterval: 'duration',
+      thresholds: 'object',
+      alertLabels: 'map',
+      runbookUrl: 'string',
+      kubeletJob: 'string',
+      ignoredNodes: 'string',
+    });
+    if (markOf(props.agent) !== 'agent') {
+      throw misuse(this, 'agent is not an OomKillModeAgent', 'the OomKillModeAgent to watch');
+    }
     const { agent } = props;
+    this._agent = agent;
     this.name = requireDnsLabel(this, 'name', props.name ?? agent.name);
     this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? agent.namespace);
-    this.requireUnique();
+    guard(this, 'monitoring');
     if (!agent.metrics) {
       throw misuse(
         this,
@@ -302,23 +331,6 @@ export class OomKillModeMonitoring extends Construct {
     }
   }
 
-  private requireUnique(): void {
-    for (const other of this.node.root.node.findAll()) {
-      if (
-        other instanceof OomKillModeMonitoring &&
-        other !== this &&
-        other.name === this.name &&
-        other.namespace === this.namespace
-      ) {
-        throw misuse(
-          this,
-          `${other.node.path} has the same name in the same namespace: ${this.namespace}/${this.name}`,
-          'another name',
-        );
-      }
-    }
-  }
-
   private endpoint(scrapeInterval?: Duration) {
     return {
       port: METRICS_NAME,
@@ -348,7 +360,18 @@ export class OomKillModeMonitoring extends Construct {
   }
 
   private ruleGroup(props: OomKillModeMonitoringProps) {
-    const thresholds = props.thresholds ?? {};
+    const thresholds = requireProps<AlertThresholds>(
+      this,
+      props.thresholds ?? {},
+      {
+        agentDown: 'duration',
+        notApplied: 'duration',
+        processKills: 'number',
+        processKillsWindow: 'duration',
+        staleSync: 'duration',
+      },
+      'thresholds',
+    );
     const threshold = (
       prop: 'agentDown' | 'notApplied' | 'processKillsWindow' | 'staleSync',
       minutes: number,

@@ -10,14 +10,16 @@
  */
 export enum OomKillMode {
   /**
-   * One process dies (`memory.oom.group` is 0); the container lives on, unless
-   * the victim is its PID 1. The behaviour of Kubernetes before 1.28.
+   * One process dies; the container lives on, unless the victim is its PID 1.
+   *
+   * `memory.oom.group` is 0, the behaviour of Kubernetes before 1.28.
    */
   SINGLE = 'Single',
 
   /**
-   * All processes of the container die together (`memory.oom.group` is 1) and
-   * the kubelet restarts it. What Kubernetes does on cgroup v2 since 1.28,
+   * All processes of the container die together and the kubelet restarts it.
+   *
+   * `memory.oom.group` is 1, which Kubernetes does on cgroup v2 since 1.28,
    * where the kubelet is not configured with `singleProcessOOMKill: true`.
    */
   GROUP = 'Group',

@@ -43,7 +43,7 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
       },
     },
   },
-  seLinuxType: 'spc_t',
+  selinuxType: 'spc_t',
   logLevel: AgentLogLevel.DEBUG,
   resyncPeriod: Duration.minutes(5),
   events: true,

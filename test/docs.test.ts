@@ -36,12 +36,15 @@ const FOREIGN = [
   'podLabels', // most Helm charts
   'sendInitialEvents', // a parameter of the Kubernetes API
   'singleProcessOOMKill', // the kubelet
+  'cgroupsPerQOS', // the kubelet
   'overrideHonorLabels', // the Prometheus operator
   'enforcedNamespaceLabel', // the Prometheus operator
   'podMonitorNamespaceSelector', // the Prometheus operator
+  'podMonitorSelector', // the Prometheus operator
   'nodesPerReplica', // the cluster-proportional-autoscaler
   'OomKilledProcess', // reasons of the agent's Events
-  'OomKillModeApplied',
+  'OomKillModeApplied', // what there was, in CHANGELOG.md
+  'eventsApplied',
   'nodeValue', // a key of its log
   'with', // later versions of constructs
 ];
@@ -114,8 +117,8 @@ const WORDS = [
   ...['create', 'delete', 'get', 'list', 'patch', 'watch', 'kubelet', 'make', 'sh', 'systemd'],
   ...['ephemeralcontainers', 'eviction', 'proxy', 'unifiedannotations'],
   ...['validatingadmissionpolicies', 'validatingadmissionpolicybindings'],
-  ...['cause', 'instance', 'job', 'le', 'up'], // metrics and their labels
-  ...['debug', 'info', 'new', 'readonly', 'resync', 'warn'],
+  ...['cause', 'event', 'instance', 'job', 'up'], // metrics, their labels and values
+  ...['debug', 'info', 'readonly', 'resync', 'warn'],
   ...[
     'all',
     'baseline',
@@ -151,6 +154,14 @@ test('links out are https, and listed once in docs/links.txt, for npm run docs:l
   const external = PAGES.flatMap(links).filter(isExternal);
   expect(external.filter((link) => !/^https:\/\/\S+$/.test(link))).toEqual([]);
   expect(read('docs/links.txt').trimEnd().split('\n')).toEqual([...new Set(external)].sort());
+});
+
+test('the summaries in the tables of API.md are one sentence each', () => {
+  const summaries = [...read('API.md').matchAll(/^\| <code>.*\| (.*) \|$/gm)].map(
+    ([, text]) => text,
+  );
+  expect(summaries.length).toBeGreaterThan(100);
+  expect(summaries.filter((text) => /[.`)"] [A-Z`]\w* |,\.$|;$| - /.test(text ?? ''))).toEqual([]);
 });
 
 describe('the names in the pages', () => {

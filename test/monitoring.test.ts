@@ -257,7 +257,7 @@ describe('an agent with metrics', () => {
     const metricsImage = 'quay.io/prometheus/node-exporter';
     for (const metrics of [true, false]) {
       expect(make({ metrics, metricsImage })).toThrow(
-        '[test/a] image is not a reference pinned by tag or digest: "quay.io/prometheus/node-exporter"; write',
+        '[test/a] metricsImage is not a reference pinned by tag or digest: "quay.io/prometheus/node-exporter"; write',
       );
     }
   });
@@ -806,6 +806,20 @@ describe('misuse', () => {
     );
   });
 
+  test.each<[string, unknown, string]>([
+    ['nothing', undefined, 'the options are not an object: undefined; write { … } instead'],
+    ['no agent', {}, 'agent is missing; write agent: { … } instead'],
+    [
+      'an agent that is none',
+      { agent: {} },
+      'agent is not an OomKillModeAgent; write the OomKillModeAgent to watch instead',
+    ],
+  ])('refuses %s, which no compiler has seen', (_, props, message) => {
+    expect(() => new OomKillModeMonitoring(chart(), 'monitoring', props as never)).toThrow(
+      `[test/monitoring] ${message}`,
+    );
+  });
+
   test('refuses an agent without metrics, with both paths', () => {
     const scope = chart();
     const agent = new OomKillModeAgent(scope, 'agent');
@@ -820,10 +834,12 @@ describe('misuse', () => {
     const agent = new OomKillModeAgent(scope, 'agent', { metrics: true });
     new OomKillModeMonitoring(scope, 'a', { agent });
     const other = new Chart(app, 'other');
-    expect(() => new OomKillModeMonitoring(other, 'b', { agent })).toThrow(
-      '[other/b] test/a has the same name in the same namespace: oom-kill-mode/oom-kill-mode-agent; write another name instead',
-    );
     new OomKillModeMonitoring(other, 'c', { agent, namespace: 'elsewhere' });
+    expect(() => synth(other)).not.toThrow();
+    new OomKillModeMonitoring(other, 'b', { agent });
+    expect(() => synth(other)).toThrow(
+      '[other/b] test/a makes the same PodMonitor of this cluster (its outermost chart): oom-kill-mode/oom-kill-mode-agent; write another name, or a chart for each cluster, instead',
+    );
   });
 });
 

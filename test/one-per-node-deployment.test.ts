@@ -325,7 +325,7 @@ describe('OnePerNodeDeployment', () => {
       [
         'an unpinned image',
         { ...FOLLOWING, autoscalerImage: 'example.com/cpa' },
-        'image is not a reference pinned by tag',
+        'autoscalerImage is not a reference pinned by tag',
       ],
       [
         'an image alone',
@@ -343,6 +343,37 @@ describe('OnePerNodeDeployment', () => {
     });
   });
 
+  test('has nothing on its pods that changes with the id of a construct', () => {
+    const text = (id: string, props: Partial<OnePerNodeDeploymentProps>) => {
+      const scope = chart('sheep');
+      new OnePerNodeDeployment(scope, id, { ...PROPS, ...props });
+      return synthText(scope);
+    };
+    const following = { replicas: undefined, followNodes: true };
+    expect(text('one', {})).toBe(text('another', {}));
+    expect(text('one', following)).toBe(text('another', following));
+    expect(text('one', following)).not.toContain('cdk8s.io');
+  });
+
+  test('is found by Services and NetworkPolicies of cdk8s-plus all the same', () => {
+    const scope = chart('sheep');
+    const web = new OnePerNodeDeployment(scope, 'web', { ...PROPS, namespace: 'sheep' });
+    new kplus.Service(scope, 'service', { selector: web.deployment, ports: [{ port: 80 }] });
+    new kplus.NetworkPolicy(scope, 'policy', { selector: web.deployment });
+    const specs = synth(scope).map(({ spec }) => spec);
+    const labels = { 'app.kubernetes.io/name': 'web', 'app.kubernetes.io/instance': 'web' };
+    expect(specs).toMatchObject([
+      { selector: { matchLabels: labels } },
+      { selector: labels },
+      { podSelector: { matchLabels: labels } },
+    ]);
+  });
+
+  test('takes undefined for what is not there, also in the security context', () => {
+    const securityContext = { readOnlyRootFilesystem: undefined, capabilities: undefined };
+    expect(deployment({ securityContext, labels: undefined })).toEqual(deployment());
+  });
+
   test('gives the same bytes twice', () => {
     const scope = new HerderChart(Testing.app(), 'herder');
     expect(synthText(scope)).toBe(synthText(scope));
@@ -357,7 +388,47 @@ describe('OnePerNodeDeployment', () => {
     ['NaN replicas', { replicas: NaN }, `replicas is not a positive integer: NaN; ${REPLICAS}`],
     ['endless replicas', { replicas: Infinity }, 'replicas is not a positive integer: Infinity'],
     ['too many replicas', { replicas: 2 ** 31 }, 'replicas is not a positive integer: 2147483648'],
-    ['a string of replicas', { replicas: '3' as unknown as number }, 'replicas is not a positive'],
+    [
+      'a string of replicas',
+      { replicas: '3' as unknown as number },
+      'replicas is not a number: "3"',
+    ],
+    [
+      'an unpinned image to wait with',
+      { oomKillMode: OomKillMode.SINGLE, waitForAgent: true, waitImage: 'busybox' },
+      'waitImage is not a reference pinned by tag',
+    ],
+    ['no name', { name: undefined }, 'name is missing; write name: "text"'],
+    [
+      'a string of a command',
+      { command: 'sh -c true' as never },
+      'command is not a list of strings: "sh -c true"; write ["text"]',
+    ],
+    [
+      'a bad name of a variable',
+      { env: { '1ST': 'a' } },
+      'env has an invalid name: "1ST"; write letters',
+    ],
+    [
+      'a variable that is no string',
+      { env: { A: 1 as never } },
+      'env is not a map of strings: {"A":1}; write',
+    ],
+    [
+      'a string for a boolean',
+      { tolerateAllTaints: 'false' as never },
+      'tolerateAllTaints is not true or false: "false"; write',
+    ],
+    [
+      'a null security context',
+      { securityContext: null as never },
+      'securityContext is not an object: null; write',
+    ],
+    [
+      'a mode among the labels',
+      { labels: { 'cdk8s-oom-kill-mode/mode': 'Sinlge' } },
+      'labels has the mode of the pods: cdk8s-oom-kill-mode/mode: Sinlge; write oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP',
+    ],
     ['an empty name', { name: '' }, 'name is not a DNS-1123 label of at most 63 characters: ""'],
     ['a name in upper case', { name: 'Web' }, 'name is not a DNS-1123 label'],
     ['a name with a dot', { name: 'web.example' }, 'name is not a DNS-1123 label'],
@@ -454,6 +525,16 @@ describe('Herder', () => {
     ],
   ])('refuses more %s than its cap', (_, props, message) => {
     expect(() => new Herder(chart(), 'herder', props)).toThrow(`[test/herder] ${message}`);
+  });
+
+  test('speaks of its own options', () => {
+    const props = { waitImage: 'example.com/busybox:1', oomKillMode: OomKillMode.GROUP };
+    expect(() => new Herder(chart(), 'herder', props)).toThrow(
+      '[test/herder] waitImage is for OomKillMode.SINGLE, and oomKillMode is Group; write one of the two instead',
+    );
+    expect(() => new Herder(chart(), 'herder', null as never)).toThrow(
+      '[test/herder] the options are not an object: null; write',
+    );
   });
 
   test('refuses the replicas that a Deployment refuses', () => {

@@ -1,4 +1,4 @@
-import { Chart, Size, Testing } from 'cdk8s';
+import { Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import {
   AdmissionAction,
@@ -532,13 +532,26 @@ describe('the guard', () => {
     expect(() => manifests(props)).toThrow(/; write .* instead$/);
   });
 
-  test('refuses another with the same name', () => {
-    const app = Testing.app();
-    new OomKillModeAdmissionPolicy(new Chart(app, 'a'), 'guard');
-    const b = new Chart(app, 'b');
-    new OomKillModeAdmissionPolicy(b, 'other', { name: 'other', labelPrefix: 'oom.example.com' });
-    expect(() => new OomKillModeAdmissionPolicy(b, 'guard')).toThrow(
-      '[b/guard] a/guard is an admission policy with the same name: oom-kill-mode; write another name instead',
+  test.each<[string, unknown, string]>([
+    ['null', null, 'the options are not an object: null; write'],
+    [
+      'a string of namespaces',
+      { allowedNamespaces: 'a' },
+      'allowedNamespaces is not a list of strings: "a"; write',
+    ],
+    [
+      'null among names',
+      { injectedContainers: [null] },
+      'injectedContainers is not a list of strings: [null]; write',
+    ],
+    [
+      'a number for a version',
+      { kubernetesVersion: 1.3 },
+      'kubernetesVersion is not a string: 1.3; write',
+    ],
+  ])('refuses %s, which no compiler has seen', (_, props, message) => {
+    expect(() => new OomKillModeAdmissionPolicy(chart(), 'guard', props as never)).toThrow(
+      `[test/guard] ${message}`,
     );
   });
 });

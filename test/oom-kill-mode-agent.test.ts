@@ -104,6 +104,17 @@ describe('the objects', () => {
     ]);
   });
 
+  test.each([
+    [true, { pods: ['watch'], events: ['create', 'patch'] }],
+    [false, { pods: ['watch'] }],
+  ])('allow a watch of pods and no list, with Events %j', (events, allowed) => {
+    const role = synthAgent({ events }).find(({ kind }) => kind === 'ClusterRole');
+    const rules = role?.rules as { resources: [string]; verbs: string[] }[];
+    expect(Object.fromEntries(rules.map(({ resources, verbs }) => [resources, verbs]))).toEqual(
+      allowed,
+    );
+  });
+
   test('deny all ingress to the pods of the agent', () => {
     expect(find(synthAgent(), 'NetworkPolicy').spec).toEqual({
       podSelector: { matchLabels: SELECTOR },
@@ -129,7 +140,7 @@ describe('the script', () => {
       ...all(/\bfor ([A-Z][A-Z_0-9]+)\b/g),
       ...all(/\bread\b([^<\n;|&]*)/g).flatMap((words) => words.match(/\b[A-Z][A-Z_0-9]+\b/g) ?? []),
     ]);
-    const defaults = new Set(all(/^: "\$\{(\w+):=.*\}"/gm));
+    const defaults = new Set(all(/"\$\{(\w+):=[^"]*\}"/g));
     // The shell's own.
     set.add('EPOCHSECONDS');
     const read = all(/\$\{?([A-Z][A-Z_0-9]+)/g).filter(
@@ -480,8 +491,8 @@ describe('misuse', () => {
     ],
     [
       'a bad SELinux type',
-      { seLinuxType: 'spc_t:s0' },
-      'seLinuxType is not an SELinux type: "spc_t:s0"; write a name such as "spc_t" instead',
+      { selinuxType: 'spc_t:s0' },
+      'selinuxType is not an SELinux type: "spc_t:s0"; write a name such as "spc_t" instead',
     ],
     [
       'an unknown log level',
@@ -525,13 +536,117 @@ describe('misuse', () => {
     ],
     [
       'a CPU request over the limit',
-      { resources: { cpuLimit: kplus.Cpu.millis(50) } },
-      'cpuRequest is over its cap: 100m of 50m; write 50m or less instead',
+      { resources: { cpuRequest: kplus.Cpu.millis(201), cpuLimit: kplus.Cpu.millis(200) } },
+      'cpuRequest is 201m, more than cpuLimit: 200m; write cpuRequest: Cpu.millis(200) or less, or cpuLimit: Cpu.millis(201) or more, instead',
     ],
     [
       'a memory request over the limit',
       { resources: { memoryRequest: Size.mebibytes(65) } },
-      'memoryRequest is over its cap: 65Mi of 64Mi',
+      'memoryRequest is 65Mi, more than memoryLimit: 64Mi; write memoryRequest: Size.mebibytes(64) or less, or',
+    ],
+    [
+      'a memory limit below the default request',
+      { resources: { memoryLimit: Size.mebibytes(8) } },
+      'memoryRequest is 16Mi by default, more than memoryLimit: 8Mi; write memoryRequest: Size.mebibytes(8) or less, or memoryLimit: Size.mebibytes(16) or more, instead',
+    ],
+    [
+      'a CPU request that was measured to be too late',
+      { resources: { cpuRequest: kplus.Cpu.millis(10) } },
+      'cpuRequest is 10m, and 10m was measured to be too late for the first instruction of a container; write more than 10m, or leave out cpuRequest and cpuLimit, instead',
+    ],
+    [
+      'a CPU limit that was measured to be too late',
+      { resources: { cpuLimit: kplus.Cpu.millis(100) } },
+      'cpuLimit is 100m, and 100m was measured to be too late',
+    ],
+    [
+      'an unpinned image of the metrics, by its name',
+      { metricsImage: 'node-exporter' },
+      'metricsImage is not a reference pinned by tag or digest: "node-exporter"; write',
+    ],
+    [
+      'a namespace of Kubernetes to create',
+      { namespace: 'kube-system', createNamespace: true },
+      'createNamespace is true, and kube-system is a namespace of Kubernetes itself; write createNamespace: false or another namespace instead',
+    ],
+    [
+      'the default namespace to create',
+      { namespace: 'default', createNamespace: true },
+      'createNamespace is true, and default is',
+    ],
+    ['null', null as never, 'the options are not an object: null; write { … } instead'],
+    ['a null name', { name: null as never }, 'name is not a string: null; write "text" instead'],
+    ['a construct for a name', { name: chart() as never }, 'name is not a string: a Chart; write'],
+    [
+      'a string for a boolean',
+      { events: 'false' as never },
+      'events is not true or false: "false"; write true or false, without quotes, instead',
+    ],
+    [
+      'an unknown pull policy',
+      { imagePullPolicy: 'Sometimes' as never },
+      'imagePullPolicy is unknown: "Sometimes"; write "Always" or "IfNotPresent" or "Never" instead',
+    ],
+    [
+      'a string for a Cpu',
+      { resources: { cpuLimit: '250m' as never } },
+      'cpuLimit is not a Cpu: "250m"; write a quantity such as Cpu.millis(100) instead',
+    ],
+    [
+      'a string for a Size',
+      { resources: { memoryLimit: '64Mi' as never } },
+      'memoryLimit is not a Size: "64Mi"; write',
+    ],
+    [
+      'a number for a Duration',
+      { resyncPeriod: 60 as never },
+      'resyncPeriod is not a Duration: 60; write',
+    ],
+    ['no resources', { resources: null as never }, 'resources is not an object: null; write'],
+    [
+      'a string for a list',
+      { imagePullSecrets: 'a' as never },
+      'imagePullSecrets is not a list of strings: "a"; write ["text"] instead',
+    ],
+    [
+      'a label that is no string',
+      { labels: { a: true as never } },
+      'labels is not a map of strings: {"a":true}; write { key: "text" } instead',
+    ],
+    [
+      'a bad value of a node label',
+      { nodeSelector: { a: 'b c' } },
+      'nodeSelector["a"] is not a valid label value: "b c"; write',
+    ],
+    [
+      'an unknown operator',
+      { tolerations: [{ key: 'a', operator: 'Is' }] },
+      'tolerations has one that has another operator than Equal and Exists: {"key":"a","operator":"Is"}; write',
+    ],
+    [
+      'an unknown effect',
+      { tolerations: [{ operator: 'Exists', effect: 'NoRun' }] },
+      'tolerations has one that has another effect than',
+    ],
+    [
+      'a toleration of no key',
+      { tolerations: [{ value: 'a' }] },
+      'tolerations has one that has no key, which only the operator Exists allows',
+    ],
+    [
+      'a toleration of any value',
+      { tolerations: [{ key: 'a', operator: 'Exists', value: 'b' }] },
+      'tolerations has one that has a value, which the operator Exists does not allow',
+    ],
+    [
+      'a toleration for a while',
+      { tolerations: [{ key: 'a', operator: 'Exists', tolerationSeconds: 1 }] },
+      'tolerations has one that has tolerationSeconds, which only',
+    ],
+    [
+      'a toleration that is null',
+      { tolerations: [null as never] },
+      'tolerations has one that is not an object: null; write',
     ],
     [
       'no CPU',
@@ -613,37 +728,23 @@ describe('misuse', () => {
     expect(make).toThrow(/; write .* instead$/);
   });
 
-  test.each<[string, OomKillModeAgentProps, OomKillModeAgentProps, string]>([
-    [
-      'prefix',
-      {},
-      { name: 'b', namespace: 'b' },
-      'test/a is an agent with the same labelPrefix: cdk8s-oom-kill-mode; write one agent, or two prefixes, instead',
-    ],
-    [
-      'name',
-      {},
-      { labelPrefix: 'b.com', namespace: 'b' },
-      'test/a is an agent with the same name: oom-kill-mode-agent; write another name instead',
-    ],
-    [
-      'namespace',
-      {},
-      { labelPrefix: 'b.com', name: 'b' },
-      'test/a creates the same namespace: oom-kill-mode; write createNamespace: false or another namespace instead',
-    ],
-  ])('refuses two agents with one %s in one app, with both paths', (_, a, b, message) => {
-    const app = Testing.app();
-    new OomKillModeAgent(new Chart(app, 'test'), 'a', a);
-    const other = new Chart(app, 'other');
-    expect(() => new OomKillModeAgent(other, 'b', b)).toThrow(`[other/b] ${message}`);
-  });
-
   test('allows two agents that share nothing but a namespace', () => {
     const scope = chart();
     new OomKillModeAgent(scope, 'a');
     new OomKillModeAgent(scope, 'b', { labelPrefix: 'b.com', name: 'b', createNamespace: false });
     expect(synth(scope).filter((m) => m.kind === 'DaemonSet')).toHaveLength(2);
+  });
+
+  test('creates its own namespace only, unless told otherwise', () => {
+    const kinds = (props: OomKillModeAgentProps) => synthAgent(props).map(({ kind }) => kind);
+    expect(kinds({})).toContain('Namespace');
+    expect(kinds({ namespace: 'monitoring' })).not.toContain('Namespace');
+    expect(kinds({ namespace: 'monitoring', createNamespace: true })).toContain('Namespace');
+  });
+
+  test('takes undefined for what is not there', () => {
+    const undefineds = Object.fromEntries(Object.keys(ALL_PROPS).map((key) => [key, undefined]));
+    expect(synthAgent(undefineds)).toEqual(synthAgent({}));
   });
 
   test.each([

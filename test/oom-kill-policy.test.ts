@@ -1,8 +1,17 @@
-import { ApiObject, App, Chart, Cron, Helm, Include, Testing } from 'cdk8s';
+import { ApiObject, App, Chart, Cron, Helm, Include, JsonPatch, Lazy, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
+import * as kplus33 from 'cdk8s-plus-33';
 import { Construct } from 'constructs';
-import { OomKillMode, OomKillModeAgent, OomKillPolicy } from '../lib';
+import {
+  Herder,
+  OomKillMode,
+  OomKillModeAgent,
+  OomKillPolicy,
+  OomKillPolicyProps,
+  OnePerNodeDeployment,
+  WorkloadKind,
+} from '../lib';
 import { Manifest, chart, synth, synthText, template, temporary } from './manifests';
 
 const LABEL = 'cdk8s-oom-kill-mode/mode';
@@ -140,7 +149,7 @@ describe('a workload of cdk8s-plus', () => {
     const web = deployment(scope, 'web');
     const job = raw(web, 'Job', { spec: { containers: [{ name: 'a' }] } });
     OomKillPolicy.of(job).perContainer({ a: OomKillMode.SINGLE });
-    expect(policies(synth(scope))).toEqual({ web: undefined, [job.name]: 'Group a=Single' });
+    expect(policies(synth(scope))).toEqual({ web: undefined, [job.name]: 'Single' });
   });
 
   test('is reached as a typed L1 object, too', () => {
@@ -179,7 +188,7 @@ describe('an ApiObject', () => {
     ['nothing', {}],
   ])('keeps the metadata of its pods, which is %s', (_, metadata: Record<string, object>) => {
     const scope = chart();
-    const pods = { metadata, spec: { containers: [{ name: 'a' }] } };
+    const pods = { metadata, spec: { containers: [{ name: 'a' }, { name: 'b' }] } };
     OomKillPolicy.of(raw(scope, 'Deployment', pods)).perContainer({ a: OomKillMode.SINGLE });
     expect(template(synth(scope)[0] as Manifest).metadata).toEqual({
       labels: { ...metadata['labels'], [LABEL]: 'Group' },
@@ -217,10 +226,10 @@ describe('a scope', () => {
   test('Chart: reaches what is added after the call, however deep', () => {
     const scope = chart();
     OomKillPolicy.of(scope).single();
-    deployment(scope, 'web');
+    deployment(scope, 'api');
     included(new Construct(scope, 'group'));
     deployment(new Construct(new Construct(scope, 'a'), 'b'), 'deep');
-    expect(policies(synth(scope))).toMatchObject({ web: 'Single', db: 'Single', deep: 'Single' });
+    expect(policies(synth(scope))).toMatchObject({ api: 'Single', db: 'Single', deep: 'Single' });
   });
 
   test('App: reaches every chart', () => {
@@ -251,7 +260,7 @@ describe('a scope', () => {
   test('opts in nothing but the named containers when it has no mode of its own', () => {
     const scope = chart();
     OomKillPolicy.of(included(scope)).perContainer({ postgres: OomKillMode.SINGLE });
-    expect(policies(synth(scope))).toEqual({ db: 'Group postgres=Single' });
+    expect(policies(synth(scope))).toEqual({ db: 'Single' });
   });
 
   test('leaves the pods of the agent alone', () => {
@@ -312,6 +321,449 @@ describe('a scope', () => {
   });
 });
 
+describe.each([
+  ['cdk8s-plus-28', kplus],
+  ['cdk8s-plus-33', kplus33 as unknown as typeof kplus],
+])('what is rendered counts: on %s', (_, plus) => {
+  function workload(scope: Construct, name: string, ...containers: string[]): kplus.Deployment {
+    return new plus.Deployment(scope, name, {
+      metadata: { name },
+      containers: containers.map((container) => ({ name: container, image: IMAGE })),
+    });
+  }
+
+  test.each([
+    ['the labels', JsonPatch.replace('/spec/template/metadata/labels', { app: 'web' })],
+    ['the metadata', JsonPatch.add('/spec/template/metadata', {})],
+  ])('a patch that replaces %s takes nothing away', (_name, patch) => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main', 'proxy');
+    ApiObject.of(web).addJsonPatch(patch);
+    OomKillPolicy.of(web).single().perContainer({ proxy: OomKillMode.GROUP });
+    expect(policies(synth(scope))).toEqual({ web: 'Single proxy=Group' });
+    ApiObject.of(web).addJsonPatch(patch);
+    expect(policies(synth(scope))).toEqual({ web: 'Single proxy=Group' });
+  });
+
+  test('a patch that sets another mode is a contradiction', () => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main');
+    OomKillPolicy.of(web).single();
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+    ApiObject.of(web).addJsonPatch(
+      JsonPatch.add(`/spec/template/metadata/labels/${LABEL.replace('/', '~1')}`, 'Group'),
+    );
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test/web says Single; write one of the two instead',
+    );
+  });
+
+  test.each(['before', 'after'])(
+    'a container that a patch renames %s a synthesis is gone',
+    (when) => {
+      const scope = chart();
+      const web = workload(scope, 'web', 'main', 'proxy');
+      const others = workload(new Construct(scope, 'others'), 'api', 'proxy');
+      const group = when === 'before' ? web : scope;
+      OomKillPolicy.of(group).perContainer({ main: OomKillMode.SINGLE, proxy: OomKillMode.GROUP });
+      if (when === 'after') {
+        expect(policies(synth(scope))).toMatchObject({ web: 'Group main=Single,proxy=Group' });
+      }
+      ApiObject.of(web).addJsonPatch(
+        JsonPatch.replace('/spec/template/spec/containers/0/name', 'renamed'),
+      );
+      expect(others).toBeDefined();
+      expect(() => synth(scope)).toThrow(
+        `[${group.node.path}] perContainer names a container that no workload here has: main; write proxy or renamed, or injectedContainers`,
+      );
+    },
+  );
+
+  test('a container that a patch adds is there', () => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main');
+    OomKillPolicy.of(web).perContainer({ late: OomKillMode.SINGLE });
+    ApiObject.of(web).addJsonPatch(
+      JsonPatch.add('/spec/template/spec/containers/-', { name: 'late', image: IMAGE }),
+    );
+    expect(policies(synth(scope))).toEqual({ web: 'Group late=Single' });
+  });
+
+  test('a policy on it and one on its API object are about one thing', () => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main');
+    OomKillPolicy.of(web).single();
+    const same = OomKillPolicy.of(ApiObject.of(web));
+    same.perContainer({ main: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+    same.group();
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, and OomKillPolicy of test/web says Single; write one of the two instead',
+    );
+  });
+
+  test('a mode that is misspelt on the pods is an error, whatever policy there is', () => {
+    const scope = chart();
+    workload(scope, 'web', 'main').podMetadata.addLabel(LABEL, 'Sinlge');
+    new OomKillModeAgent(scope, 'agent');
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Sinlge, which is no mode; write cdk8s-oom-kill-mode/mode: Single or',
+    );
+  });
+
+  test('a mode on the workload instead of its pods is an error', () => {
+    const scope = chart();
+    workload(scope, 'web', 'main').metadata.addLabel(LABEL, 'Single');
+    new OomKillModeAgent(scope, 'agent');
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, and its pods do not have it; write OomKillPolicy.of() of it',
+    );
+  });
+});
+
+test('values that are made late, and resolvers, count as they come out', () => {
+  const late = { produce: () => ({ labels: { app: 'late' }, annotations: { a: 'b' } }) };
+  const resolver = {
+    resolve: (context: { value: unknown; replaceValue: (value: unknown) => void }) => {
+      if (context.value === 'RENAMED') {
+        context.replaceValue('worker');
+      }
+    },
+  };
+  const scope = new Chart(Testing.app({ resolvers: [resolver] }), 'test');
+  const web = raw(scope, 'Deployment', {
+    metadata: Lazy.any(late) as unknown,
+    spec: { containers: [{ name: 'RENAMED' }, { name: 'proxy' }] },
+  });
+  OomKillPolicy.of(web).perContainer({ worker: OomKillMode.SINGLE });
+  expect(template(synth(scope)[0] as Manifest).metadata).toEqual({
+    labels: { app: 'late', [LABEL]: 'Group' },
+    annotations: { a: 'b', [CONTAINERS]: 'worker=Single' },
+  });
+});
+
+describe('kinds of others', () => {
+  const pods = {
+    metadata: { labels: { a: 'b' } },
+    spec: { containers: [{ name: 'main', image: IMAGE }] },
+  };
+  const item = {
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    metadata: { name: 'in' },
+    spec: { template: pods },
+  };
+  const FOUND: [string, string, object, number][] = [
+    ['argoproj.io/v1alpha1', 'Rollout', { spec: { template: pods } }, 1],
+    ['apps.openshift.io/v1', 'DeploymentConfig', { spec: { template: pods } }, 1],
+    ['serving.knative.dev/v1', 'Service', { spec: { template: { spec: pods.spec } } }, 1],
+    [
+      'jobset.x-k8s.io/v1alpha2',
+      'JobSet',
+      {
+        spec: {
+          replicatedJobs: [
+            { template: { spec: { template: pods } } },
+            { template: { spec: { template: pods } } },
+          ],
+        },
+      },
+      2,
+    ],
+    ['batch.volcano.sh/v1alpha1', 'Job', { spec: { tasks: [{ template: pods }] } }, 1],
+    ['v1', 'PodTemplate', { template: pods }, 1],
+    ['keda.sh/v1alpha1', 'ScaledJob', { spec: { jobTargetRef: { template: pods } } }, 1],
+    ['kubevirt.io/v1', 'VirtualMachine', { spec: { template: { spec: { domain: {} } } } }, 1],
+    ['postgresql.cnpg.io/v1', 'Cluster', { spec: { instances: 3 } }, 1],
+    [
+      'argoproj.io/v1alpha1',
+      'Workflow',
+      { spec: { templates: [{ container: { image: IMAGE } }] } },
+      1,
+    ],
+    [
+      'v1',
+      'List',
+      { items: [item, { apiVersion: 'v1', kind: 'Service' }, { ...item, kind: 'ReplicaSet' }] },
+      2,
+    ],
+    [
+      'apps/v1',
+      'DeploymentList',
+      { items: [{ metadata: { name: 'in' }, spec: { template: pods } }] },
+      1,
+    ],
+    ['v1', 'PodList', { items: [{ metadata: { name: 'in' }, spec: pods.spec }] }, 1],
+  ];
+
+  test.each(FOUND)('%s %s is a workload', (apiVersion, kind, rest, count) => {
+    const scope = chart();
+    const object = new ApiObject(scope, 'x', { apiVersion, kind, ...rest });
+    OomKillPolicy.of(object).single();
+    expect(synthText(scope).split(`${LABEL}: Single\n`)).toHaveLength(count + 1);
+    const group = chart();
+    deployment(group, 'web');
+    new ApiObject(group, 'x', { apiVersion, kind, ...rest });
+    OomKillPolicy.of(group).group();
+    expect(synthText(group).split(`${LABEL}: Group\n`)).toHaveLength(count + 2);
+  });
+
+  test.each([
+    ['v1', 'List', { items: [] }],
+    ['v1', 'List', { items: [{ apiVersion: 'v1', kind: 'Service' }] }],
+    [
+      'kyverno.io/v1',
+      'ClusterPolicy',
+      {
+        spec: { rules: [{ validate: { pattern: { spec: { containers: [{ image: '*:?*' }] } } } }] },
+      },
+    ],
+  ])('%s %s without pods is left alone', (apiVersion, kind, rest) => {
+    const plain = chart();
+    new ApiObject(plain, 'x', { apiVersion, kind, ...rest });
+    const scope = chart();
+    new ApiObject(scope, 'x', { apiVersion, kind, ...rest });
+    deployment(scope, 'web');
+    OomKillPolicy.of(scope).single();
+    expect(synth(scope)[0]).toEqual(synth(plain)[0]);
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  });
+
+  function pipeline(scope: Construct, props: OomKillPolicyProps = {}): OomKillPolicy {
+    deployment(scope, 'web');
+    new ApiObject(scope, 'pipeline', {
+      apiVersion: 'ci.example.com/v1',
+      kind: 'Pipeline',
+      metadata: { name: 'pipeline' },
+      spec: {
+        steps: [{ pod: pods }, { pod: pods }],
+        sidecar: { containers: [{ name: 'main', image: IMAGE }] },
+      },
+    });
+    return OomKillPolicy.of(scope, props);
+  }
+
+  const KIND = { apiGroup: 'ci.example.com', kind: 'Pipeline' };
+
+  test('what makes pods that cannot be reached is an error', () => {
+    const scope = chart();
+    pipeline(scope).single();
+    expect(() => synth(scope)).toThrow(
+      '[test/pipeline] ci.example.com/v1 Pipeline has a container at /spec/sidecar/containers/0, outside of any pod template, and the OomKillPolicy of test cannot reach its pods; write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", … }] in the options of that policy, with podTemplates, podMetadata or skipped: true, instead',
+    );
+  });
+
+  test.each<[string, WorkloadKind, object]>([
+    [
+      'where its templates are',
+      { ...KIND, podTemplates: ['/spec/steps/*/pod'] },
+      {
+        spec: {
+          steps: [
+            { pod: { metadata: { labels: { a: 'b', [LABEL]: 'Single' } } } },
+            { pod: { metadata: { labels: { [LABEL]: 'Single' } } } },
+          ],
+        },
+      },
+    ],
+    [
+      'where its labels for pods are',
+      { ...KIND, podMetadata: ['/spec/podMeta'] },
+      { spec: { podMeta: { labels: { [LABEL]: 'Single' } } } },
+    ],
+    ['that it is skipped', { ...KIND, skipped: true }, {}],
+  ])('a policy can be told %s', (_, kind, expected) => {
+    const scope = chart();
+    pipeline(scope, { workloadKinds: [kind] }).single();
+    const manifests = synth(scope);
+    expect(policies(manifests)).toEqual({ web: 'Single' });
+    expect(manifests[1]).toMatchObject(expected);
+    expect(JSON.stringify(manifests[1]).includes(LABEL)).toBe(!kind.skipped);
+  });
+
+  test('takes every option at once', () => {
+    const kind: Required<WorkloadKind> = {
+      ...KIND,
+      podTemplates: ['/spec/steps/*/pod'],
+      podMetadata: ['/spec/podMeta'],
+      skipped: false,
+    };
+    const props: Required<OomKillPolicyProps> = {
+      labelPrefix: 'oom.example.com',
+      injectedContainers: ['istio-proxy'],
+      untilNamed: OomKillMode.SINGLE,
+      workloadKinds: [kind],
+    };
+    const scope = chart();
+    pipeline(scope, props).perContainer({
+      main: OomKillMode.SINGLE,
+      'istio-proxy': OomKillMode.GROUP,
+    });
+    const text = synthText(scope);
+    expect(text.split('oom.example.com/mode: Single')).toHaveLength(5);
+    expect(text.split('oom.example.com/containers: istio-proxy=Group,main=Single')).toHaveLength(4);
+  });
+
+  test.each<[string, WorkloadKind, string]>([
+    [
+      'nothing',
+      KIND,
+      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither; write',
+    ],
+    ['both', { ...KIND, skipped: true, podMetadata: ['/a'] }, 'workloadKinds says where the pods'],
+    [
+      'no pointer',
+      { ...KIND, podMetadata: ['spec'] },
+      'workloadKinds has an invalid JSON pointer for Pipeline: "spec"; write',
+    ],
+    [
+      'a place that is not there',
+      { ...KIND, podTemplates: ['/spec/pod'] },
+      'ci.example.com/v1 Pipeline has nothing at /spec/pod, and',
+    ],
+  ])('a kind of which %s is said is refused', (_, kind, message) => {
+    const scope = chart();
+    expect(() => {
+      pipeline(scope, { workloadKinds: [kind] }).single();
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('names of containers that cannot be known are not guessed', () => {
+    const scope = chart();
+    deployment(scope, 'web', 'postgres');
+    new ApiObject(scope, 'db', { apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' });
+    OomKillPolicy.of(scope).perContainer({ postgres: OomKillMode.SINGLE });
+    expect(() => synth(scope)).toThrow(
+      '[test/db] the names of its containers are not known to the perContainer() of test; write single() or group() as well, injectedContainers, or an OomKillPolicy of its own, instead',
+    );
+    OomKillPolicy.of(scope, { injectedContainers: ['postgres'] });
+    expect(synthText(scope)).toContain(`${CONTAINERS}: postgres=Single`);
+  });
+});
+
+describe('perContainer', () => {
+  test.each<[string, string[], Record<string, OomKillMode>, OomKillPolicyProps, string]>([
+    ['all are alike', ['a', 'b'], { a: OomKillMode.SINGLE, b: OomKillMode.SINGLE }, {}, 'Single'],
+    ['one is not named', ['a', 'b'], { a: OomKillMode.SINGLE }, {}, 'Group a=Single'],
+    ['the unnamed one is Group anyway', ['a', 'b'], { a: OomKillMode.GROUP }, {}, 'Group'],
+    [
+      'they differ',
+      ['a', 'b'],
+      { a: OomKillMode.SINGLE, b: OomKillMode.GROUP },
+      {},
+      'Group a=Single,b=Group',
+    ],
+    [
+      'untilNamed says so',
+      ['a', 'b', 'c'],
+      { a: OomKillMode.SINGLE, b: OomKillMode.GROUP },
+      { untilNamed: OomKillMode.SINGLE },
+      'Single a=Single,b=Group,c=Group',
+    ],
+    [
+      'something is injected',
+      ['a'],
+      { a: OomKillMode.SINGLE },
+      { injectedContainers: ['istio-proxy'] },
+      'Group a=Single',
+    ],
+    [
+      'what is injected is named',
+      ['a'],
+      { 'istio-proxy': OomKillMode.SINGLE },
+      { injectedContainers: ['istio-proxy'] },
+      'Group istio-proxy=Single',
+    ],
+  ])('the label is the mode that is right the longest: %s', (_, names, modes, props, expected) => {
+    const scope = chart();
+    deployment(scope, 'web', ...names);
+    OomKillPolicy.of(scope, props).perContainer(modes);
+    expect(policies(synth(scope))).toEqual({ web: expected });
+  });
+
+  test('an annotation that the agent would not read is an error', () => {
+    const scope = chart();
+    const names = Array.from({ length: 600 }, (_, i) => `container-${i}`);
+    deployment(scope, 'web', 'main', ...names);
+    OomKillPolicy.of(scope).perContainer(
+      Object.fromEntries(names.map((name) => [name, OomKillMode.SINGLE])),
+    );
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] cdk8s-oom-kill-mode/containers is longer than 8192 characters, and the agent would not read it: 12489; write single()',
+    );
+  });
+
+  test('a name that a nearer policy shadows is said to be shadowed', () => {
+    const scope = chart();
+    OomKillPolicy.of(deployment(scope, 'web', 'php')).single();
+    deployment(scope, 'api');
+    OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
+    expect(() => synth(scope)).toThrow(
+      '[test] perContainer names php, a container of test/web/Resource, which another OomKillPolicy is nearer to, and that one counts alone; write it there instead',
+    );
+  });
+});
+
+describe('a deployment of ours', () => {
+  const PROPS = {
+    name: 'web',
+    image: IMAGE,
+    replicas: 1,
+    cpu: kplus.Cpu.millis(100),
+    memory: Size.mebibytes(64),
+    oomKillMode: OomKillMode.SINGLE,
+  };
+
+  test.each<[string, (scope: Construct) => void, string]>([
+    [
+      'itself',
+      (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS)).group(),
+      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, and OomKillPolicy of test/web says Group; write',
+    ],
+    [
+      'its Deployment',
+      (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS).deployment).group(),
+      '[test/web/Deployment] both oomKillMode: Single and group() are there; write',
+    ],
+    [
+      'a herder',
+      (scope) => OomKillPolicy.of(new Herder(scope, 'web')).group(),
+      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, and OomKillPolicy of test/web says Group; write',
+    ],
+  ])('contradicts a policy on %s audibly', (_, make, message) => {
+    const scope = chart();
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('agrees with a policy that says the same, and a chart around it does not matter', () => {
+    const scope = chart();
+    OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS)).single();
+    OomKillPolicy.of(scope).group();
+    deployment(scope, 'api');
+    expect(policies(synth(scope))).toEqual({ web: 'Single', api: 'Group' });
+  });
+});
+
+test('two policies on objects that share a pod template of the user do not meet in it', () => {
+  const scope = chart();
+  const shared = { metadata: { labels: { a: 'b' } }, spec: { containers: [{ name: 'a' }] } };
+  const [a, b] = ['Deployment', 'StatefulSet'].map((kind) => raw(scope, kind, shared)) as [
+    ApiObject,
+    ApiObject,
+  ];
+  for (const object of [a, b]) {
+    object.addJsonPatch(JsonPatch.replace('/spec/template', shared));
+  }
+  OomKillPolicy.of(a).single();
+  OomKillPolicy.of(b).group();
+  expect(policies(synth(scope))).toEqual({ [a.name]: 'Single', [b.name]: 'Group' });
+  expect(shared.metadata.labels).toEqual({ a: 'b' });
+});
+
 describe('misuse', () => {
   const MODES = { main: OomKillMode.SINGLE };
 
@@ -327,7 +779,7 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web', 'php', 'nginx')).perContainer({
           phpp: OomKillMode.SINGLE,
         }),
-      '[test/web] perContainer names a container that no workload here has: phpp; write nginx or php instead',
+      '[test/web] perContainer names a container that no workload here has: phpp; write nginx or php, or injectedContainers: ["phpp"] if something adds it later, instead',
     ],
     [
       'a container that no workload of a scope has',
@@ -338,7 +790,7 @@ describe('misuse', () => {
           .single()
           .perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
       },
-      '[test] perContainer names a container that no workload here has: nginx; write php or postgres instead',
+      '[test] perContainer names a container that no workload here has: nginx; write php or postgres, or injectedContainers',
     ],
     [
       'a container of plain YAML that is not there',
@@ -346,7 +798,7 @@ describe('misuse', () => {
         OomKillPolicy.of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(
           MODES,
         ),
-      '[test/raw-Job] perContainer names a container that no workload here has: main; write a instead',
+      '[test/raw-Job] perContainer names a container that no workload here has: main; write a, or injectedContainers',
     ],
     [
       'an empty scope',
@@ -354,7 +806,7 @@ describe('misuse', () => {
         new kplus.ConfigMap(scope, 'config');
         OomKillPolicy.of(scope).single();
       },
-      '[test] there is no workload for OomKillPolicy in this scope; write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet) instead',
+      '[test] there is no workload for OomKillPolicy in this scope; write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind with a pod template) instead',
     ],
     [
       'a scope with the agent only',
@@ -362,27 +814,10 @@ describe('misuse', () => {
       '[test/agent] there is no workload for OomKillPolicy in this scope; write',
     ],
     [
-      'a List in a scope',
-      (scope) => {
-        deployment(scope, 'web');
-        new ApiObject(scope, 'list', { apiVersion: 'v1', kind: 'List' });
-        OomKillPolicy.of(scope).single();
-      },
-      '[test] the items of List test/list are out of reach of OomKillPolicy; write its items as documents of their own instead',
-    ],
-    [
-      'a DeploymentList in a scope',
-      (scope) => {
-        new ApiObject(scope, 'list', { apiVersion: 'apps/v1', kind: 'DeploymentList' });
-        OomKillPolicy.of(scope).single();
-      },
-      '[test] the items of DeploymentList test/list are out of reach',
-    ],
-    [
       'a kind without pods',
       (scope) =>
         OomKillPolicy.of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
-      '[test/x] v1 Service has no pod template for OomKillPolicy; write OomKillPolicy.of() of one of CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet, or of a scope around it, instead',
+      '[test/x] v1 Service has no pod template for OomKillPolicy; write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind with a pod template), of a scope around it, or workloadKinds in its options, instead',
     ],
     [
       'a cdk8s-plus construct without pods',
@@ -390,25 +825,17 @@ describe('misuse', () => {
       '[test/x] v1 ConfigMap has no pod template for OomKillPolicy; write',
     ],
     [
-      'a namesake of another API group',
-      (scope) =>
-        OomKillPolicy.of(
-          new ApiObject(scope, 'x', { apiVersion: 'batch.volcano.sh/v1alpha1', kind: 'Job' }),
-        ).single(),
-      '[test/x] batch.volcano.sh/v1alpha1 Job has no pod template for OomKillPolicy; write',
-    ],
-    [
       'a workload without its pod template',
       (scope) =>
         OomKillPolicy.of(
           new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' }),
         ).single(),
-      '[test/x] Deployment has no pod template: /spec/template is missing; write the template instead',
+      '[test/x] apps/v1 Deployment has no pod template: /spec/template is missing, and the OomKillPolicy of test/x cannot reach its pods; write workloadKinds',
     ],
     [
       'both modes',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')).single().group(),
-      '[test/web] both single() and group() are called; write one of them instead',
+      '[test/web] both single() and group() are there; write one of them instead',
     ],
     [
       'both modes in two places',
@@ -417,7 +844,7 @@ describe('misuse', () => {
         OomKillPolicy.of(web).group();
         OomKillPolicy.of(web).single();
       },
-      '[test/web] both single() and group() are called; write one of them instead',
+      '[test/web] both group() and single() are there; write one of them instead',
     ],
     [
       'no containers',
@@ -441,6 +868,39 @@ describe('misuse', () => {
       '[test/web] the mode of container main is unknown: "single"; write "Single" or "Group" instead',
     ],
     [
+      'null instead of modes',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer(null as never),
+      '[test/web] perContainer takes names and modes, and not null; write { name: OomKillMode.SINGLE } instead',
+    ],
+    [
+      'no target',
+      () => OomKillPolicy.of(null as never),
+      '[OomKillPolicy.of] the target is not a construct: null; write a workload, a chart, or a scope in between, instead',
+    ],
+    [
+      'a null prefix',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: null as never }),
+      '[test/web] labelPrefix is not a string: null; write "text" instead',
+    ],
+    [
+      'null among the kinds',
+      (scope) => OomKillPolicy.of(scope, { workloadKinds: [null as never] }),
+      '[test] workloadKinds are not an object: null; write { … } instead',
+    ],
+    [
+      'an injected container with a bad name',
+      (scope) => OomKillPolicy.of(scope, { injectedContainers: ['Istio'] }),
+      '[test] injectedContainers is not a DNS-1123 label',
+    ],
+    [
+      'two words about the first moments',
+      (scope) => {
+        OomKillPolicy.of(scope, { untilNamed: OomKillMode.SINGLE });
+        OomKillPolicy.of(scope, { untilNamed: OomKillMode.GROUP });
+      },
+      '[test] untilNamed is both Single and Group; write one of them instead',
+    ],
+    [
       'two modes for one container',
       (scope) =>
         OomKillPolicy.of(deployment(scope, 'web'))
@@ -459,7 +919,7 @@ describe('misuse', () => {
         deployment(scope, 'web').podMetadata.addLabel(LABEL, 'Group');
         OomKillPolicy.of(scope).single();
       },
-      '[test] the pods of test/web/Resource say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy says Single; write one of the two instead',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single; write one of the two instead',
     ],
     [
       'a label set by hand in plain YAML',
@@ -467,7 +927,7 @@ describe('misuse', () => {
         const pods = { metadata: { labels: { [LABEL]: 1 } }, spec: { containers: [] } };
         OomKillPolicy.of(raw(scope, 'Deployment', pods)).single();
       },
-      '[test/raw-Deployment] the pods of test/raw-Deployment say cdk8s-oom-kill-mode/mode: 1 already, and OomKillPolicy says Single; write',
+      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode; write cdk8s-oom-kill-mode/mode: Single or',
     ],
     [
       'an annotation set by hand',
@@ -476,7 +936,7 @@ describe('misuse', () => {
         web.podMetadata.addAnnotation(CONTAINERS, 'main=Group');
         OomKillPolicy.of(web).perContainer(MODES);
       },
-      '[test/web] the pods of test/web/Resource say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy says main=Single; write',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing; write',
     ],
   ])('refuses %s, with the path and the remedy', (_, misuse, message) => {
     const use = () => {

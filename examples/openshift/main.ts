@@ -3,7 +3,7 @@ import { OomKillModeAgent } from '../../lib';
 
 const app = new App();
 const chart = new Chart(app, 'openshift');
-const agent = new OomKillModeAgent(chart, 'agent', { seLinuxType: 'spc_t' });
+const agent = new OomKillModeAgent(chart, 'agent', { selinuxType: 'spc_t' });
 
 // OpenShift admits a pod by one of its security context constraints. This one lets the agent do what
 // its DaemonSet asks for, and nobody else anything.

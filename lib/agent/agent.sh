@@ -35,8 +35,8 @@ NL='
 # Lists are lines, and split where they are not quoted.
 IFS=$NL TAB='	'
 HERE=$(cd "$(dirname "$0")" && pwd)
-# Seconds since the boot; when the next tick and the next look at everything are due; set once we are ready.
-UPTIME=0 TICK=0 RESYNC=0 READY=''
+# Seconds since the boot; when the next tick is due; set once we are ready; children that were stopped.
+UPTIME=0 TICK=0 READY='' STOPPED='' ENDED=''
 
 for part in cgroups containers watch api report metrics; do
   # shellcheck source=/dev/null # each is checked by itself
@@ -55,16 +55,22 @@ log() { # level message [key value]...
   printf '%s}\n' "$text"
 }
 
-# Takes the line that begins so out of a list, which begins and ends with a line feed: LINE and REST. A loop, or a
-# pattern after "#", would take too long where there are many lines.
+# LINE is the one that begins so in a list, which begins and ends with a line feed. A pattern after "#" or "%" takes
+# far too long in a long string, as a loop does not.
+look_up() { # beginning, list
+  for LINE in $2; do
+    case $LINE in "$1"*) return 0 ;; esac
+  done
+  return 1
+}
+
+# Takes that line out: REST.
 take() { # beginning, list
-  before=${2%%"$NL$1"*}
-  if [ "$before" = "$2" ]; then return 1; fi
-  # shellcheck disable=SC3057 # busybox ash
-  LINE=${2:${#before}+1}
-  LINE=${LINE%%"$NL"*}
-  # shellcheck disable=SC3057 # busybox ash
-  REST=$before${2:${#before}+1+${#LINE}}
+  look_up "$1" "$2" || return 1
+  REST=$NL
+  for line in $2; do
+    case $line in "$1"*) ;; *) REST=$REST$line$NL ;; esac
+  done
 }
 
 # A child that ended is there until it is waited for, but without memory.
@@ -72,11 +78,11 @@ runs() { # process
   IFS=' ' read -r pages _ 2>&6 <"/proc/$1/statm" && [ "$pages" != 0 ]
 }
 
-# A stopped one, too.
+# The end of an inotifyd may take the kernel a while: it is waited for a tick later.
 stop() { # process or nothing
   if [ -z "$1" ]; then return 0; fi
   kill -9 "$1" 2>&6 || :
-  wait "$1" 2>&6 || :
+  STOPPED=$STOPPED$1$NL
 }
 
 # The next event: a letter, and fields separated by tabs. Fails when the time is over. Only the letter is waited for: a
@@ -110,12 +116,10 @@ tick() {
   TICK=$((UPTIME + TICK_SECONDS))
   echo 2>&6 >"$RUN_DIR/alive" || :
   if [ -z "$ROOT" ]; then find_node; fi
+  for child in $ENDED; do wait "$child" 2>&6 || :; done
+  ENDED=$STOPPED STOPPED=''
   check_api
   check_watcher
-  if [ "$UPTIME" -ge "$RESYNC" ]; then
-    RESYNC=$((UPTIME + RESYNC_SECONDS))
-    scan_soon
-  fi
   report
 }
 

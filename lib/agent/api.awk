@@ -5,8 +5,7 @@
 # Output: fields separated by tabs, each one of our own words or checked against its alphabet.
 #   C                                       connected: an answer of 200, which tells of every pod there is first
 #   O <uid> <name>=<0|1>                    an override of the pod on the next line with P
-#   P <uid> <0|1|-> <ns> <name> <flag>      a pod with the label: 0 Single, 1 Group, - anything else; the flag is
-#                                           "ok", or "malformed" if its annotation is
+#   P <uid> <0|1|-> <ns> <name> <flag>      a pod with the label: 0 Single, 1 Group, - neither; "ok" or "malformed"
 #   G <uid>                                 gone: not opted in any more, or deleted
 #   B                                       bookmark: everything up to here was told
 #   E <HTTP status> <curl's exit status> <reason> <message>   ended; 000 and - if curl was killed
@@ -30,10 +29,7 @@ head || $0 == "\r" || $0 == "" { next }
   if (!parse($0)) next
   if (type == "ERROR" || code >= 300) failed()
   else if (type == "ADDED" || type == "MODIFIED") changed(cgroup_uid())
-  else if (type == "DELETED" && cgroup_uid() != "") {
-    delete said[cgroup_uid()]
-    say("G " cgroup_uid())
-  }
+  else if (type == "DELETED" && (gone = cgroup_uid()) != "") { delete said[gone]; say("G " gone) }
   else if (type == "BOOKMARK") say("B")
 }
 

@@ -47,9 +47,9 @@ start_api() {
   PARSER=$!
 }
 
-# At each turn of the loop, and at each tick: somebody may have killed one of the two.
+# At each turn of the loop, and at each tick: somebody may have killed the parser. It tells of the end of curl.
 renew_api() { if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi; }
-check_api() { if [ -n "$CURL" ] && ! { runs "$CURL" && runs "$PARSER"; }; then end_api; fi; }
+check_api() { if [ -n "$CURL" ] && ! runs "$PARSER"; then end_api; fi; }
 
 # The next one after 1, 2, 4, up to 30 seconds; or at once, if this one has lasted.
 end_api() {

@@ -2,16 +2,14 @@
 # Where the cgroups of pods and containers are on this node, and what their files say.
 
 FILE=memory.oom.group
-# Match ids, and the directories of containers but none of the sixty files beside them.
-ANY_ID='????????????????????????????????????????????????????????????????'
-LONG_NAME="$ANY_ID*"
+# Matches the directories of containers, and none of the sixty files beside them.
+LONG_NAME='????????????????????????????????????????????????????????????????*'
 # The kubepods directory; with the systemd driver, the beginning of the names below it; and what the kubelet gives a
 # container that did not opt in.
 ROOT='' DRIVER='' SLICE='' NODE_VALUE=''
 
-# Our own pod shows where all the others are and how they are named: it differs per distribution, driver
-# and cgroup root. Fails where our own container is not in our pod's cgroup: the kubelet and the runtime
-# have different drivers then, or the kubelet makes no cgroups for pods.
+# Our own pod shows where all the others are and how they are named. Fails where our own container is not in our pod's
+# cgroup: the kubelet and the runtime have different drivers then, or the kubelet makes no cgroups for pods.
 find_kubepods() {
   # shellcheck disable=SC3060,SC2044 # busybox ash; names without line feeds
   for own in $(find "$CGROUP_ROOT" -type d \( -name "*pod${POD_UID//-/_}.slice" -o -name "pod$POD_UID" \) 2>&6); do
@@ -73,12 +71,11 @@ find_id() { # a container's file or directory, or that of crun's child
   ID=${1%/"$FILE"}
   KEY=
   case $ID in */container) KEY=x ID=${ID%/container} ;; esac
-  ID=${ID##*/}
-  case $ID in crio-conmon-*) return 1 ;; esac
   ID=${ID%.scope}
-  ID=${ID##*-}
-  case $ID in *[!0-9a-f]*) return 1 ;; esac
-  [ ${#ID} = 64 ] || return 1
+  if [ ${#ID} -lt 64 ]; then return 1; fi
+  # shellcheck disable=SC3057 # busybox ash
+  before=${ID:0:${#ID}-64} ID=${ID:${#ID}-64}
+  case $before:$ID in *conmon-:* | *[!/-]:* | *:*[!0-9a-f]*) return 1 ;; esac
   # shellcheck disable=SC3057 # busybox ash
   KEY=${ID:0:12}$KEY
 }
@@ -93,14 +90,17 @@ read_value() { # file
 # event. The log comes after it.
 enforce() { # mode, file, why: start, event, resync or restore
   read_value "$2" || return 0
-  if [ "$VALUE" = "$1" ]; then return 0; fi
+  if [ "$VALUE" = "$1" ]; then
+    if [ "$3" = resync ]; then condition '' "write_refused/$KEY"; fi
+    return 0
+  fi
   if printf '%s\n' "$1" 2>&6 1<>"$2"; then
-    describe "$2"
+    describe "$2" || :
     count_write "$3"
     log info 'kill mode written' pod "$NAMESPACE/$NAME" container "$CONTAINER" from "$VALUE" to "$1"
     condition '' "write_refused/$KEY"
   elif [ -e "$2" ]; then
-    describe "$2"
+    describe "$2" || :
     condition yes "write_refused/$KEY"
   fi
 }

@@ -4,7 +4,7 @@
 # The opted-in pods: "<uid> <mode> <namespace> <name> <overrides> <uptime when we heard of it>", where modes are
 # 0 and 1, and overrides "," or ",name=0,name=1,". Those whose directory is watched, or going to be: "<uid>".
 PODS=$NL ATTACHED=$NL
-# Their containers: "<key> <uid> <file>", where the key is the start of the id, see find_id. What those are to
+# Their containers: "<key> <file>", where the key is the start of the id, see find_id. What those are to
 # have: "<key>=<mode>", apart because it is searched at each event.
 CONTAINERS=$NL MODES=$NL
 # Pods that are still to be looked at, and when that began.
@@ -12,23 +12,24 @@ TO_SCAN='' SCANNED=0
 
 # Makes a pod the current one.
 find_pod() { # uid
-  take "$1 " "$PODS" || return 1
+  look_up "$1 " "$PODS" || return 1
   # shellcheck disable=SC2086 # split on purpose: six words that api.awk checked
   IFS=' ' && set -- $LINE && IFS=$NL
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 HEARD=$6
 }
 
-# Makes a container and its pod the current ones: KEY, CONTAINER (its name, if it is known) and FOUND (its file).
+# Makes a container and its pod the current ones: KEY, CONTAINER (its name, if it is known) and FOUND (its file). Fails
+# if the pod is not opted in.
 describe() { # its file
   find_id "$1" || :
   find_pod_uid "$1"
-  find_pod "$POD" || NAMESPACE=- NAME=-
+  if ! find_pod "$POD"; then NAMESPACE=- NAME=- CONTAINER=${KEY%x} && return 1; fi
   name_container
 }
 
 find_container() { # key
-  take "$1 " "$CONTAINERS" || return 1
-  FOUND=${LINE##* }
+  look_up "$1 " "$CONTAINERS" || return 1
+  FOUND=${LINE#* }
   describe "$FOUND"
 }
 
@@ -62,7 +63,7 @@ choose_mode() {
 adopt() { # file
   find_id "$1" || return 0
   case $MODES in *"$NL$KEY="*) ;; *)
-    CONTAINERS="$CONTAINERS$KEY $POD $1$NL"
+    CONTAINERS="$CONTAINERS$KEY $1$NL"
     remember_kills "${1%/"$FILE"}"
     watch "$1"
     ;;
@@ -71,7 +72,7 @@ adopt() { # file
 }
 
 # Looks at the containers of the current pod, new ones and others.
-scan_pod() { # why: start or resync
+scan_pod() { # why: start, resync, or look if there is no need to read those that are known
   find_pod_directory "$POD" || return 0
   case $ATTACHED in *"$NL$POD$NL"*) ;; *)
     ATTACHED=$ATTACHED$POD$NL
@@ -81,38 +82,52 @@ scan_pod() { # why: start or resync
   for file in "$POD_DIRECTORY"/$LONG_NAME/"$FILE" "$POD_DIRECTORY"/$LONG_NAME/container/"$FILE"; do
     if [ -e "$file" ]; then
       adopt "$file"
-      file_written "$file" "$1"
+      if [ "$1" != look ]; then file_written "$file" "$1"; fi
       if [ "$1" = resync ]; then check_policy "$file"; fi
     fi
   done
 }
 
-# Everything is to be looked at: what events did not tell, or nobody watches.
-scan_soon() {
-  SCANNED=$UPTIME
-  TO_SCAN=$PODS
-}
+scan_soon() { SCANNED=-$RESYNC_SECONDS; }
 
-# Some pods at each turn of the loop, so that what starts meanwhile does not wait. Then what is gone is forgotten.
+# Everything, for what events did not tell, or nobody watches: some pods at each turn of the loop, so that what starts
+# meanwhile does not wait. Then what is gone is forgotten.
 scan_some() {
-  if ! is_watching && [ "$UPTIME" != "$SCANNED" ]; then scan_soon; fi
-  if [ -z "$TO_SCAN" ]; then return 0; fi
-  remaining=
-  looks=8
-  for record in $TO_SCAN; do
-    looks=$((looks - 1))
-    if [ "$looks" -lt 0 ]; then
-      remaining=$remaining$record$NL
-    elif find_pod "${record%% *}"; then
+  if is_watching; then period=$RESYNC_SECONDS; else period=1; fi
+  if [ -z "$TO_SCAN" ]; then
+    if [ "$UPTIME" -lt $((SCANNED + period)) ]; then return 0; fi
+    SCANNED=$UPTIME TO_SCAN=$PODS
+  fi
+  for _ in 1 2 3 4 5 6 7 8; do
+    record=${TO_SCAN%%"$NL"*}
+    # shellcheck disable=SC3057 # busybox ash
+    TO_SCAN=${TO_SCAN:${#record}+1}
+    if find_pod "${record%% *}"; then
       scan_pod resync
       check_ancestors
       check_overrides
     fi
   done
-  TO_SCAN=$remaining
-  if [ -n "$TO_SCAN" ]; then return 0; fi
-  for container in $CONTAINERS; do
-    if ! [ -e "${container##* }" ]; then forget "${container%% *}"; fi
+  if [ -z "$TO_SCAN" ]; then prune; fi
+}
+
+# Forgets containers that are gone, and what was said of them.
+prune() {
+  former=$CONTAINERS modes=$MODES CONTAINERS=$NL MODES=$NL
+  for container in $former; do
+    if ! [ -e "${container#* }" ]; then continue; fi
+    CONTAINERS=$CONTAINERS$container$NL
+    case $modes in *"$NL${container%% *}=0$NL"*) wanted=0 ;; *) wanted=1 ;; esac
+    MODES=$MODES${container%% *}=$wanted$NL
+  done
+  former=$RECORDS RECORDS=$NL
+  for record in $former; do
+    key=${record%% *}
+    case $key in kills/* | write_refused/* | systemd_oom_policy/*)
+      case $MODES in *"$NL${key#*/}="*) ;; *) continue ;; esac
+      ;;
+    esac
+    RECORDS=$RECORDS$record$NL
   done
 }
 
@@ -129,14 +144,6 @@ check_overrides() { # of the current pod
       case ${link%.log} in *[!0-9a-f]*) ;; *) missing= ;; esac
     done
     condition "$missing" "unknown_container/$override"
-  done
-}
-
-forget() { # key of a container
-  if take "$1 " "$CONTAINERS"; then CONTAINERS=$REST; fi
-  if take "$1=" "$MODES"; then MODES=$REST; fi
-  for what in kills write_refused systemd_oom_policy; do
-    if take "$what/$1 " "$RECORDS"; then RECORDS=$REST; fi
   done
 }
 
@@ -159,16 +166,15 @@ created() { # directory, name
     *:pod* | *:*-pod*)
       find_pod_uid "$2"
       # It may be one that was there before, as a static pod's.
-      if take "$POD" "$ATTACHED"; then ATTACHED=$REST; fi
+      case $ATTACHED in *"$NL$POD$NL"*) take "$POD" "$ATTACHED" && ATTACHED=$REST ;; esac
       ;;
     *) find_pod_uid "$1" ;;
   esac
-  if find_pod "$POD"; then scan_pod start; fi
+  if find_pod "$POD"; then scan_pod look; fi
 }
 
 take_name() { # name of the link
-  id=${1%.log}
-  id=${id##*-}
+  id=${1##*-}
   # shellcheck disable=SC3057 # busybox ash
   id=${id:0:12}
   for key in "$id" "${id}x"; do
@@ -187,7 +193,7 @@ opt_in() { # uid, mode, namespace, name, overrides
     return 0
   else
     log info 'pod changed' pod "$3/$4" mode "$2" overrides "$5"
-    PODS=$REST
+    take "$1 " "$PODS" && PODS=$REST
     end_conditions "$1" invalid
   fi
   PODS="$PODS$1 $2 $3 $4 $5 $UPTIME$NL"
@@ -202,11 +208,14 @@ opt_out() { # uid, and "invalid" if that is why
     log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
     if take "$1" "$ATTACHED"; then ATTACHED=$REST; fi
     if find_pod_directory "$1"; then
-      for container in $CONTAINERS; do
-        case $container in *" $1 "*)
-          enforce "$NODE_VALUE" "${container##* }" restore
-          forget "${container%% *}"
-          ;;
+      former=$CONTAINERS CONTAINERS=$NL
+      for container in $former; do
+        case $container in
+          *" $POD_DIRECTORY/"*)
+            enforce "$NODE_VALUE" "${container#* }" restore
+            if take "${container%% *}=" "$MODES"; then MODES=$REST; fi
+            ;;
+          *) CONTAINERS=$CONTAINERS$container$NL ;;
         esac
       done
     fi

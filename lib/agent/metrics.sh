@@ -13,15 +13,16 @@ count_write() { # start, event, resync or restore
   esac
 }
 
-# The samples of containers: DESIRED, EFFECTIVE and SURVIVED, and how many there are of each mode. A sandbox has no
-# link, and is none. Of two with one name, one is about to end.
+# Of containers with a link, which a sandbox has not. Of two with one name, one is about to end.
 sample_containers() {
-  DESIRED=$NL EFFECTIVE='' SURVIVED='' IN_SINGLE=0 IN_GROUP=0
+  DESIRED=$NL EFFECTIVE='' SURVIVED='' IN_SINGLE=0 IN_GROUP=0 values=$NL
+  for item in $CONTAINERS; do
+    if read_value "${item#* }"; then values=$values${item%% *}=$VALUE$NL; fi
+  done
   for link in "$CONTAINER_LOGS"/*.log; do
-    name=${link##*/}
-    name=${name%-*}
+    name=${link#"$CONTAINER_LOGS/"}
     # shellcheck disable=SC3057 # busybox ash
-    key=${link##*-} && key=${key:0:12}
+    key=${link##*-} name=${name%-*} key=${key:0:12}
     case $name:$MODES in
       *[!a-z0-9._-]*:*) continue ;;
       *"$NL$key=1$NL"*) wanted=1 IN_GROUP=$((IN_GROUP + 1)) ;;
@@ -32,11 +33,11 @@ sample_containers() {
     labels="{namespace=\"${container%%_*}\",pod=\"${name%%_*}\",container=\"${container#*_}\"}"
     case $DESIRED in *"$labels "*) continue ;; esac
     DESIRED="${DESIRED}oom_kill_mode_container_group_desired$labels $wanted$NL"
-    if take "$key " "$CONTAINERS" && read_value "${LINE##* }"; then
-      EFFECTIVE="${EFFECTIVE}oom_kill_mode_container_group_effective$labels $VALUE$NL"
-    fi
-    COUNT=0
-    if take "kills/$key " "$RECORDS"; then read_record "$LINE"; fi
+    case $values in
+      *"$NL$key=0$NL"*) EFFECTIVE="${EFFECTIVE}oom_kill_mode_container_group_effective$labels 0$NL" ;;
+      *"$NL$key=1$NL"*) EFFECTIVE="${EFFECTIVE}oom_kill_mode_container_group_effective$labels 1$NL" ;;
+    esac
+    if look_up "kills/$key " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
     SURVIVED="${SURVIVED}oom_kill_mode_survived_process_kills_total$labels $COUNT$NL"
   done
 }

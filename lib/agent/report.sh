@@ -5,10 +5,8 @@
 # "<what>/<whose> <uid> <namespace> <name> <count> <told> <due> <pause> <since>": what is "kills" or a condition, a
 # heading of docs/troubleshooting.md; whose is the key of a container, the name of one, "pod" or "node"; told is how
 # much of the count an Event has told, due the uptime of the next at the earliest, pause the seconds until then, and
-# since the time of the first.
-RECORDS=$NL
-# The child that counts and sends, and how the last Event failed.
-REPORTER='' EVENT_PROBLEM=''
+# since the time of the first. And the child that counts and sends, and how the last Event failed.
+RECORDS=$NL REPORTER='' EVENT_PROBLEM=''
 
 read_record() { # record
   # shellcheck disable=SC2086 # split on purpose: nine words of ours
@@ -22,16 +20,16 @@ add_record() { # what/whose, of the current pod; count; how much of it was told
 
 # Whether the current pod has a condition: said once, until it has ended.
 condition() { # yes or nothing, condition/whose
-  set -- "$1" "$2" "${2%%/*}" warn pod "$NAMESPACE/$NAME"
-  case $2 in */node) set -- "$1" "$2" "$3" error node "$NAME" ;; esac
+  level=warn kind=pod whose=$NAMESPACE/$NAME
+  case $2 in */node) level=error kind=node whose=$NAME ;; esac
   if take "$2 $POD " "$RECORDS"; then
     if [ -n "$1" ]; then return 0; fi
     RECORDS=$REST
-    log info 'works again' condition "$3" "$5" "$6"
+    log info 'works again' condition "${2%%/*}" "$kind" "$whose"
   elif [ -n "$1" ]; then
     add_record "$2" 1 0
-    explain "$3" "${2#*/}"
-    log "$4" "$MESSAGE" condition "$3" "$5" "$6" container "$CONTAINER"
+    explain "${2%%/*}" "${2#*/}"
+    log "$level" "$MESSAGE" condition "${2%%/*}" "$kind" "$whose" container "$CONTAINER"
   fi
 }
 
@@ -41,13 +39,12 @@ node_condition() { # yes or nothing, condition
   condition "$1" "$2/node"
 }
 
-# Those of containers end with them, and a label may stay as invalid as it was.
-end_conditions() { # uid, "invalid" for what is to stay
-  former=$RECORDS
-  RECORDS=$NL
+# Kills are forgotten with their container; and a label may stay as invalid as it was.
+end_conditions() { # uid, the beginning of those that stay
+  former=$RECORDS RECORDS=$NL
   for entry in $former; do
     case $entry in
-      kills/* | "${2:-/}"_*) ;;
+      kills/* | "${2:-kills}"*) ;;
       *" $1 "*) continue ;;
     esac
     RECORDS=$RECORDS$entry$NL
@@ -78,11 +75,12 @@ explain() { # condition or "kills", whose
 }
 
 # Of the cgroups from the container's up to the full one, the highest with 1 decides.
-check_ancestors() { # of the current pod
+check_ancestors() { # of the current pod, whose directory is POD_DIRECTORY
+  if ! [ -d "$POD_DIRECTORY" ]; then return 0; fi
   found=
   case $MODE$OVERRIDES in 0* | *=0,*)
-    if find_pod_directory "$POD"; then above=$POD_DIRECTORY; else above=; fi
-    while [ -n "$above" ] && read_value "$above/$FILE"; do
+    above=$POD_DIRECTORY
+    while read_value "$above/$FILE"; do
       if [ "$VALUE" = 1 ]; then found=yes; fi
       above=$above/..
     done
@@ -93,8 +91,8 @@ check_ancestors() { # of the current pod
 
 # With OOMPolicy=kill or stop systemd ends all of a scope after any kill. The last assignment, in its drop-ins too, counts.
 check_policy() { # file of a container of the current pod, with this KEY
-  if [ -z "$SYSTEMD_TRANSIENT" ]; then return 0; fi
   unit=${1%/"$FILE"}
+  case $SYSTEMD_TRANSIENT:$unit in ?*:*.scope) ;; *) return 0 ;; esac
   unit=$SYSTEMD_TRANSIENT/${unit##*/}
   policy=
   for part in "$unit" "$unit.d"/*.conf; do
@@ -112,7 +110,7 @@ check_policy() { # file of a container of the current pod, with this KEY
 report() {
   if [ -n "$REPORTER" ]; then
     if runs "$REPORTER"; then return 0; fi
-    wait "$REPORTER" || :
+    wait "$REPORTER" 2>&6 || :
   fi
   {
     count_kills
@@ -125,18 +123,17 @@ report() {
 # One process reads all counters. A container that is about to end with all its processes has a second to do so: what
 # is told is that it kept running.
 count_kills() {
-  files=
-  # shellcheck disable=SC2153 # see containers.sh
-  for item in $CONTAINERS; do
-    item=${item##* }
-    files=$files${item%/*}/memory.events$NL
-  done
-  # shellcheck disable=SC2086 # split on purpose: there is no wildcard in these paths
-  counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $files) || return 0
+  # shellcheck disable=SC2046,SC2153 # split on purpose: there is no wildcard in these paths; see containers.sh
+  counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $(
+    for item in $CONTAINERS; do
+      item=${item#* }
+      printf '%s/memory.events\n' "${item%/*}"
+    done
+  )) || :
   news=
   for item in $counted; do
     find_id "${item%/*}" || continue
-    if take "kills/$KEY " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
+    if look_up "kills/$KEY " "$RECORDS"; then read_record "$LINE"; else COUNT=0; fi
     case $KEY:$COUNT in *x:* | *:"${item##* }") ;; *) news="$news$KEY ${item##* } ${item%/*}$NL" ;; esac
   done
   if [ -n "$news" ]; then sleep 1; fi
@@ -153,16 +150,15 @@ remember_kills() { # directory of a container of the current pod, with this KEY
   while IFS=' ' read -r key count; do
     if [ "$key" = oom_kill ]; then killed=$count; fi
   done 2>&6 <"$1/memory.events" || :
+  if take "kills/$KEY " "$RECORDS"; then RECORDS=$REST; fi
   if [ "$killed" != 0 ]; then add_record "kills/$KEY" "$killed" "$killed"; fi
 }
 
 kills_counted() { # key, count
   find_container "$1" || return 0
-  if ! take "kills/$1 " "$RECORDS"; then
-    add_record "kills/$1" 0 0
-    take "kills/$1 " "$RECORDS"
-  fi
-  read_record "$LINE"
+  if ! look_up "kills/$1 " "$RECORDS"; then add_record "kills/$1" 0 0; fi
+  take "kills/$1 " "$RECORDS" && read_record "$LINE"
+  if [ "$COUNT" = "$2" ]; then return 0; fi
   log warn 'processes killed for memory; the container kept running' pod "$NAMESPACE/$NAME" \
     container "$CONTAINER" kills "$(($2 - COUNT))" total "$2"
   RECORDS="$REST$WHAT/$WHOSE $POD $NAMESPACE $NAME $2 $TOLD $EARLIEST $LAST_PAUSE $SINCE$NL"
@@ -224,7 +220,7 @@ event_sent() { # "<what>/<whose> <uid>"; count, since, and how it went, separate
     LAST_PAUSE=$((LAST_PAUSE < 150 ? LAST_PAUSE * 2 : 300))
   fi
   case $4:$EVENT_PROBLEM in
-    2??:*) TOLD=$2 ;;
+    2??:*) TOLD=$2 EVENT_PROBLEM='' ;;
     *:"$4 $6") ;;
     *)
       EVENT_PROBLEM="$4 $6"

@@ -1,9 +1,8 @@
 # shellcheck shell=sh
-# One inotifyd for everything: it takes its watches as arguments only, so another one takes its place when
-# there is more to watch, and is up before the former one ends. What is not watched yet is looked at.
+# One inotifyd for everything, and another one in its place when there is more to watch.
 
-# The process that watches, and the one that starts to. The two take turns with two files: the starting one's is
-# written until it tells of that, then it watches.
+# The process that watches, and the one that starts to. They take turns with two files: the starting one's is written
+# until it tells of that, then it watches.
 WATCHER='' NEXT_WATCHER='' PING=$RUN_DIR/ping.0
 # What no inotifyd was told of yet, and what the starting one was told of: "pod <uid>" or a container's file.
 UNWATCHED='' STARTING=''
@@ -28,46 +27,48 @@ is_watching() { [ -n "$WATCHER" ] && has_inotify; }
 look_at() { # list of what watch was told of
   for item in $1; do
     case $item in
-      'pod '*) if find_pod "${item#* }"; then scan_pod start; fi ;;
-      *) file_written "$item" start ;;
+      'pod '*) if find_pod "${item#* }"; then scan_pod look; fi ;;
+      *)
+        file_written "$item" start
+        # crun makes its child a little later.
+        child=${item%"$FILE"}container/$FILE
+        if [ -e "$child" ] && describe "$child"; then adopt "$child"; fi
+        ;;
     esac
   done
 }
 
 # What there is to watch: inotifyd gives up if something is not there.
 list_watches() {
-  WATCHES=
   for directory in "$CONTAINER_LOGS" . burstable besteffort "$SLICE-burstable.slice" "$SLICE-besteffort.slice"; do
-    if [ -d "$directory" ]; then WATCHES=$WATCHES$directory:n$NL; fi
+    if [ -d "$directory" ]; then printf '%s:n\n' "$directory"; fi
   done
   for record in $PODS; do
-    if find_pod_directory "${record%% *}"; then WATCHES=$WATCHES$POD_DIRECTORY:n$NL; fi
+    if find_pod_directory "${record%% *}"; then printf '%s:n\n' "$POD_DIRECTORY"; fi
   done
   for container in $CONTAINERS; do
-    container=${container##* }
+    container=${container#* }
     if [ -e "$container" ]; then
-      WATCHES=$WATCHES$container:c$NL
-      if [ -n "$CRUN" ]; then WATCHES=$WATCHES${container%/*}:n$NL; fi
+      printf '%s:c\n' "$container"
+      if [ -n "$CRUN" ]; then printf '%s:n\n' "${container%/*}"; fi
     fi
   done
 }
 
 start_watcher() {
-  list_watches
   STARTING=$STARTING$UNWATCHED
   UNWATCHED=
-  TURNS=0
-  case $PING in *.0) PING=$RUN_DIR/ping.1 ;; *) PING=$RUN_DIR/ping.0 ;; esac
-  # shellcheck disable=SC2086 # split on purpose: there is no wildcard in these paths
-  inotifyd - $WATCHES "$PING:c" >&3 2>&1 &
+  TURNS=0 COMPLAINT=unknown
+  # shellcheck disable=SC2046 # split on purpose, by the child: there is no wildcard in these paths
+  inotifyd - $(list_watches) "$PING:c" >&3 2>&1 &
   NEXT_WATCHER=$!
-  WATCHES=
 }
 
 # At each turn of the loop. In a burst of starts it takes some turns to the next inotifyd: each costs CPU.
 renew_watcher() {
   TURNS=$((TURNS + 1))
   if [ -z "$NEXT_WATCHER" ]; then
+    if [ ${#UNWATCHED} -gt 2000 ]; then TURNS=11; fi
     if has_inotify && [ "$TURNS" -gt 10 ] && { [ -n "$UNWATCHED" ] || ! is_watching; }; then start_watcher; fi
   elif runs "$NEXT_WATCHER"; then
     echo 2>&6 1<>"$PING" || :
@@ -79,11 +80,10 @@ renew_watcher() {
 # What it watches and the former one did not is looked at once more.
 watcher_is_up() {
   if [ -z "$NEXT_WATCHER" ]; then return 0; fi
-  if ! is_watching; then scan_soon; fi
+  if ! is_watching || ! runs "$WATCHER"; then scan_soon; fi
   stop "$WATCHER"
-  WATCHER=$NEXT_WATCHER
-  NEXT_WATCHER=
-  FAILURES=0
+  WATCHER=$NEXT_WATCHER NEXT_WATCHER='' FAILURES=0
+  case $PING in *.0) PING=$RUN_DIR/ping.1 ;; *) PING=$RUN_DIR/ping.0 ;; esac
   log debug 'inotifyd watches all there is'
   node_condition '' no_inotify
   set -- "$STARTING"
@@ -93,11 +93,11 @@ watcher_is_up() {
 
 # Something that it was to watch may have gone meanwhile. The former one goes on.
 watcher_failed() {
-  wait "$NEXT_WATCHER" 2>&6 || :
+  stop "$NEXT_WATCHER"
   NEXT_WATCHER=
   UNWATCHED=$STARTING$UNWATCHED
   STARTING=
-  FAILURES=$((FAILURES + 1))
+  if [ "$COMPLAINT" != 'No such file or directory' ]; then FAILURES=$((FAILURES + 1)); fi
   if has_inotify; then return 0; fi
   UNWATCHED=
   node_condition yes no_inotify
@@ -106,7 +106,7 @@ watcher_failed() {
 # At each tick: somebody may have killed it, and there may be inotify again.
 check_watcher() {
   if [ -n "$WATCHER" ] && ! runs "$WATCHER"; then
-    wait "$WATCHER" 2>&6 || :
+    stop "$WATCHER"
     WATCHER=
   fi
   if ! has_inotify && [ -z "$NEXT_WATCHER" ]; then start_watcher; fi

@@ -1,7 +1,8 @@
-import { ApiObject, Duration, JsonPatch, Size } from 'cdk8s';
+import { Duration, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { removeNamespace } from './cluster-scoped';
+import { StableDeployment } from './stable-deployment';
 
 /** The Kubernetes project's own image. */
 export const AUTOSCALER_IMAGE = 'registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.10.3';
@@ -46,24 +47,15 @@ export class ClusterProportionalAutoscaler extends Construct {
     this.allowScaling(metadata, props.target, params, account);
     // Neither name has a dot in it, so the two together are as unique as the pair.
     this.allowWatchingNodes({ name: `${props.namespace}.${name}`, labels }, account);
-    const deployment = new kplus.Deployment(this, 'Deployment', {
+    new StableDeployment(this, 'Deployment', {
       metadata,
-      podMetadata: { labels },
-      // The default selector is a hash of the construct path, and selectors are immutable.
-      select: false,
+      labels,
+      selector,
       replicas: 1,
       serviceAccount: account,
       automountServiceAccountToken: true,
       containers: [container(props)],
     });
-    deployment.select(kplus.LabelSelector.of({ labels: selector }));
-    // The L2 pod knows neither.
-    ApiObject.of(deployment).addJsonPatch(
-      JsonPatch.add('/spec/template/spec/enableServiceLinks', false),
-      JsonPatch.add('/spec/template/spec/securityContext/seccompProfile', {
-        type: 'RuntimeDefault',
-      }),
-    );
     new kplus.NetworkPolicy(this, 'NetworkPolicy', {
       metadata,
       selector: kplus.Pods.select(this, 'Pods', { labels: selector }),

@@ -10,5 +10,5 @@ export function complaint(problem: string, remedy: string): string {
 
 /** The same as an error to throw, with the construct path in front. */
 export function misuse(construct: IConstruct, problem: string, remedy: string): Error {
-  return new Error(`[${construct.node.path}] ${complaint(problem, remedy)}`);
+  return new Error(`[${construct.node.path || 'app'}] ${complaint(problem, remedy)}`);
 }

@@ -1,7 +1,9 @@
 import { Duration, Size, SizeRoundingBehavior } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
+import { k8s } from 'cdk8s-plus-28';
 import { IConstruct } from 'constructs';
 import { misuse } from './misuse';
+import { isObject } from './props';
 
 // The syntax of the Kubernetes API server:
 // https://github.com/kubernetes/apimachinery/blob/master/pkg/util/validation/validation.go
@@ -11,7 +13,7 @@ const QUALIFIED_NAME = /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 
 // https://github.com/distribution/reference/blob/main/regexp.go, with the digest algorithm that
 // every registry speaks.
-const IMAGE =
+export const IMAGE =
   /^(?<name>[a-zA-Z0-9.-]+(:[0-9]+(?=\/))?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*)(:(?<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?<digest>sha256:[0-9a-f]{64}))?$/;
 
 const MAX_INT32 = 2 ** 31 - 1;
@@ -47,12 +49,12 @@ export function requireDnsSubdomain(construct: IConstruct, prop: string, value: 
 }
 
 /** An image reference that means the same image tomorrow: a tag that is not `latest`, or a digest. */
-export function requirePinnedImage(construct: IConstruct, image: string): string {
+export function requirePinnedImage(construct: IConstruct, prop: string, image: string): string {
   const { tag, digest } = IMAGE.exec(image)?.groups ?? {};
   if (digest === undefined && (tag === undefined || tag === 'latest')) {
     throw misuse(
       construct,
-      `image is not a reference pinned by tag or digest: ${JSON.stringify(image)}`,
+      `${prop} is not a reference pinned by tag or digest: ${JSON.stringify(image)}`,
       '"name:1.2.3" or "name@sha256:…"',
     );
   }
@@ -98,6 +100,42 @@ export function requireAtMost(
       construct,
       `${prop} is over its cap: ${value}${unit} of ${limit}${unit}`,
       `${limit}${unit} or less`,
+    );
+  }
+}
+
+/** More than what was measured to be too late, see `AgentResources`. */
+export function requireCpuFloor(
+  construct: IConstruct,
+  prop: string,
+  millis: number,
+  tooLate: number,
+): void {
+  if (millis <= tooLate) {
+    throw misuse(
+      construct,
+      `${prop} is ${millis}m, and ${tooLate}m was measured to be too late for the first instruction of a container`,
+      `more than ${tooLate}m, or leave out cpuRequest and cpuLimit,`,
+    );
+  }
+}
+
+/** A request that its limit allows; a default request is not lowered in silence. */
+export function requireRequest(
+  construct: IConstruct,
+  resource: 'cpu' | 'memory',
+  amounts: { readonly request: number; readonly limit: number },
+  isDefault: boolean,
+  unit: 'm' | 'Mi',
+): void {
+  const { request, limit } = amounts;
+  if (request > limit) {
+    const one = (value: number) =>
+      unit === 'm' ? `Cpu.millis(${value})` : `Size.mebibytes(${value})`;
+    throw misuse(
+      construct,
+      `${resource}Request is ${request}${unit}${isDefault ? ' by default' : ''}, more than ${resource}Limit: ${limit}${unit}`,
+      `${resource}Request: ${one(limit)} or less, or ${resource}Limit: ${one(request)} or more,`,
     );
   }
 }
@@ -157,11 +195,19 @@ export function requireLabels(
   ours: Record<string, string>,
 ): void {
   requireKeys(construct, 'labels', labels, ours);
+  requireLabelValues(construct, 'labels', labels);
+}
+
+function requireLabelValues(
+  construct: IConstruct,
+  prop: string,
+  labels: Record<string, string>,
+): void {
   for (const [key, value] of Object.entries(labels)) {
     if (value !== '' && !isQualifiedName(value)) {
       throw misuse(
         construct,
-        `labels[${JSON.stringify(key)}] is not a valid label value: ${JSON.stringify(value)}`,
+        `${prop}[${JSON.stringify(key)}] is not a valid label value: ${JSON.stringify(value)}`,
         'at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends,',
       );
     }
@@ -184,6 +230,7 @@ export function requireNodeSelector(
   ours: Record<string, string>,
 ): void {
   requireKeys(construct, 'nodeSelector', selector, ours);
+  requireLabelValues(construct, 'nodeSelector', selector);
 }
 
 function requireKeys(
@@ -217,4 +264,48 @@ function requireKeys(
 
 function isQualifiedName(value: string): boolean {
   return value.length <= 63 && QUALIFIED_NAME.test(value);
+}
+
+/** Tolerations that the API server accepts. */
+export function requireTolerations(
+  construct: IConstruct,
+  tolerations: k8s.Toleration[] | undefined,
+): k8s.Toleration[] | undefined {
+  for (const toleration of tolerations ?? []) {
+    const { key, operator = 'Equal', value, effect, tolerationSeconds } = { ...toleration };
+    const problem = !isObject(toleration)
+      ? 'is not an object'
+      : !['Equal', 'Exists'].includes(operator)
+        ? 'has another operator than Equal and Exists'
+        : effect !== undefined && !['NoSchedule', 'PreferNoSchedule', 'NoExecute'].includes(effect)
+          ? 'has another effect than NoSchedule, PreferNoSchedule and NoExecute'
+          : !key && operator !== 'Exists'
+            ? 'has no key, which only the operator Exists allows'
+            : operator === 'Exists' && value
+              ? 'has a value, which the operator Exists does not allow'
+              : tolerationSeconds !== undefined && effect !== 'NoExecute'
+                ? 'has tolerationSeconds, which only the effect NoExecute allows'
+                : undefined;
+    if (problem !== undefined) {
+      throw misuse(
+        construct,
+        `tolerations has one that ${problem}: ${JSON.stringify(toleration)}`,
+        "{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' } or the like",
+      );
+    }
+  }
+  return tolerations;
+}
+
+/** Environment variables that every version of Kubernetes accepts. */
+export function requireEnv(construct: IConstruct, env: Record<string, string>): void {
+  for (const name of Object.keys(env)) {
+    if (!/^[-._a-zA-Z][-._a-zA-Z0-9]*$/.test(name) || /^\.$|^\.\./.test(name)) {
+      throw misuse(
+        construct,
+        `env has an invalid name: ${JSON.stringify(name)}`,
+        'letters, digits, "_", "-" and ".", and no digit first,',
+      );
+    }
+  }
 }

@@ -12,7 +12,7 @@ class Fields {
 const KEYS = [
   ...[LABEL, ANNOTATION, MIRROR, `${LABEL}s`, `x${LABEL}`, 'mode', 'containers', 'metadata'],
   ...['type', 'kind', 'object', 'items', 'uid', 'name', 'namespace', 'labels', 'annotations'],
-  ...['resourceVersion', 'code', 'ownerReferences', 'answer', '', '/', 'items//metadata'],
+  ...['code', 'reason', 'message', 'ownerReferences', 'ended', '', '/'],
 ];
 
 /**
@@ -20,7 +20,6 @@ const KEYS = [
  * odd as can be.
  */
 export class Documents {
-  private version = 1000;
   private readonly uids: string[];
   private readonly hashes: string[];
 
@@ -50,10 +49,11 @@ export class Documents {
     );
   }
 
-  public error(code = this.random.pick([410, 500, 504, 403])): string {
-    return this.encode({ type: 'ERROR', object: this.status(code) });
+  public error(): string {
+    return this.encode({ type: 'ERROR', object: this.status(this.random.pick([410, 500, 504])) });
   }
 
+  /** The object of an answer that is no success. */
   public status(code: number): object {
     return {
       kind: 'Status',
@@ -61,33 +61,10 @@ export class Documents {
       metadata: {},
       status: 'Failure',
       message: this.text(),
-      reason: 'Expired',
+      reason: this.random.pick(['Expired', 'Forbidden', this.text(40)]),
       ...(this.random.chance(0.5) ? { details: { uid: this.random.uid(), causes: [{}] } } : {}),
       code,
     };
-  }
-
-  /** A list: what is before its items, each item, and what is behind them. */
-  public list(kind = 'PartialObjectMetadataList'): string[] {
-    const { random } = this;
-    const head = this.encode(
-      new Fields([
-        ['kind', kind],
-        ['apiVersion', 'meta.k8s.io/v1'],
-        ['metadata', { resourceVersion: this.nextVersion() }],
-      ]),
-    ).slice(0, -1);
-    const items = random.times(random.chance(0.1) ? 0 : random.size(12), () =>
-      this.encode(this.partial(this.metadata(), random.chance(0.5))),
-    );
-    if (items.length === 0 && random.chance(0.5)) {
-      return [`${head},"items":null}\n`];
-    }
-    return [
-      `${head},"items":[`,
-      ...items.map((item, index) => (index > 0 ? `,${item}` : item)),
-      ']}\n',
-    ];
   }
 
   /** What no API server says; without a line feed. */
@@ -110,15 +87,10 @@ export class Documents {
     return this.random.chance(0.1) ? ascii(text) : text;
   }
 
-  private nextVersion(): string {
-    this.version += this.random.int(5);
-    return this.random.chance(0.02) ? this.random.pick(['', '0', 'abc', '-1']) : `${this.version}`;
-  }
-
   private bookmark(): Fields {
     return this.partial(
       new Fields([
-        ['resourceVersion', this.nextVersion()],
+        ['resourceVersion', '1000'],
         ['creationTimestamp', null],
         ...(this.random.chance(0.5)
           ? [['annotations', { 'k8s.io/initial-events-end': 'true' }] as Field]
@@ -149,7 +121,7 @@ export class Documents {
       ...maybe(0.7, 'generateName', this.name(50)),
       ...maybe(0.99, 'namespace', this.name(63)),
       ...maybe(0.99, 'uid', this.uid()),
-      ...maybe(0.99, 'resourceVersion', this.nextVersion()),
+      ...maybe(0.99, 'resourceVersion', '1000'),
       ...maybe(0.5, 'generation', random.int(1000)),
       ...maybe(0.99, 'creationTimestamp', random.chance(0.1) ? null : '2026-01-01T00:00:00Z'),
       ...maybe(0.1, 'deletionTimestamp', '2026-01-01T00:00:00Z'),
@@ -314,14 +286,13 @@ export class Documents {
       () => random.text('\u0000\u0001\u0008\t\n\r\u001b\u007f\u0085\u2028\ufeff<>&', 5),
       () => random.text('éß漢\u{1f600}\ud800\udc00', 8),
       () => random.pick(['{', '}', '"', '\\', ']']).repeat(random.size(longest)),
-      () => '\nanswer 200 0\n',
+      () => '\nended 200 0\n',
       () => '"}}\n{"type":"DELETED"',
-      () => `\npod\t${uid}\t0 a b ok\nsynced\n`,
+      () => `\nP\t${uid}\t0\ta\tb\tok\nB\n`,
       () => `"${LABEL}":"Group"`,
       () => `$(touch /tmp/trap) \`id\` %s %n`,
       () => JSON.stringify({ type: 'ADDED', object: { kind: 'x', metadata } }),
       () => JSON.stringify({ type: 'ERROR', object: { kind: 'Status', code: 410 } }),
-      () => JSON.stringify({ kind: 'PartialObjectMetadataList', metadata, items: [{ metadata }] }),
     ];
     let text = random.pick(pieces)();
     for (let depth = random.int(4); depth > 0; depth -= 1) {

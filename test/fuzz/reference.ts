@@ -1,6 +1,6 @@
 /**
  * What the agent must make of the API server's words, written a second time with a real JSON parser.
- * It shares nothing with the agent but the contract in the head of pods.awk.
+ * It shares nothing with the agent but the contract in the head of api.awk.
  */
 
 export const PREFIX = 'cdk8s-oom-kill-mode';
@@ -17,11 +17,6 @@ const MODES = new Map([
 ]);
 
 type Json = Record<string, unknown>;
-
-export interface Decision {
-  readonly lines: string[];
-  readonly outcome: string;
-}
 
 /** The file's value for a mode, or undefined for what is not a mode. */
 export function valueOf(mode: unknown): string | undefined {
@@ -43,6 +38,8 @@ export function parseOverrides(annotation: string | undefined): {
   for (const entry of annotation.split(',')) {
     const match = /^ *([a-z0-9-]{1,63})=(Single|Group) *$/.exec(entry);
     if (match) {
+      // In the order in which they count: the last one of a name does.
+      overrides.delete(match[1] as string);
       overrides.set(match[1] as string, valueOf(match[2]) as string);
     } else {
       malformed = true;
@@ -51,86 +48,39 @@ export function parseOverrides(annotation: string | undefined): {
   return { overrides, malformed };
 }
 
+/** What the agent's parser is to say of the events of one watch. */
 export class Reference {
   public readonly lines: string[] = [];
-  private version = '-';
-  private code = 0;
   private readonly said = new Map<string, string>();
 
-  public decision(answer: string): Decision {
-    return { lines: this.lines, outcome: `${this.version} ${answer} ${this.code}` };
-  }
-
   public event(event: Json): void {
-    const object = asObject(event.object);
-    const metadata = asObject(object.metadata);
-    const code = event.code ?? (event.type === 'ERROR' ? object.code : undefined);
-    if (typeof code === 'number') {
-      this.code = code;
-    }
-    if (event.type === 'ERROR') {
-      return;
-    }
-    this.see(metadata.resourceVersion);
-    switch (event.type) {
-      case 'ADDED':
-      case 'MODIFIED':
-        this.changed(metadata);
-        break;
-      case 'DELETED':
-        this.gone(metadata);
-        break;
-      case 'BOOKMARK':
-        this.lines.push('alive');
-        break;
-    }
-  }
-
-  public list(list: Json): void {
-    this.lines.push('list');
-    if (typeof list.code === 'number') {
-      this.code = list.code;
-    }
-    for (const item of Array.isArray(list.items) ? list.items : []) {
-      this.changed(asObject(asObject(item).metadata));
-    }
-    const version = asObject(list.metadata).resourceVersion;
-    if (list.kind === 'PartialObjectMetadataList' && isVersion(version)) {
-      this.see(version);
-      this.lines.push('synced');
-    }
-  }
-
-  private see(version: unknown): void {
-    if (isVersion(version)) {
-      this.version = version;
-    }
-  }
-
-  private changed(metadata: Json): void {
+    const metadata = asObject(asObject(event.object).metadata);
     const uid = cgroupUid(metadata);
+    if (event.type === 'BOOKMARK') {
+      this.lines.push('B');
+    } else if (uid !== undefined && event.type === 'DELETED') {
+      this.said.delete(uid);
+      this.lines.push(`G\t${uid}`);
+    } else if (uid !== undefined && (event.type === 'ADDED' || event.type === 'MODIFIED')) {
+      this.changed(uid, metadata);
+    }
+  }
+
+  private changed(uid: string, metadata: Json): void {
     const { name, namespace } = metadata;
-    if (uid === undefined || !isName(namespace, 63) || !isName(name, 253)) {
+    if (!isName(namespace, 63) || !isName(name, 253)) {
       return;
     }
     const mode = valueOf(asObject(metadata.labels)[LABEL]) ?? '-';
     const annotation = asObject(metadata.annotations)[ANNOTATION] as string | undefined;
     const { overrides, malformed } = parseOverrides(annotation);
-    const lines = [...overrides].map(
-      ([container, value]) => `container\t${uid}\t${container}=${value}`,
-    );
-    lines.push(`pod\t${uid}\t${mode} ${namespace} ${name} ${malformed ? 'malformed' : 'ok'}`);
+    const lines = [...overrides]
+      .reverse()
+      .map(([container, value]) => `O\t${uid}\t${container}=${value}`);
+    lines.push(['P', uid, mode, namespace, name, malformed ? 'malformed' : 'ok'].join('\t'));
     if (this.said.get(uid) !== lines.join('\n')) {
       this.said.set(uid, lines.join('\n'));
       this.lines.push(...lines);
-    }
-  }
-
-  private gone(metadata: Json): void {
-    const uid = cgroupUid(metadata);
-    if (uid !== undefined) {
-      this.said.delete(uid);
-      this.lines.push(`gone\t${uid}`);
     }
   }
 }
@@ -146,10 +96,6 @@ function cgroupUid(metadata: Json): string | undefined {
 
 function isName(name: unknown, longest: number): name is string {
   return typeof name === 'string' && /^[a-z0-9.-]+$/.test(name) && name.length <= longest;
-}
-
-function isVersion(version: unknown): version is string {
-  return typeof version === 'string' && /^[0-9]+$/.test(version);
 }
 
 /** JSON.parse("{}") of a thing that is not there. */

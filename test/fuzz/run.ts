@@ -4,8 +4,8 @@
  * FUZZ_SECONDS   how long it runs  [60]
  * FUZZ_SEED      repeats a run     [random]
  */
-import { fuzzAwk } from './awk';
-import { liveThrough } from './node';
+import { Life } from './lives';
+import { fuzzParser } from './parser';
 import { Random } from './random';
 
 async function main(): Promise<void> {
@@ -20,8 +20,8 @@ async function main(): Promise<void> {
   const began = Date.now();
   const lives = random.seed();
 
-  const parser = await fuzzAwk(random.seed(), began + seconds * 400);
-  console.log(`pods.awk: ${parser.cases} events and lists`);
+  const parser = fuzzParser(random.seed(), began + seconds * 300);
+  console.log(`api.awk: ${parser.cases} events`);
   if (parser.failure !== undefined) {
     fail(parser.failure);
     return;
@@ -35,11 +35,12 @@ async function main(): Promise<void> {
   // Two at a time: most of a life is waiting.
   const liveAndLive = async () => {
     while (Date.now() < end && failure === undefined) {
-      const life = await liveThrough(next.seed(), end);
+      const life = new Life(next.seed());
+      await life.live(end);
       count += 1;
       steps += life.steps;
       if (life.failure !== undefined) {
-        failure ??= `${life.story}\n\n${life.failure}`;
+        failure ??= `${life.story.join('\n')}\n\n${life.failure}`;
       }
     }
   };

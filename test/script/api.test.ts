@@ -93,19 +93,19 @@ test.each([true, false])(
 
 test.each([
   [401, status(401), 'Unauthorized', 'Unauthorized'],
-  [403, status(403, 'no "watch"'), 'Forbidden', 'no ?watch?'],
+  [403, status(403, 'no "watch"'), 'Forbidden', "no 'watch'"],
   [403, NAMESPACE_TERMINATING, 'Forbidden', expect.stringContaining('is being terminated')],
   [429, status(429), 'TooManyRequests', 'Too many requests, please try again later.'],
   [500, status(500), 'InternalError', 'Internal error occurred: etcdserver: request timed out'],
   [503, status(503, `"}\n{"level":"\u0000\\ é`), 'ServiceUnavailable', expect.any(String)],
-  [410, status(410), 'Expired', 'too old resource version: 1 ?1000?'],
+  [410, status(410), 'Expired', 'too old resource version: 1 (1000)'],
 ])('goes on after status %d, which it says once: %j', async (code, fault, reason, message) => {
   await scene.ready();
   const [known] = (await scene.protect()) as [Container];
   const before = scene.api.requests.length;
   scene.api.outage = answerWith(fault);
   scene.api.endWatches();
-  await scene.eventually('three requests', () => scene.api.requests.length >= before + 3);
+  await scene.eventually('two requests', () => scene.api.requests.length >= before + 2);
   await live(known);
   const said = noAnswer().map((line) => [line.status, line.curl, line.reason, line.message]);
   expect(said).toEqual([[String(code), '0', reason, message]]);
@@ -123,12 +123,12 @@ test('says it again if the answer is another one', async () => {
   expect(noAnswer().map((line) => line.status)).toEqual(['503', '401']);
 });
 
-test('asks again after 1, 2, 4 and 8 s', async () => {
+test('asks again after 1, 2 and 4 s', async () => {
   scene.api.outage = answerWith(503);
   scene.start();
-  await scene.eventually('five requests', () => scene.api.requests.length >= 5);
+  await scene.eventually('four requests', () => scene.api.requests.length >= 4);
   const times = scene.api.requests.map(({ at }) => at);
-  [1, 2, 4, 8].forEach((seconds, i) => {
+  [1, 2, 4].forEach((seconds, i) => {
     // The agent counts whole seconds.
     expect((times[i + 1] ?? NaN) - (times[i] ?? NaN)).toBeGreaterThan((seconds - 1) * 1000);
   });
@@ -219,13 +219,12 @@ test('may send events in pieces, half a line, and what is no JSON', async () => 
   const first = scene.optIn('Single', '', { annotations: { note } });
   await scene.become('0', first.run('app'));
   const known = (await scene.protect()) as [Container];
-  const { metadata } = known[0].pod as unknown as { metadata: object };
   for (const text of [
     'garbage\n',
     '\n\n',
     '{"type":"DELETED","object":{"metadata":{"name":"x"\n',
     `{"type":"DELETED","object":{"metadata":${JSON.stringify(known[0].pod)}\n`,
-    `{"type":"UNKNOWN","object":{"metadata":${JSON.stringify(metadata ?? known[0].pod)}}}\n`,
+    `{"type":"UNKNOWN","object":{"metadata":${JSON.stringify(known[0].pod)}}}\n`,
     '{"type":"ADDED"}\n[]\n"DELETED"\n}}}}\n',
     `{"type":"ERROR`,
   ]) {
@@ -297,7 +296,9 @@ test('takes hostile text for text', async () => {
     ),
   );
   await scene.settle();
-  expect(() => renameSync(trap, trap)).toThrow('ENOENT');
+  expect(() => {
+    renameSync(trap, trap);
+  }).toThrow('ENOENT');
 });
 
 test('is asked with the token that there is now, and trusted by the ca.crt that there is now', async () => {

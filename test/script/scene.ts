@@ -67,8 +67,9 @@ export class Scene {
   /** A pod that opted in, with containers that run and that the agent has reached. */
   public async protect(mode = 'Single', ...names: string[]): Promise<Container[]> {
     const pod = this.optIn(mode);
-    const containers = (names.length > 0 ? names : ['worker']).map((name) => pod.run(name));
-    await this.become((mode === 'Single' ? '0' : '1').repeat(containers.length), ...containers);
+    const [wrong = '', right = ''] = mode === 'Single' ? ['1', '0'] : ['0', '1'];
+    const containers = (names.length > 0 ? names : ['worker']).map((name) => pod.run(name, wrong));
+    await this.become(right.repeat(containers.length), ...containers);
     return containers;
   }
 

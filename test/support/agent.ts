@@ -34,7 +34,7 @@ const PATIENCE = Number(process.env.PATIENCE_SECONDS ?? 120);
 export const TOOLS_PATH = `${join(TOOLS, 'bin')}:${process.env.PATH ?? ''}`;
 
 /** The shell that the script is written for, as the command line that runs it. */
-export const SHELL = [join(TOOLS, 'busybox'), 'ash'];
+const SHELL = [join(TOOLS, 'busybox'), 'ash'];
 
 /** Fails with the names of the tools that are missing, and what brings them. */
 export function requireTools(): void {
@@ -109,7 +109,7 @@ export function containerId(): string {
 /** A pod UID, another one each time. */
 export function podUid(): string {
   ids += 1;
-  return `${ids.toString(16).padStart(8, 'e')}-1111-4222-8333-444444444444`;
+  return `e${ids.toString(16).padStart(7, '0')}-1111-4222-8333-444444444444`;
 }
 
 /** The label and the annotation that the agent looks at, unless it is told otherwise. */
@@ -388,6 +388,8 @@ export class Agent {
         KUBERNETES_SERVICE_PORT: String(api.port),
         LOG_LEVEL: 'debug',
         TICK_SECONDS: '1',
+        // What no tick and no event repairs is not repaired.
+        RESYNC_SECONDS: '600',
         CGROUP_ROOT: node.cgroupRoot,
         CONTAINER_LOGS: node.logs,
         RUN_DIR: node.run,
@@ -501,16 +503,15 @@ export async function aWhile(milliseconds = 300): Promise<void> {
 
 /** Sends a signal to a process; whether there was one. */
 export function signal(pid: number, name: NodeJS.Signals): boolean {
+  // There is none of this number: it stands for our own group.
+  if (pid === 0) {
+    return false;
+  }
   try {
     return process.kill(pid, name);
   } catch {
     return false;
   }
-}
-
-/** The process that started another one. */
-export function parent(pid: number): number {
-  return Number(statFields(pid)[1]);
 }
 
 /** The command line of a process, or nothing if it has ended by now. */
@@ -520,18 +521,4 @@ export function commandLine(pid: number): string {
   } catch {
     return '';
   }
-}
-
-/** User and system time of a process and of its children that it waited for, in milliseconds. */
-export function cpu(pid: number): number {
-  return statFields(pid)
-    .slice(11, 15)
-    .reduce((sum, ticks) => sum + Number(ticks) * 10, 0);
-}
-
-/** What /proc says of a process behind its name, from its state on. */
-function statFields(pid: number): string[] {
-  return readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
 }

@@ -13,7 +13,6 @@ export interface PodMetadata {
   readonly namespace: string;
   readonly labels?: Record<string, string>;
   readonly annotations?: Record<string, string>;
-  readonly ownerReferences?: object[];
   readonly deletionTimestamp?: string;
 }
 
@@ -446,7 +445,7 @@ export class FakeApiServer {
         : {}),
       labels: pod.labels,
       annotations: pod.annotations,
-      ownerReferences: pod.ownerReferences ?? [owner],
+      ownerReferences: [owner],
       managedFields: [manager],
     };
     const object = { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata };

@@ -159,9 +159,6 @@ class Bench {
         ).join('\n'),
       )
     ).split('\n');
-    this.each((api) => {
-      api.bookmark();
-    });
     await sleep((MINUTE * 1000) / 2);
     const spent = await this.cpu();
     const complaints = await this.vm.sh('cat /run/probes.log');
@@ -311,7 +308,7 @@ class Bench {
 
   /** A command that lists the files of all containers but the tool's own. */
   private files(tool: Tool): string {
-    return `(ls /sys/fs/cgroup/${tool}/kubepods.slice/*/*pod*/cri-containerd-*/memory.oom.group | grep -v ${OWN_ID} || :)`;
+    return `{ ls /sys/fs/cgroup/${tool}/kubepods.slice/*/*pod*/cri-containerd-*/memory.oom.group | grep -v ${OWN_ID} || :; }`;
   }
 
   private command(tool: Tool): string {
@@ -414,6 +411,12 @@ async function main(): Promise<void> {
   const former = await checkOutFormer(join(repo, '.cache/bench'));
   const apis = { agent: await FakeApiServer.start(), former: former.api };
   const more = ['limit.c', 'poll.sh', 'churn.sh'].map((name) => join(guest, name));
+  // As an API server does.
+  const bookmarks = setInterval(() => {
+    Object.values(apis).forEach((api) => {
+      api.bookmark();
+    });
+  }, 60_000);
   const vm = await Vm.boot([...more, DRIFT, former.script], MEASURING);
   try {
     const bench = new Bench(vm, apis);
@@ -451,6 +454,7 @@ async function main(): Promise<void> {
     console.error(`${await vm.sh(`tail -n 20 ${logs}`).catch(() => '')}\n${vm.console}`);
     throw error;
   } finally {
+    clearInterval(bookmarks);
     await vm.stop();
     await Promise.all(Object.values(apis).map((api) => api.stop()));
   }

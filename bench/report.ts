@@ -75,8 +75,8 @@ function environment({ environment: run }: Results): string {
     `Linux ${run.kernel} with two CPUs, emulated by`,
     `${run.qemu} on ${run.hostCpus} CPUs; ${run.busybox}. Load of the`,
     `host before: ${list(run.hostLoadBefore)}, after: ${list(run.hostLoadAfter)}. Starting a program took`,
-    `${run.millisecondsOfACommand.toFixed(1)} ms. A start every ${run.secondsBetweenStarts} s, drift ${run.driftsPerSecond} times a second. Agent:`,
-    `\`${run.script.slice(0, 12)}\` (the annotation \`script-sha256\` of its pods).`,
+    `${run.millisecondsOfACommand.toFixed(1)} ms. A start every ${run.secondsBetweenStarts} s, drift ${run.driftsPerSecond} times a second. Script:`,
+    `\`${run.script}\`.`,
   ].join('\n');
 }
 

@@ -342,11 +342,13 @@ export class Life {
         !/\/[^/]*[0-9a-f]{64}[^/]*\/memory\.oom\.group$/.test(path) ||
         ![...this.everOptedIn].some((pod) => path.startsWith(`${pod}/`)),
     );
+    const errors = this.agent.errors.replace(/^Killed\n/gm, '');
     const problems = [
       ...this.wrong().map((one) => `not for long: ${one}`),
       ...strange.map((path) => `written: ${path}`),
       ...(existsSync(this.trap) ? ['text was executed'] : []),
-      ...(this.agent.errors === '' ? [] : [`said: ${this.agent.errors}`]),
+      // A shell says so of a child that was killed.
+      ...(errors === '' ? [] : [`said: ${errors}`]),
       ...this.api.eventWrites
         .filter(({ status }) => status > 201)
         .map(({ status, event }) => `Event refused, ${status}: ${JSON.stringify(event)}`),

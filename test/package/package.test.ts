@@ -187,7 +187,7 @@ describe('installed in a project of its own', () => {
     expect(made.find(({ kind }) => kind === 'Deployment')).toMatchObject({
       spec: {
         template: {
-          metadata: { annotations: { 'cdk8s-oom-kill-mode/containers': 'php=Single' } },
+          metadata: { labels: { 'cdk8s-oom-kill-mode/mode': 'Single' } },
         },
       },
     });

@@ -59,7 +59,7 @@ function tryProgram(text: string, directory: string): void {
     },
   });
   const yaml = readFileSync(join(directory, 'dist/platform.k8s.yaml'), 'utf8');
-  for (const expected of ['cdk8s-oom-kill-mode/containers: php=Single', 'kind: DaemonSet']) {
+  for (const expected of ['cdk8s-oom-kill-mode/mode: Single', 'kind: DaemonSet']) {
     if (!yaml.includes(expected)) {
       throw new Error(`the README's program did not write: ${expected}\n${yaml}`);
     }

@@ -159,7 +159,7 @@ choose_pause() {
 }
 
 look() { # between events
-  scan_some
+  scan_next
   if [ -z "$ROOT" ]; then return 0; fi
   look_at "$UNWATCHED$STARTING"
   renew_watcher

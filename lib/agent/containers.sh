@@ -90,36 +90,36 @@ scan_pod() { # why: start, resync, or look if there is no need to read those tha
 
 scan_soon() { SCANNED=-$RESYNC_SECONDS; }
 
-# Everything, for what events did not tell, or nobody watches: some pods at each turn of the loop, so that what starts
+# Everything, for what events did not tell, or nobody watches: one pod at each turn of the loop, so that what happens
 # meanwhile does not wait. Then what is gone is forgotten.
-scan_some() {
+scan_next() {
   if is_watching; then period=$RESYNC_SECONDS; else period=1; fi
   if [ -z "$TO_SCAN" ]; then
     if [ "$UPTIME" -lt $((SCANNED + period)) ]; then return 0; fi
     SCANNED=$UPTIME TO_SCAN=$PODS
   fi
-  for _ in 1 2 3 4 5 6 7 8; do
-    record=${TO_SCAN%%"$NL"*}
-    # shellcheck disable=SC3057 # busybox ash
-    TO_SCAN=${TO_SCAN:${#record}+1}
-    if find_pod "${record%% *}"; then
-      scan_pod resync
-      check_ancestors
-      check_overrides
-    fi
-  done
+  record=${TO_SCAN%%"$NL"*}
+  # shellcheck disable=SC3057 # busybox ash
+  TO_SCAN=${TO_SCAN:${#record}+1}
+  if find_pod "${record%% *}"; then
+    scan_pod resync
+    check_ancestors
+    check_overrides
+  fi
   if [ -z "$TO_SCAN" ]; then prune; fi
 }
 
-# Forgets containers that are gone, and what was said of them.
+# Forgets containers that are gone or opted out, and what was said of them. In pieces: long strings take long to copy.
 prune() {
-  former=$CONTAINERS modes=$MODES CONTAINERS=$NL MODES=$NL
+  former=$CONTAINERS modes=$MODES CONTAINERS=$NL MODES=$NL piece=
   for container in $former; do
+    key=${container%% *}
+    case $modes in *"$NL$key=0$NL"*) mode=0 ;; *"$NL$key=1$NL"*) mode=1 ;; *) continue ;; esac
     if ! [ -e "${container#* }" ]; then continue; fi
-    CONTAINERS=$CONTAINERS$container$NL
-    case $modes in *"$NL${container%% *}=0$NL"*) wanted=0 ;; *) wanted=1 ;; esac
-    MODES=$MODES${container%% *}=$wanted$NL
+    MODES=$MODES$key=$mode$NL piece=$piece$container$NL
+    if [ ${#piece} -gt 4000 ]; then CONTAINERS=$CONTAINERS$piece piece=; fi
   done
+  CONTAINERS=$CONTAINERS$piece
   former=$RECORDS RECORDS=$NL
   for record in $former; do
     key=${record%% *}
@@ -208,16 +208,14 @@ opt_out() { # uid, and "invalid" if that is why
     log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
     if take "$1" "$ATTACHED"; then ATTACHED=$REST; fi
     if find_pod_directory "$1"; then
-      former=$CONTAINERS CONTAINERS=$NL
-      for container in $former; do
-        case $container in
-          *" $POD_DIRECTORY/"*)
-            enforce "$NODE_VALUE" "${container#* }" restore
-            if take "${container%% *}=" "$MODES"; then MODES=$REST; fi
-            ;;
-          *) CONTAINERS=$CONTAINERS$container$NL ;;
+      for container in $CONTAINERS; do
+        case $container in *" $POD_DIRECTORY/"*)
+          enforce "$NODE_VALUE" "${container#* }" restore
+          if take "${container%% *}=" "$MODES"; then MODES=$REST; fi
+          ;;
         esac
       done
+      prune
     fi
     if take "$1 " "$PODS"; then PODS=$REST; fi
   fi

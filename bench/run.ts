@@ -26,14 +26,18 @@ import { Latencies, Minute, Results, Starts, Tool, ToolResults, TOOLS } from './
 
 const number = (name: string, standard: number) => Number(process.env[name] ?? standard);
 
-const SIZES = (process.env.BENCH_SIZES ?? '0,1,110').split(',').map(Number);
+const SIZES = (process.env.BENCH_SIZES ?? '1,110').split(',').map(Number);
 const CONTAINERS = 3;
-/** Container starts of the agent, all sizes together; the others have a tenth. */
+/** Container starts of the agent, all sizes together; the others have a twentieth. */
 const STARTS = number('BENCH_STARTS', 1000);
 /** Seconds from one start to the next, that of the sandbox included. */
 const PAUSE = 0.25;
-/** At most 500 for each tool and size; the loop takes too long for as many. */
-const DRIFTS = number('BENCH_DRIFTS', 300);
+/**
+ * Of the agent, for each size. What it does once a minute goes by the clock of the machine, which goes on while
+ * it is frozen: it has more than the others, so that it is not met much more often than on a node.
+ */
+const DRIFTS = number('BENCH_DRIFTS', 400);
+const SHARE_OF_DRIFTS = { agent: 1, limit: 1 / 2, former: 1 / 4 } as const;
 const DRIFTS_PER_SECOND = 10;
 /** The tools take turns that are so short that noise meets all of them. */
 const BLOCKS = 10;
@@ -105,10 +109,12 @@ class Bench {
     }
     const drift = await this.drift(size);
     const starts: Partial<Record<Tool, Starts>> = {};
-    const share = SIZES.filter((pods) => pods > 0).length;
     for (const tool of TOOLS) {
       await this.alone([tool]);
-      starts[tool] = await this.starts(tool, (tool === 'agent' ? STARTS : STARTS / 10) / share);
+      starts[tool] = await this.starts(
+        tool,
+        (tool === 'agent' ? STARTS : STARTS / 20) / SIZES.length,
+      );
     }
     await this.alone(TOOLS);
     return {
@@ -135,7 +141,7 @@ class Bench {
       );
     }
     // What a tool had put off until then.
-    await sleep(15_000);
+    await sleep(10_000);
   }
 
   /** A minute of tools that have nothing to do but what there is; the others are frozen. */
@@ -204,12 +210,12 @@ class Bench {
       read(await this.vm.sh(`${this.files(tool)} | ${command}`), latencies[tool]);
     };
     for (let i = 0; i < BLOCKS; i++) {
-      for (const tool of ['agent', 'former', 'limit'] as const) {
-        await block(tool, DRIFTS / BLOCKS, 120, size * 1000 + i);
+      for (const [tool, share] of Object.entries(SHARE_OF_DRIFTS) as [Tool, number][]) {
+        await block(tool, (DRIFTS * share) / BLOCKS, 120, size * 1000 + i);
       }
     }
     // Not as many where most containers are still wrong.
-    await block('poll', DRIFTS, 30, size * 1000);
+    await block('poll', DRIFTS, 20, size * 1000);
     await this.alone(TOOLS);
     return eachTool((tool) => sorted(latencies[tool]));
   }
@@ -255,11 +261,12 @@ class Bench {
     };
   }
 
-  /** A minute in which the kernel kills processes of one pod all the time. */
+  /** A minute in which the kernel kills processes of one pod of each agent all the time. */
   public async killed(): Promise<Results['killed']> {
-    const result: Partial<Record<Tool, Minute & { kills: number }>> = {};
-    for (const tool of ['agent', 'former'] as const) {
-      say(`kills, ${tool}`);
+    say('kills');
+    const both = ['agent', 'former'] as const;
+    const pods: { uid: string; pod: string; kills: () => Promise<number>; before: number }[] = [];
+    for (const tool of both) {
       const uid = randomUUID();
       this.setPod(uid, `killed-${tool}`);
       const scope = this.scope(tool, uid, randomBytes(32).toString('hex'));
@@ -268,14 +275,22 @@ class Bench {
         mkdir ${pod}
         echo '+cpu +memory' >${pod}/cgroup.subtree_control
         runc-standin -m 32M ${scope} sh -c 'until grep -q 0 ${scope}/memory.oom.group; do sleep 1; done; exec hog 2' \\
-          >/run/hog.log 2>&1 </dev/null &`);
-      await this.vm.until('grep "died 3$" /run/hog.log');
+          >/run/hog-${tool}.log 2>&1 </dev/null &`);
+      await this.vm.until(`grep "died 3$" /run/hog-${tool}.log`);
       const kills = async () =>
         Number(await this.vm.sh(`awk '$1 == "oom_kill" { print $2 }' ${scope}/memory.events`));
-      const before = await kills();
-      const minute = (await this.minute([tool]))[tool] as Minute;
-      result[tool] = { ...minute, kills: (await kills()) - before };
+      pods.push({ uid, pod, kills, before: 0 });
+    }
+    for (const pod of pods) {
+      pod.before = await pod.kills();
+    }
+    const minutes = await this.minute(both);
+    const result: Partial<Record<Tool, Minute & { kills: number }>> = {};
+    for (const [i, { uid, pod, kills, before }] of pods.entries()) {
+      const tool = both[i] as Tool;
+      result[tool] = { ...(minutes[tool] as Minute), kills: (await kills()) - before };
       await this.vm.sh(`echo 1 >${pod}/cgroup.kill`);
+      await this.vm.until(`rmdir ${pod}/*/ ${pod} 2>/dev/null || ! [ -e ${pod} ]`);
       this.each((api) => {
         api.deletePod(uid);
       });
@@ -379,7 +394,6 @@ function say(what: string): void {
   console.info(`${new Date().toISOString().slice(11, 19)} ${what}`);
 }
 
-/** The state of the agent that was measured: what the annotation of its pods says. */
 /** The name of the ConfigMap, which has a hash of the script at its end. */
 function scriptName(): string {
   const chart = Testing.chart();
@@ -423,10 +437,11 @@ async function main(): Promise<void> {
       .map((line) => Number(line.split(' ')[0]));
     await bench.startTools();
     const sizes: Results['sizes'] = [];
+    sizes.push(await bench.measure(0));
+    const killed = await bench.killed();
     for (const size of SIZES) {
       sizes.push(await bench.measure(size));
     }
-    const killed = await bench.killed();
     const qemu = execFileSync('qemu-system-x86_64', ['--version'], { encoding: 'utf8' });
     writeResults('results.json', {
       environment: {

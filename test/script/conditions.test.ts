@@ -1,8 +1,8 @@
-import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
 import { FakeNode, LAYOUTS, Layout, pathWith, SYSTEMD } from '../support/agent';
+import { asRoot } from '../support/root';
 import { Container, Scene } from './scene';
 
 // Where a mode cannot work, or was not meant as it is written, the agent says so: once in the log, in
@@ -111,11 +111,13 @@ describe('write_refused: the file cannot be written', () => {
   /** Makes writes to a container's file fail. */
   function refuse({ cgroup }: Container): void {
     files.push(scene.node.file(cgroup));
-    execFileSync('chattr', ['+i', scene.node.file(cgroup)]);
+    asRoot('chattr', '+i', scene.node.file(cgroup));
   }
 
   function allow(): void {
-    files.forEach((file) => execFileSync('chattr', ['-i', file]));
+    files.forEach((file) => {
+      asRoot('chattr', '-i', file);
+    });
     files = [];
   }
 

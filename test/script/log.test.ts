@@ -1,8 +1,8 @@
-import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { LOG_KEYS, parseLog } from '../support/agent';
+import { asRoot } from '../support/root';
 import { Scene } from './scene';
 
 // The log as such. What each line says is a matter of the tests of what it is about; every agent of
@@ -57,14 +57,14 @@ describe('the log', () => {
   test.each(LEVELS)('of level %s has lines of that level and those before it', async (level) => {
     const refusing = scene.pod('Single');
     const file = scene.node.file(refusing.run('app').cgroup);
-    execFileSync('chattr', ['+i', file]);
+    asRoot('chattr', '+i', file);
     try {
       refusing.opt();
       await scene.ready({ LOG_LEVEL: level });
       scene.optIn('Nonsense');
       await scene.settle();
     } finally {
-      execFileSync('chattr', ['-i', file]);
+      asRoot('chattr', '-i', file);
     }
     await scene.agent.stop();
     const levels = new Set(scene.agent.log.map((line) => line.level ?? ''));

@@ -465,6 +465,45 @@ describe('docs/compatibility.md', () => {
   });
 });
 
+describe('docs/troubleshooting.md', () => {
+  const text = read('docs', 'troubleshooting.md').replace(/\s+/g, ' ');
+  const manifests = parse(read('examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml'));
+  const agent = manifests.find(({ kind }) => kind === 'DaemonSet') as Manifest;
+  const spec = template(agent).spec as {
+    readonly containers: { readonly resources: object }[];
+    readonly volumes: { readonly hostPath?: { readonly path: string } }[];
+  };
+
+  test('names every hostPath that a policy has to let pass, and what a quota needs room for', () => {
+    const paths = spec.volumes.flatMap(({ hostPath }) => (hostPath ? [hostPath.path] : []));
+    expect(paths.length).toBeGreaterThan(0);
+    expect(paths.filter((path) => !text.includes(`\`${path}\``))).toEqual([]);
+    expect(spec.containers.map(({ resources }) => resources)).toEqual([
+      { requests: { cpu: '100m', memory: '16Mi' }, limits: { cpu: '250m', memory: '64Mi' } },
+    ]);
+    expect(text).toContain('100m CPU and 16Mi each, limits 250m and 64Mi');
+  });
+
+  test('has an exemption and a startup taint for the DaemonSet that there is', () => {
+    const { name, namespace } = agent.metadata;
+    const [exemption, pool] = blocks('docs/troubleshooting.md', 'yaml').map(
+      (block) => parseYaml(block) as { spec: object },
+    );
+    expect(exemption?.spec).toMatchObject({
+      match: { any: [{ resources: { kinds: ['Pod', agent.kind], namespaces: [namespace] } }] },
+    });
+    expect(pool?.spec).toEqual({
+      template: {
+        spec: {
+          startupTaints: [
+            { key: `nidhogg.uswitch.com/${namespace}.${name}`, effect: 'NoSchedule' },
+          ],
+        },
+      },
+    });
+  });
+});
+
 interface Workflow {
   readonly on: Record<string, { readonly tags?: string[]; readonly paths?: string[] } | null>;
   readonly permissions: Record<string, string>;

@@ -1,5 +1,6 @@
-import { Chart, Size } from 'cdk8s';
+import { ApiObject, Chart, JsonPatch, Lazy, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
+import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
 import { OomKillPolicy } from './oom-kill-policy';
@@ -237,8 +238,8 @@ export class OnePerNodeDeployment extends Construct {
     }
     const image = requirePinnedImage(this, 'image', props.image);
     const replicas = this.replicas(props);
-    requireCpu(this, 'cpu', props.cpu);
-    requireSize(this, 'memory', props.memory);
+    const cpu = shortestCpu(requireCpu(this, 'cpu', props.cpu));
+    const memory = shortestMemory(requireSize(this, 'memory', props.memory));
     const selector = { 'app.kubernetes.io/name': name, 'app.kubernetes.io/instance': name };
     requireLabels(this, props.labels ?? {}, selector);
     this.requireNoMode(props);
@@ -273,7 +274,7 @@ export class OnePerNodeDeployment extends Construct {
           args: props.args,
           envVariables: envValues(props.env ?? {}),
           resources: {
-            cpu: { request: props.cpu, limit: props.cpu },
+            cpu: { request: cpu, limit: cpu },
             memory: { request: props.memory, limit: props.memory },
           },
           securityContext,
@@ -281,6 +282,12 @@ export class OnePerNodeDeployment extends Construct {
       ],
       initContainers: this.initContainers(props),
     });
+    // The L2 container writes every memory in mebibytes, such as 2048Mi, which the API server turns into 2Gi.
+    ApiObject.of(this.deployment).addJsonPatch(
+      ...['limits', 'requests'].map((kind) =>
+        JsonPatch.replace(`/spec/template/spec/containers/0/resources/${kind}/memory`, memory),
+      ),
+    );
     // `ApiObject.of()` and OomKillPolicy find it by this.
     this.node.defaultChild = this.deployment;
     // `scheduling.spread()` would select by the hash of the construct path.
@@ -404,6 +411,24 @@ export class OnePerNodeDeployment extends Construct {
 
 function envValues(env: Record<string, string>): Record<string, kplus.EnvValue> {
   return Object.fromEntries(
-    Object.entries(env).map(([name, value]) => [name, kplus.EnvValue.fromValue(value)]),
+    Object.entries(env).map(([name, value]) => [
+      name,
+      kplus.EnvValue.fromValue(value === '' ? NOTHING : value),
+    ]),
+  );
+}
+
+/** The API server drops an empty value, which is the same as none; that is what this renders to. */
+const NOTHING = Lazy.any({ produce: () => undefined }) as string;
+
+/** As the API server writes it: 2, not 2000m. */
+function shortestCpu(millis: number): kplus.Cpu {
+  return millis % 1000 === 0 ? kplus.Cpu.units(millis / 1000) : kplus.Cpu.millis(millis);
+}
+
+/** As the API server writes it: 2Gi, not 2048Mi. */
+function shortestMemory(mebibytes: number): k8s.Quantity {
+  return k8s.Quantity.fromString(
+    mebibytes % 1024 === 0 ? `${mebibytes / 1024}Gi` : `${mebibytes}Mi`,
   );
 }

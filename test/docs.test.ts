@@ -35,6 +35,8 @@ const FOREIGN = [
   'extraPodLabels', // some Helm charts
   'oomKillMode', // KEP-5507
   'podLabels', // most Helm charts
+  'postBuild', // Flux
+  'targetNamespace', // Flux
   'sendInitialEvents', // a parameter of the Kubernetes API
   'singleProcessOOMKill', // the kubelet
   'cgroupsPerQOS', // the kubelet
@@ -110,6 +112,7 @@ const WORDS = [
     'constructs',
     'curl',
     'dash',
+    'envsubst',
     'helm',
     'herder',
     'inotifyd',

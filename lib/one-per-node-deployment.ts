@@ -11,6 +11,7 @@ import {
 } from './private/cluster-proportional-autoscaler';
 import { AGENT_IMAGE, DEFAULT_LABEL_PREFIX, modeLabel } from './private/contract';
 import { guard } from './private/guard';
+import { unlessEmpty } from './private/left-out';
 import { misuse } from './private/misuse';
 import { given, requireProps } from './private/props';
 import { StableDeployment } from './private/stable-deployment';
@@ -270,8 +271,8 @@ export class OnePerNodeDeployment extends Construct {
           name,
           image,
           imagePullPolicy: kplus.ImagePullPolicy.IF_NOT_PRESENT,
-          command: props.command,
-          args: props.args,
+          command: unlessEmpty(props.command),
+          args: unlessEmpty(props.args),
           envVariables: envValues(props.env ?? {}),
           resources: {
             cpu: { request: cpu, limit: cpu },

@@ -13,7 +13,7 @@ import {
   requireLabelPrefix,
 } from './private/contract';
 import { guard } from './private/guard';
-import { leaveOut } from './private/left-out';
+import { leaveOut, unlessEmpty } from './private/left-out';
 import { METRICS_PORT } from './private/metrics';
 import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
 import { misuse } from './private/misuse';
@@ -496,7 +496,7 @@ export class OomKillModeAgent extends Construct {
         template: {
           metadata: {
             labels: { ...props.labels, ...selector },
-            annotations: props.annotations,
+            annotations: unlessEmpty(props.annotations),
           },
           spec: this.podSpec(props),
         },
@@ -527,17 +527,21 @@ export class OomKillModeAgent extends Construct {
         'priorityClassName',
         props.priorityClassName ?? 'system-node-critical',
       ),
-      tolerations: requireTolerations(this, props.tolerations) ?? [{ operator: 'Exists' }],
+      tolerations: unlessEmpty(
+        requireTolerations(this, props.tolerations) ?? [{ operator: 'Exists' }],
+      ),
       nodeSelector: { ...props.nodeSelector, ...nodeSelector },
-      affinity: props.affinity ?? NO_VIRTUAL_NODES,
+      affinity: unlessEmpty(props.affinity ?? NO_VIRTUAL_NODES),
       // The API server is found by its environment variables, which are always there; resolving
       // through the node leaves the agent independent of the cluster's DNS.
       dnsPolicy: 'Default',
       enableServiceLinks: false,
       terminationGracePeriodSeconds: 5,
-      imagePullSecrets: props.imagePullSecrets?.map((name) => ({
-        name: requireDnsSubdomain(this, 'imagePullSecrets', name),
-      })),
+      imagePullSecrets: unlessEmpty(
+        props.imagePullSecrets?.map((name) => ({
+          name: requireDnsSubdomain(this, 'imagePullSecrets', name),
+        })),
+      ),
       securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
       containers: [this.container(props), ...this.sidecars(props)],
       volumes: [

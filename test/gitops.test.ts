@@ -135,6 +135,22 @@ describe('kustomize', () => {
     expect(namespace?.metadata.labels['pod-security.kubernetes.io/enforce']).toBe('privileged');
   });
 
+  test('leaves the agent alone in a kustomization of its own, beside one with a namespace', () => {
+    const agent = 'oom-kill-mode-agent.k8s.yaml';
+    const team = join(directory, 'team');
+    mkdirSync(team);
+    writeFileSync(join(team, 'shop.yaml'), read('examples/plain-yaml/shop.yaml'));
+    writeFileSync(
+      join(team, 'kustomization.yaml'),
+      AGENT.replace('oom-kill-mode-agent.k8s', 'shop'),
+    );
+    const built = build(Yaml.stringify({ resources: [agent, 'team'] }));
+    const theirs = built.filter(({ metadata }) => metadata.name === 'shop');
+    expect(theirs.map(({ metadata }) => metadata.namespace)).toEqual(['team-a', 'team-a']);
+    const ours = parse(read('examples/agent-only/dist', agent));
+    expect(byName(built.filter((manifest) => !theirs.includes(manifest)))).toEqual(byName(ours));
+  });
+
   test('has no namespace with the patch of the page, and all else is in the one told', () => {
     expect(first).toContain('kind: Deployment');
     expect(others).toHaveLength(1);

@@ -2,7 +2,13 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Chart, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
-import { HerderChart, OnePerNodeDeployment, OomKillModeAgent } from '../lib';
+import {
+  HerderChart,
+  OnePerNodeDeployment,
+  OomKillModeAdmissionPolicy,
+  OomKillModeAgent,
+  OomKillModeMonitoring,
+} from '../lib';
 import { admissionChart, allPropsChart, followingChart, monitoringChart } from './all-props';
 import { Manifest, ROOT, parse, read, synth } from './manifests';
 
@@ -30,6 +36,13 @@ const ZEROS = [
   'runAsNonRoot',
   'runAsUser',
   'setHostnameAsFQDN',
+];
+
+/** What the server adds to elements of lists without a key, which many tools compare as a whole. */
+const DEFAULTS: [elements: RegExp, field: string][] = [
+  [/\bresourceRules\.\d+$/, 'scope'],
+  [/\b(in|e)gress\.\d+\.ports\.\d+$/, 'protocol'],
+  [/\bvolumeClaimTemplates\.\d+\.spec$/, 'volumeMode'],
 ];
 
 /** Maps whose values are quantities, and fields that are one. */
@@ -66,8 +79,9 @@ function walk(value: unknown, path: string[]): string[] {
     if (QUANTITIES.includes(key)) {
       return entries.flatMap(([name, text]) => quantity(text, `${at}.${name}`));
     }
-    if (path.at(-2) === 'resourceRules' && !('scope' in value)) {
-      return [`${at} has no scope, which the server adds; the list is compared as a whole`];
+    const added = DEFAULTS.find(([list, field]) => list.test(at) && !(field in value))?.[1];
+    if (added !== undefined) {
+      return [`${at} has no ${added}, which the server adds; the list is compared as a whole`];
     }
     // What is in a map of the user's own names is text, which the server does not look at.
     return ['annotations', 'data', 'labels', 'matchLabels', 'nodeSelector'].includes(key)
@@ -128,6 +142,37 @@ function largeChart(): Chart {
   return chart;
 }
 
+/** Every option that can be given and be empty. */
+function emptyChart(): Chart {
+  const chart = new Chart(Testing.app(), 'empty', { namespace: 'elsewhere', labels: {} });
+  const agent = new OomKillModeAgent(chart, 'agent', {
+    imagePullSecrets: [],
+    tolerations: [],
+    nodeSelector: {},
+    affinity: {},
+    resources: {},
+    metrics: true,
+    labels: {},
+    annotations: {},
+  });
+  const empty = { labels: {}, annotations: {} };
+  new OomKillModeMonitoring(chart, 'monitoring', { agent, dashboardLabels: {}, ...empty });
+  new OomKillModeAdmissionPolicy(chart, 'admission', { injectedContainers: [], ...empty });
+  new OnePerNodeDeployment(chart, 'web', {
+    name: 'web',
+    image: 'example.com/image:1',
+    followNodes: true,
+    cpu: kplus.Cpu.millis(100),
+    memory: Size.mebibytes(64),
+    command: [],
+    args: [],
+    env: {},
+    labels: {},
+    securityContext: {},
+  });
+  return chart;
+}
+
 function agentChart(): Chart {
   const chart = new Chart(Testing.app(), 'agent');
   new OomKillModeAgent(chart, 'agent');
@@ -140,6 +185,7 @@ const CHARTS: [string, () => Chart][] = [
   ['the agent with every option', () => allPropsChart(Testing.app())],
   ['a deployment that follows the nodes', () => followingChart(Testing.app())],
   ['a large deployment', largeChart],
+  ['what is given and empty', emptyChart],
   ['the admission policy', () => admissionChart(Testing.app())],
   ['the monitoring', () => monitoringChart(Testing.app())],
 ];
@@ -181,6 +227,10 @@ describe('what the server changes is found', () => {
     [
       'resourceRules: [{resources: [pods]}]',
       'resourceRules.0 has no scope, which the server adds; the list is compared as a whole',
+    ],
+    [
+      'spec: {ingress: [{ports: [{port: 80}]}]}',
+      'spec.ingress.0.ports.0 has no protocol, which the server adds; the list is compared as a whole',
     ],
     ['hard: {pods: "1000"}', 'hard.pods is 1000, which the server writes as 1k'],
   ])('%s', (text, change) => {

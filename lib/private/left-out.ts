@@ -9,3 +9,8 @@ import { Construct } from 'constructs';
 export function leaveOut(resource: Construct, ...paths: string[]): void {
   ApiObject.of(resource).addJsonPatch(...paths.map((path) => JsonPatch.remove(path)));
 }
+
+/** Nothing instead of an empty list or map, which the API server drops as well. */
+export function unlessEmpty<T extends object>(value: T | undefined): T | undefined {
+  return value !== undefined && Object.keys(value).length > 0 ? value : undefined;
+}

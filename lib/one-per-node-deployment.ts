@@ -1,5 +1,6 @@
-import { Chart, Size } from 'cdk8s';
+import { ApiObject, Chart, JsonPatch, Lazy, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
+import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
 import { OomKillPolicy } from './oom-kill-policy';
@@ -10,6 +11,7 @@ import {
 } from './private/cluster-proportional-autoscaler';
 import { AGENT_IMAGE, DEFAULT_LABEL_PREFIX, modeLabel } from './private/contract';
 import { guard } from './private/guard';
+import { unlessEmpty } from './private/left-out';
 import { misuse } from './private/misuse';
 import { given, requireProps } from './private/props';
 import { StableDeployment } from './private/stable-deployment';
@@ -237,8 +239,8 @@ export class OnePerNodeDeployment extends Construct {
     }
     const image = requirePinnedImage(this, 'image', props.image);
     const replicas = this.replicas(props);
-    requireCpu(this, 'cpu', props.cpu);
-    requireSize(this, 'memory', props.memory);
+    const cpu = shortestCpu(requireCpu(this, 'cpu', props.cpu));
+    const memory = shortestMemory(requireSize(this, 'memory', props.memory));
     const selector = { 'app.kubernetes.io/name': name, 'app.kubernetes.io/instance': name };
     requireLabels(this, props.labels ?? {}, selector);
     this.requireNoMode(props);
@@ -269,11 +271,11 @@ export class OnePerNodeDeployment extends Construct {
           name,
           image,
           imagePullPolicy: kplus.ImagePullPolicy.IF_NOT_PRESENT,
-          command: props.command,
-          args: props.args,
+          command: unlessEmpty(props.command),
+          args: unlessEmpty(props.args),
           envVariables: envValues(props.env ?? {}),
           resources: {
-            cpu: { request: props.cpu, limit: props.cpu },
+            cpu: { request: cpu, limit: cpu },
             memory: { request: props.memory, limit: props.memory },
           },
           securityContext,
@@ -281,6 +283,12 @@ export class OnePerNodeDeployment extends Construct {
       ],
       initContainers: this.initContainers(props),
     });
+    // The L2 container writes every memory in mebibytes, such as 2048Mi, which the API server turns into 2Gi.
+    ApiObject.of(this.deployment).addJsonPatch(
+      ...['limits', 'requests'].map((kind) =>
+        JsonPatch.replace(`/spec/template/spec/containers/0/resources/${kind}/memory`, memory),
+      ),
+    );
     // `ApiObject.of()` and OomKillPolicy find it by this.
     this.node.defaultChild = this.deployment;
     // `scheduling.spread()` would select by the hash of the construct path.
@@ -404,6 +412,24 @@ export class OnePerNodeDeployment extends Construct {
 
 function envValues(env: Record<string, string>): Record<string, kplus.EnvValue> {
   return Object.fromEntries(
-    Object.entries(env).map(([name, value]) => [name, kplus.EnvValue.fromValue(value)]),
+    Object.entries(env).map(([name, value]) => [
+      name,
+      kplus.EnvValue.fromValue(value === '' ? NOTHING : value),
+    ]),
+  );
+}
+
+/** The API server drops an empty value, which is the same as none; that is what this renders to. */
+const NOTHING = Lazy.any({ produce: () => undefined }) as string;
+
+/** As the API server writes it: 2, not 2000m. */
+function shortestCpu(millis: number): kplus.Cpu {
+  return millis % 1000 === 0 ? kplus.Cpu.units(millis / 1000) : kplus.Cpu.millis(millis);
+}
+
+/** As the API server writes it: 2Gi, not 2048Mi. */
+function shortestMemory(mebibytes: number): k8s.Quantity {
+  return k8s.Quantity.fromString(
+    mebibytes % 1024 === 0 ? `${mebibytes / 1024}Gi` : `${mebibytes}Mi`,
   );
 }

@@ -214,6 +214,8 @@ export class OomKillModeAdmissionPolicy extends Construct {
           apiVersions: ['v1'],
           operations: ['CREATE', 'UPDATE'],
           resources,
+          // The default, which the API server would add: in a list, some tools show that as a difference.
+          scope: '*',
         })),
       },
       matchConditions,

@@ -13,11 +13,13 @@ import {
   requireLabelPrefix,
 } from './private/contract';
 import { guard } from './private/guard';
+import { leaveOut, unlessEmpty } from './private/left-out';
 import { METRICS_PORT } from './private/metrics';
 import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
 import { misuse } from './private/misuse';
 import { NodeTerms, nodeTerms } from './private/nodes';
 import { requireProps } from './private/props';
+import { NO_SUBSTITUTION } from './private/substitution';
 import {
   requireAnnotations,
   requireAtMost,
@@ -425,15 +427,15 @@ export class OomKillModeAgent extends Construct {
     };
 
     if (this._createsNamespace) {
-      removeNamespace(
-        new kplus.Namespace(this, 'Namespace', {
-          metadata: {
-            ...metadata,
-            name: this.namespace,
-            labels: { ...metadata.labels, ...POD_SECURITY },
-          },
-        }),
-      );
+      const namespace = new kplus.Namespace(this, 'Namespace', {
+        metadata: {
+          ...metadata,
+          name: this.namespace,
+          labels: { ...metadata.labels, ...POD_SECURITY },
+        },
+      });
+      removeNamespace(namespace);
+      leaveOut(namespace, '/spec');
     }
     // The pod asks for the token itself; nobody else who uses the account gets it unasked.
     const account = new kplus.ServiceAccount(this, 'ServiceAccount', {
@@ -442,16 +444,23 @@ export class OomKillModeAgent extends Construct {
     });
     const role = new kplus.ClusterRole(this, 'ClusterRole', { metadata });
     role.allow(['watch'], kplus.ApiResource.PODS);
+    leaveOut(role, '/rules/0/resourceNames');
     if (events) {
       role.allow(['create', 'patch'], kplus.ApiResource.EVENTS);
+      leaveOut(role, '/rules/1/resourceNames');
     }
     removeNamespace(role);
     const binding = new kplus.ClusterRoleBinding(this, 'ClusterRoleBinding', { metadata, role });
     binding.addSubjects(account);
+    leaveOut(binding, '/subjects/0/apiGroup');
     removeNamespace(binding);
     // Running pods keep the script that they were made with, and a rollback brings the old one back.
     new kplus.ConfigMap(this, 'ConfigMap', {
-      metadata: { ...metadata, name: this.scriptName },
+      metadata: {
+        ...metadata,
+        name: this.scriptName,
+        annotations: { ...props.annotations, ...NO_SUBSTITUTION },
+      },
       data: script,
       immutable: true,
     });
@@ -487,7 +496,7 @@ export class OomKillModeAgent extends Construct {
         template: {
           metadata: {
             labels: { ...props.labels, ...selector },
-            annotations: props.annotations,
+            annotations: unlessEmpty(props.annotations),
           },
           spec: this.podSpec(props),
         },
@@ -518,20 +527,21 @@ export class OomKillModeAgent extends Construct {
         'priorityClassName',
         props.priorityClassName ?? 'system-node-critical',
       ),
-      tolerations: requireTolerations(this, props.tolerations) ?? [{ operator: 'Exists' }],
+      tolerations: unlessEmpty(
+        requireTolerations(this, props.tolerations) ?? [{ operator: 'Exists' }],
+      ),
       nodeSelector: { ...props.nodeSelector, ...nodeSelector },
-      affinity: props.affinity ?? NO_VIRTUAL_NODES,
+      affinity: unlessEmpty(props.affinity ?? NO_VIRTUAL_NODES),
       // The API server is found by its environment variables, which are always there; resolving
       // through the node leaves the agent independent of the cluster's DNS.
       dnsPolicy: 'Default',
       enableServiceLinks: false,
-      hostNetwork: false,
-      hostPid: false,
-      hostIpc: false,
       terminationGracePeriodSeconds: 5,
-      imagePullSecrets: props.imagePullSecrets?.map((name) => ({
-        name: requireDnsSubdomain(this, 'imagePullSecrets', name),
-      })),
+      imagePullSecrets: unlessEmpty(
+        props.imagePullSecrets?.map((name) => ({
+          name: requireDnsSubdomain(this, 'imagePullSecrets', name),
+        })),
+      ),
       securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
       containers: [this.container(props), ...this.sidecars(props)],
       volumes: [

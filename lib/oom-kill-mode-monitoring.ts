@@ -18,6 +18,7 @@ import { markOf } from './private/marks';
 import { METRICS_NAME } from './private/metrics';
 import { misuse } from './private/misuse';
 import { requireProps } from './private/props';
+import { NO_SUBSTITUTION } from './private/substitution';
 import {
   requireAlertLabels,
   requireCount,
@@ -324,6 +325,7 @@ export class OomKillModeMonitoring extends Construct {
           ...metadata,
           name: `${this.name}-dashboard`,
           labels: { ...metadata.labels, ...dashboardLabels },
+          annotations: { ...props.annotations, ...NO_SUBSTITUTION },
         },
         // Grafana's sidecar keeps the dashboards of all ConfigMaps in one directory.
         data: { [`${this.name}.json`]: dashboard(agent.name) },

@@ -9,6 +9,7 @@ import {
   OomKillModeAdmissionPolicyProps,
   OomKillModeAgent,
   OomKillModeAgentProps,
+  OomKillModeMonitoring,
   OnePerNodeDeployment,
   OnePerNodeDeploymentProps,
   OomKillMode,
@@ -120,5 +121,13 @@ export function followingChart(app: App): Chart {
     labels: { 'example.com/chart': 'following' },
   });
   new OnePerNodeDeployment(chart, 'web', ALL_FOLLOWING_PROPS);
+  return chart;
+}
+
+/** The monitoring of an agent that has metrics. */
+export function monitoringChart(app: App): Chart {
+  const chart = new Chart(app, 'monitoring');
+  const agent = new OomKillModeAgent(chart, 'agent', { metrics: true });
+  new OomKillModeMonitoring(chart, 'monitoring', { agent });
   return chart;
 }

@@ -3,6 +3,7 @@ import {
   cpSync,
   existsSync,
   mkdtempSync,
+  readFileSync,
   readdirSync,
   rmSync,
   statSync,
@@ -34,6 +35,8 @@ const FOREIGN = [
   'extraPodLabels', // some Helm charts
   'oomKillMode', // KEP-5507
   'podLabels', // most Helm charts
+  'postBuild', // Flux
+  'targetNamespace', // Flux
   'sendInitialEvents', // a parameter of the Kubernetes API
   'singleProcessOOMKill', // the kubelet
   'cgroupsPerQOS', // the kubelet
@@ -109,6 +112,7 @@ const WORDS = [
     'constructs',
     'curl',
     'dash',
+    'envsubst',
     'helm',
     'herder',
     'inotifyd',
@@ -378,7 +382,7 @@ describe.each(WITH_COMMANDS)('the commands of %s', (page) => {
     const commands = blocks(page, 'sh').flatMap((block) => block.trim().split('\n'));
     for (const command of commands) {
       // Nothing else is run here: what it would do to this machine is unknown. Mark it as `text`.
-      expect(command).toMatch(/^(cd examples\/[a-z-]+ && npx cdk8s|kubectl|helm|npx cdk8s) /);
+      expect(command).toMatch(/^(\(?cd examples\/[a-z-]+ && npx cdk8s|kubectl|helm|npx cdk8s) /);
       const { status, output } = await run(command);
       if (status !== 0) {
         // The real kubectl understood it and asked the server, which has no such object.
@@ -410,18 +414,22 @@ describe('docs/gitops.md', () => {
     expect(paths.every((path) => statSync(path).isDirectory())).toBe(true);
   });
 
-  test('makes a Helm chart that renders to the manifests', () => {
-    const chart = checkout();
-    const environment = { PATH: process.env['PATH'], HOME: chart };
+  test('makes a Helm chart that renders to the manifests of the agent alone, and leaves dist/ alone', () => {
+    const repository = checkout();
+    const environment = { PATH: process.env['PATH'], HOME: repository };
     const command = blocks(page, 'sh')[0]?.split('\n')[0] ?? '';
-    execFileSync('sh', ['-ec', command], { cwd: chart, env: environment, stdio: 'pipe' });
+    execFileSync('sh', ['-ec', command], { cwd: repository, env: environment, stdio: 'pipe' });
     const rendered = execFileSync(
       join(install('helm'), 'helm'),
-      ['template', 'release', join(chart, 'dist')],
+      ['template', 'release', join(repository, 'chart')],
       { encoding: 'utf8', env: environment },
     );
-    rmSync(chart, { recursive: true });
-    expect(byName(parse(rendered))).toEqual(byName(parse(read('dist', 'herder.k8s.yaml'))));
+    const committed = ['examples/agent-only/dist/oom-kill-mode-agent.k8s.yaml'];
+    for (const file of ['dist/herder.k8s.yaml', ...committed]) {
+      expect(readFileSync(join(repository, file), 'utf8')).toBe(read(file));
+    }
+    rmSync(repository, { recursive: true });
+    expect(byName(parse(rendered))).toEqual(byName(committed.flatMap((f) => parse(read(f)))));
   }, 120_000);
 
   test('adds the label with kustomize', () => {

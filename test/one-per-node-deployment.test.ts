@@ -95,7 +95,6 @@ describe('OnePerNodeDeployment', () => {
     expect(pods.spec).toMatchObject({
       automountServiceAccountToken: false,
       enableServiceLinks: false,
-      hostNetwork: false,
       securityContext: { runAsNonRoot: false, seccompProfile: { type: 'RuntimeDefault' } },
     });
   });
@@ -155,10 +154,7 @@ describe('OnePerNodeDeployment', () => {
       imagePullPolicy: 'IfNotPresent',
       command: ['/bin/web'],
       args: ['--port', '80'],
-      env: [
-        { name: 'LEVEL', value: 'debug' },
-        { name: 'EMPTY', value: '' },
-      ],
+      env: [{ name: 'LEVEL', value: 'debug' }, { name: 'EMPTY' }],
       securityContext: {
         runAsNonRoot: true,
         runAsUser: 1000,

@@ -96,7 +96,6 @@ describe('the objects', () => {
     expect(find(manifests, 'DaemonSet').metadata.namespace).toBe('kube-system');
     expect(find(manifests, 'ClusterRoleBinding').subjects).toEqual([
       {
-        apiGroup: '',
         kind: 'ServiceAccount',
         name: 'oom-kill-mode-agent',
         namespace: 'kube-system',
@@ -339,9 +338,12 @@ describe('every option', () => {
   });
 
   test('adds labels and annotations to every object and to the pods', () => {
-    for (const { metadata } of manifests) {
+    for (const { kind, metadata } of manifests) {
       expect(metadata.labels).toMatchObject({ ...selector, 'example.com/team': 'platform' });
-      expect(metadata.annotations).toEqual({ 'example.com/runbook': 'https://example.com/oom' });
+      expect(metadata.annotations).toEqual({
+        'example.com/runbook': 'https://example.com/oom',
+        ...(kind === 'ConfigMap' ? { 'kustomize.toolkit.fluxcd.io/substitute': 'disabled' } : {}),
+      });
     }
     const { labels, annotations } = template(find(manifests, 'DaemonSet')).metadata;
     expect(labels).toEqual({ ...selector, 'example.com/team': 'platform' });

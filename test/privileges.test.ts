@@ -6,9 +6,9 @@ import { Manifest, find, parse, read, synth, template } from './manifests';
 /** Everything that gives power over a node or the API, literally: a change here is a security review. */
 const AGENT = {
   pod: {
-    hostNetwork: false,
-    hostPID: false,
-    hostIPC: false,
+    hostNetwork: undefined,
+    hostPID: undefined,
+    hostIPC: undefined,
     shareProcessNamespace: undefined,
     hostUsers: undefined,
     serviceAccountName: 'oom-kill-mode-agent',
@@ -129,7 +129,7 @@ const WAIT = {
 
 const HERDER = {
   pod: {
-    hostNetwork: false,
+    hostNetwork: undefined,
     hostPID: undefined,
     hostIPC: undefined,
     shareProcessNamespace: undefined,
@@ -168,8 +168,8 @@ const RBAC = [
     kind: 'ClusterRole',
     name: 'oom-kill-mode-agent',
     rules: [
-      { apiGroups: [''], resources: ['pods'], resourceNames: [], verbs: ['watch'] },
-      { apiGroups: [''], resources: ['events'], resourceNames: [], verbs: ['create', 'patch'] },
+      { apiGroups: [''], resources: ['pods'], verbs: ['watch'] },
+      { apiGroups: [''], resources: ['events'], verbs: ['create', 'patch'] },
     ],
     aggregationRule: undefined,
   },
@@ -183,7 +183,6 @@ const RBAC = [
     },
     subjects: [
       {
-        apiGroup: '',
         kind: 'ServiceAccount',
         name: 'oom-kill-mode-agent',
         namespace: 'oom-kill-mode',
@@ -201,7 +200,7 @@ const RBAC_WITHOUT_EVENTS = RBAC.map((object) => ({
 /** The cluster-proportional-autoscaler that comes with `followNodes`. */
 const AUTOSCALER = {
   pod: {
-    hostNetwork: false,
+    hostNetwork: undefined,
     hostPID: undefined,
     hostIPC: undefined,
     shareProcessNamespace: undefined,
@@ -237,7 +236,6 @@ const AUTOSCALER = {
 };
 
 const AUTOSCALER_SUBJECT = {
-  apiGroup: '',
   kind: 'ServiceAccount',
   name: 'web-autoscaler',
   namespace: 'sheep',
@@ -272,7 +270,7 @@ const AUTOSCALER_RBAC = [
   {
     kind: 'ClusterRole',
     name: 'sheep.web-autoscaler',
-    rules: [{ apiGroups: [''], resources: ['nodes'], resourceNames: [], verbs: ['list', 'watch'] }],
+    rules: [{ apiGroups: [''], resources: ['nodes'], verbs: ['list', 'watch'] }],
     aggregationRule: undefined,
   },
   {

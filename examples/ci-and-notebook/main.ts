@@ -1,4 +1,4 @@
-import { App, Chart, Duration, Size } from 'cdk8s';
+import { ApiObject, App, Chart, Duration, JsonPatch, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OomKillPolicy } from '../../lib';
 
@@ -7,7 +7,7 @@ const chart = new Chart(app, 'ci-and-notebook');
 const capabilities = { drop: [kplus.Capability.ALL] };
 
 // The server is the container's first program; the kernel of every open notebook is a child of it.
-new kplus.Pod(chart, 'notebook', {
+const notebook = new kplus.Pod(chart, 'notebook', {
   metadata: { name: 'notebook' },
   securityContext: { user: 1000, group: 100, fsGroup: 100 },
   containers: [
@@ -17,8 +17,8 @@ new kplus.Pod(chart, 'notebook', {
       portNumber: 8888,
       startup: kplus.Probe.fromTcpSocket({ failureThreshold: 30 }),
       resources: {
-        cpu: { request: kplus.Cpu.millis(500), limit: kplus.Cpu.millis(2000) },
-        memory: { request: Size.gibibytes(2), limit: Size.gibibytes(2) },
+        cpu: { request: kplus.Cpu.millis(500), limit: kplus.Cpu.units(2) },
+        memory: { request: Size.mebibytes(2000), limit: Size.mebibytes(2000) },
       },
       // The image writes to its own home directory.
       securityContext: { user: 1000, group: 100, readOnlyRootFilesystem: false, capabilities },
@@ -35,7 +35,7 @@ const sources = new kplus.ConfigMap(chart, 'sources', {
   },
 });
 // The first program is make; every compiler is a child of it.
-new kplus.Job(chart, 'build', {
+const build = new kplus.Job(chart, 'build', {
   metadata: { name: 'build' },
   backoffLimit: 0,
   ttlAfterFinished: Duration.hours(1),
@@ -46,8 +46,8 @@ new kplus.Job(chart, 'build', {
       command: ['make', '--jobs=4', '--keep-going', '--makefile=/src/Makefile'],
       workingDir: '/build',
       resources: {
-        cpu: { request: kplus.Cpu.millis(1000), limit: kplus.Cpu.millis(4000) },
-        memory: { request: Size.gibibytes(1), limit: Size.gibibytes(1) },
+        cpu: { request: kplus.Cpu.units(1), limit: kplus.Cpu.units(4) },
+        memory: { request: Size.mebibytes(1000), limit: Size.mebibytes(1000) },
       },
       securityContext: { user: 65534, group: 65534, capabilities },
       volumeMounts: [
@@ -62,5 +62,8 @@ new kplus.Job(chart, 'build', {
   ],
 });
 
+// cdk8s-plus writes this with no value, which the API server drops: some tools would show a difference.
+ApiObject.of(notebook).addJsonPatch(JsonPatch.remove('/spec/hostNetwork'));
+ApiObject.of(build).addJsonPatch(JsonPatch.remove('/spec/template/spec/hostNetwork'));
 OomKillPolicy.of(chart).single();
 app.synth();

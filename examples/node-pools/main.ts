@@ -1,4 +1,4 @@
-import { App, Chart, Size } from 'cdk8s';
+import { ApiObject, App, Chart, JsonPatch, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OomKillModeAgent, OomKillPolicy } from '../../lib';
 
@@ -32,8 +32,8 @@ const builder = new kplus.Deployment(chart, 'builder', {
       name: 'builder',
       image: 'registry.example.com/builder:1.0.0',
       resources: {
-        cpu: { request: kplus.Cpu.millis(500), limit: kplus.Cpu.millis(2000) },
-        memory: { request: Size.gibibytes(1), limit: Size.gibibytes(1) },
+        cpu: { request: kplus.Cpu.millis(500), limit: kplus.Cpu.units(2) },
+        memory: { request: Size.mebibytes(1000), limit: Size.mebibytes(1000) },
       },
       securityContext: { user: 65534, capabilities: { drop: [kplus.Capability.ALL] } },
     },
@@ -41,5 +41,10 @@ const builder = new kplus.Deployment(chart, 'builder', {
 });
 builder.select(kplus.LabelSelector.of({ labels }));
 builder.scheduling.attract(kplus.Node.labeled(kplus.NodeLabelQuery.in(KEY, POOLS)));
+// cdk8s-plus writes these with no value, which the API server drops: some tools would show a difference.
+ApiObject.of(builder).addJsonPatch(
+  JsonPatch.remove('/spec/minReadySeconds'),
+  JsonPatch.remove('/spec/template/spec/hostNetwork'),
+);
 OomKillPolicy.of(builder).single();
 app.synth();

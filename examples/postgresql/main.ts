@@ -1,4 +1,4 @@
-import { App, Chart, Size } from 'cdk8s';
+import { ApiObject, App, Chart, JsonPatch, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OomKillPolicy } from '../../lib';
 
@@ -43,7 +43,7 @@ const database = new kplus.StatefulSet(chart, 'database', {
       // Limits equal requests: this is what makes the pod Guaranteed, and its score -997.
       resources: {
         cpu: { request: kplus.Cpu.millis(500), limit: kplus.Cpu.millis(500) },
-        memory: { request: Size.gibibytes(1), limit: Size.gibibytes(1) },
+        memory: { request: Size.mebibytes(1000), limit: Size.mebibytes(1000) },
       },
       securityContext: {
         user: 999,
@@ -65,5 +65,12 @@ const database = new kplus.StatefulSet(chart, 'database', {
   ],
 });
 database.select(kplus.LabelSelector.of({ labels }));
+// cdk8s-plus writes these with no value, which the API server drops: some tools would show a difference.
+ApiObject.of(service).addJsonPatch(JsonPatch.remove('/spec/externalIPs'));
+ApiObject.of(database).addJsonPatch(
+  JsonPatch.remove('/spec/minReadySeconds'),
+  JsonPatch.remove('/spec/template/spec/hostNetwork'),
+  JsonPatch.remove('/spec/template/spec/volumes/0/persistentVolumeClaim/readOnly'),
+);
 OomKillPolicy.of(database).single();
 app.synth();

@@ -1,4 +1,4 @@
-import { App, Chart, Size } from 'cdk8s';
+import { ApiObject, App, Chart, JsonPatch, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OomKillMode, OomKillPolicy } from '../../lib';
 
@@ -35,7 +35,7 @@ const web = new kplus.Deployment(chart, 'web', {
       name: 'php',
       image: 'docker.io/library/php:8.4.13-fpm',
       resources: {
-        cpu: { request: kplus.Cpu.millis(250), limit: kplus.Cpu.millis(1000) },
+        cpu: { request: kplus.Cpu.millis(250), limit: kplus.Cpu.units(1) },
         memory: { request: Size.mebibytes(256), limit: Size.mebibytes(256) },
       },
       securityContext: {
@@ -72,5 +72,10 @@ const web = new kplus.Deployment(chart, 'web', {
   ],
 });
 web.select(kplus.LabelSelector.of({ labels }));
+// cdk8s-plus writes these with no value, which the API server drops: some tools would show a difference.
+ApiObject.of(web).addJsonPatch(
+  JsonPatch.remove('/spec/minReadySeconds'),
+  JsonPatch.remove('/spec/template/spec/hostNetwork'),
+);
 OomKillPolicy.of(web).perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
 app.synth();

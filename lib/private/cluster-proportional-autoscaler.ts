@@ -2,6 +2,7 @@ import { Duration, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { removeNamespace } from './cluster-scoped';
+import { leaveOut } from './left-out';
 import { StableDeployment } from './stable-deployment';
 
 /** The Kubernetes project's own image. */
@@ -76,6 +77,7 @@ export class ClusterProportionalAutoscaler extends Construct {
     role.allow(['get', 'update'], scale);
     const binding = new kplus.RoleBinding(this, 'RoleBinding', { metadata, role });
     binding.addSubjects(account);
+    leaveOut(binding, '/subjects/0/apiGroup');
   }
 
   private allowWatchingNodes(
@@ -84,9 +86,11 @@ export class ClusterProportionalAutoscaler extends Construct {
   ): void {
     const role = new kplus.ClusterRole(this, 'ClusterRole', { metadata });
     role.allow(['list', 'watch'], kplus.ApiResource.NODES);
+    leaveOut(role, '/rules/0/resourceNames');
     removeNamespace(role);
     const binding = new kplus.ClusterRoleBinding(this, 'ClusterRoleBinding', { metadata, role });
     binding.addSubjects(account);
+    leaveOut(binding, '/subjects/0/apiGroup');
     removeNamespace(binding);
   }
 }

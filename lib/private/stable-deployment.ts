@@ -1,6 +1,7 @@
 import { ApiObject, ApiObjectMetadataDefinition, JsonPatch } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
+import { leaveOut } from './left-out';
 
 export interface StableDeploymentProps extends kplus.DeploymentProps {
   readonly labels: { readonly [key: string]: string };
@@ -28,6 +29,7 @@ export class StableDeployment extends kplus.Deployment {
         type: 'RuntimeDefault',
       }),
     );
+    leaveOut(this, '/spec/minReadySeconds', '/spec/template/spec/hostNetwork');
   }
 
   public override get podMetadata(): ApiObjectMetadataDefinition {

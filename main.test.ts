@@ -3,8 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Chart, Testing } from 'cdk8s';
 import { HerderChart, OomKillModeAgent } from './lib';
-import { allPropsChart } from './test/all-props';
-import { Manifest, ROOT, find, parse, read, runApp, synth, template } from './test/manifests';
+import { allPropsChart } from './test/support/all-props';
+import {
+  Manifest,
+  ROOT,
+  find,
+  parse,
+  read,
+  runApp,
+  synth,
+  template,
+} from './test/support/manifests';
 
 /** The script is in dist/, compared byte for byte; here it and its hashes would only bury the rest. */
 function withoutScript(manifests: Manifest[]): Manifest[] {

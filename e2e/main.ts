@@ -1,5 +1,4 @@
 // npm run e2e: tries the agent and a herder on the cluster that kubectl speaks to. See docs/e2e.md.
-// Started by `node -e`, so that its arguments follow the program's name.
 
 import { parseArgs } from 'node:util';
 
@@ -25,7 +24,7 @@ const SIGNALS: Readonly<Record<string, number>> = { SIGHUP: 129, SIGINT: 130, SI
 const SAME_MILLISECONDS = 2000;
 
 async function main(): Promise<number> {
-  const { json, help, ...options } = parse(process.argv.slice(1));
+  const { json, help, ...options } = parse(process.argv.slice(2));
   if (help) {
     process.stdout.write(USAGE);
     return 0;

@@ -15,8 +15,8 @@ import {
   OomKillModeMonitoring,
   OomKillPolicy,
 } from '../lib';
-import { ALL_PROPS } from './all-props';
-import { find, parse, synth, temporary, template } from './manifests';
+import { ALL_PROPS } from './support/all-props';
+import { find, parse, synth, temporary, template } from './support/manifests';
 
 // What constructs of ours, and those of others, mean to each other in one app.
 

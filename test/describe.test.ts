@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { Manifest } from './manifests';
-import { loadSchemas, VERSIONS, violations } from './schema';
+import { Manifest } from './support/manifests';
+import { loadSchemas, VERSIONS, violations } from './support/schema';
 import {
   Agent,
   containerId,

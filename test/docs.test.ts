@@ -16,17 +16,12 @@ import { tmpdir } from 'node:os';
 import { basename, delimiter, dirname, join, normalize } from 'node:path';
 import * as ts from 'typescript';
 import { parse as parseYaml, parseAllDocuments } from 'yaml';
-import { failure } from './links';
+import { PAGES, failure, isExternal, links, prose } from './support/links';
 import { LOG_KEYS } from './support/agent';
-import { Manifest, ROOT, parse, read, template } from './manifests';
-import { VERSIONS, loadSchemas } from './schema';
+import { Manifest, ROOT, parse, read, template } from './support/manifests';
+import { VERSIONS, loadSchemas } from './support/schema';
 import { install } from './support/binaries';
 import { KubectlServer } from './support/kubectl-server';
-
-/** Every page that is committed. */
-const PAGES = execFileSync('git', ['ls-files', '*.md'], { cwd: ROOT, encoding: 'utf8' })
-  .trimEnd()
-  .split('\n');
 
 /** camelCase of others, which no API that we can read here has. */
 const FOREIGN = [
@@ -66,21 +61,9 @@ function blocks(page: string, language: string): string[] {
   return [...found].map(([, text]) => text ?? '');
 }
 
-/** The page without its blocks of code. */
-function prose(page: string): string {
-  return read(page).replace(/^```.*?^```$/gms, '');
-}
-
-/** Where `[text](target)`, `<target>`, `[name]: target` and `href="target"` lead to. */
-function links(page: string): string[] {
-  const text = prose(page).replace(/`[^`\n]*`/g, '``');
-  const link = /\]\(([^)]+)\)|<(https?:[^>\s]+)>|^\[[^\]]+\]: (\S+)$|href="([^"]+)"/gm;
-  return [...text.matchAll(link)].map(([, ...targets]) => targets.find(Boolean) ?? '');
-}
-
 /** The anchors that a page's headings have on GitHub, and those of its HTML. */
 const anchors = memoized((page: string): Set<string> => {
-  const text = existsSync(join(ROOT, page)) ? prose(page) : '';
+  const text = existsSync(join(ROOT, page)) ? prose(read(page)) : '';
   const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
     heading
       .toLowerCase()
@@ -97,10 +80,6 @@ function memoized<T>(f: (key: string) => T): (key: string) => T {
     known.set(key, value);
     return value;
   };
-}
-
-function isExternal(link: string): boolean {
-  return /^[a-z]+:/.test(link);
 }
 
 /** Words between backticks that are names of nothing in the API: programs, verbs, values, labels. */
@@ -141,7 +120,7 @@ const WORDS = [
 
 describe.each(PAGES)('the links of %s', (page) => {
   test('lead to files and headings that exist', () => {
-    const broken = links(page)
+    const broken = links(read(page))
       .filter((link) => !isExternal(link))
       .filter((link) => {
         const [path = '', anchor] = link.split('#');
@@ -154,10 +133,9 @@ describe.each(PAGES)('the links of %s', (page) => {
   });
 });
 
-test('links out are https, and listed once in docs/links.txt, for npm run docs:links', () => {
-  const external = PAGES.flatMap(links).filter(isExternal);
+test('links out are https', () => {
+  const external = PAGES.flatMap((page) => links(read(page))).filter(isExternal);
   expect(external.filter((link) => !/^https:\/\/\S+$/.test(link))).toEqual([]);
-  expect(read('docs/links.txt').trimEnd().split('\n')).toEqual([...new Set(external)].sort());
 });
 
 test('the summaries in the tables of API.md are one sentence each', () => {
@@ -339,7 +317,7 @@ interface Result {
   readonly output: string;
 }
 
-// The README's own commands are run by test/readme.ts, that of imports/README.md by
+// The README's own commands are run by test/support/readme.ts, that of imports/README.md by
 // test/monitoring.test.ts, which also looks at what it writes.
 const ELSEWHERE = ['README.md', 'imports/README.md'];
 const WITH_COMMANDS = PAGES.filter(
@@ -584,7 +562,7 @@ describe('the workflow', () => {
   test('links asks for the addresses, every week and when they change', () => {
     const { on, jobs } = workflow('links.yml');
     expect(Object.keys(on)).toEqual(['schedule', 'pull_request', 'workflow_dispatch']);
-    expect(on['pull_request']?.paths).toEqual(['docs/links.txt']);
+    expect(on['pull_request']?.paths).toEqual(['**.md']);
     expect(commands(jobs['links'])?.at(-1)).toBe('npm run docs:links');
   });
 });
@@ -613,10 +591,10 @@ describe('npm run docs:links', () => {
 
   test('fails if one does not', () => {
     const directory = mkdtempSync(join(tmpdir(), 'oom-kill-mode-links-'));
-    writeFileSync(join(directory, 'links.txt'), 'https://no-such-host.invalid/\n');
+    writeFileSync(join(directory, 'page.md'), '[nowhere](https://no-such-host.invalid/)\n');
     const { status, stdout } = spawnSync(
       'npm',
-      ['run', '--silent', 'docs:links', '--', join(directory, 'links.txt')],
+      ['run', '--silent', 'docs:links', '--', join(directory, 'page.md')],
       { cwd: ROOT, encoding: 'utf8' },
     );
     rmSync(directory, { recursive: true });

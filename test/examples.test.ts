@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { AppRun, Manifest, ROOT, find, parse, read, runApp, template } from './manifests';
-import { Schema, VERSIONS, loadSchemas, violations } from './schema';
+import { AppRun, Manifest, ROOT, find, parse, read, runApp, template } from './support/manifests';
+import { Schema, VERSIONS, loadSchemas, violations } from './support/schema';
 import { install } from './support/binaries';
 
 const EXAMPLES = readdirSync(join(ROOT, 'examples')).sort();

@@ -3,8 +3,8 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Chart, Testing, Yaml } from 'cdk8s';
-import { admissionChart, allPropsChart, followingChart, monitoringChart } from './all-props';
-import { Manifest, ROOT, parse, read, synth, synthText } from './manifests';
+import { admissionChart, allPropsChart, followingChart, monitoringChart } from './support/all-props';
+import { Manifest, ROOT, parse, read, synth, synthText } from './support/manifests';
 import { install } from './support/binaries';
 
 // What tools do to the manifests on their way to the cluster.

@@ -25,9 +25,9 @@ import {
   OomKillPolicy,
 } from '../lib';
 import { CONDITIONS } from '../lib/private/metrics';
-import { crdValidator } from './crd';
-import { Manifest, ROOT, chart, find, read, synth, template } from './manifests';
-import { ALL_METRICS, SERIES, exposition, names, samples } from './promql';
+import { crdValidator } from './support/crd';
+import { Manifest, ROOT, chart, find, read, synth, template } from './support/manifests';
+import { ALL_METRICS, SERIES, exposition, names, samples } from './support/promql';
 
 type MonitoringOptions = Omit<OomKillModeMonitoringProps, 'agent'>;
 

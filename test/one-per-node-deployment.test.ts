@@ -8,8 +8,17 @@ import {
   OnePerNodeDeploymentProps,
   OomKillMode,
 } from '../lib';
-import { ALL_FOLLOWING_PROPS, DEPLOYMENT_PROPS, followingChart } from './all-props';
-import { Kinds, Manifest, chart, container, find, synth, synthText, template } from './manifests';
+import { ALL_FOLLOWING_PROPS, DEPLOYMENT_PROPS, followingChart } from './support/all-props';
+import {
+  Kinds,
+  Manifest,
+  chart,
+  container,
+  find,
+  synth,
+  synthText,
+  template,
+} from './support/manifests';
 
 const PROPS: OnePerNodeDeploymentProps = {
   name: 'web',

@@ -10,10 +10,10 @@ import {
   OnePerNodeDeployment,
 } from '../lib';
 import { WORKLOAD_KINDS } from '../lib/private/pod-template';
-import { ALL_ADMISSION_PROPS } from './all-props';
+import { ALL_ADMISSION_PROPS } from './support/all-props';
 import { Random } from './fuzz/random';
 import { parseOverrides } from './fuzz/reference';
-import { Manifest, chart, synth, synthText } from './manifests';
+import { Manifest, chart, synth, synthText } from './support/manifests';
 import { Admission, Json, Review } from './support/admission';
 
 const LABEL = 'cdk8s-oom-kill-mode/mode';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Chart, Duration, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { AgentLogLevel, HerderChart, OomKillModeAgent, OomKillModeAgentProps } from '../lib';
-import { ALL_PROPS, allPropsChart } from './all-props';
+import { ALL_PROPS, allPropsChart } from './support/all-props';
 import {
   Manifest,
   PodTemplate,
@@ -16,7 +16,7 @@ import {
   synth,
   synthText,
   template,
-} from './manifests';
+} from './support/manifests';
 
 function agentChart(props?: OomKillModeAgentProps, namespace?: string): Chart {
   const scope = chart(namespace);

@@ -12,7 +12,7 @@ import {
   OnePerNodeDeployment,
   WorkloadKind,
 } from '../lib';
-import { Manifest, chart, synth, synthText, template, temporary } from './manifests';
+import { Manifest, chart, synth, synthText, template, temporary } from './support/manifests';
 
 const LABEL = 'cdk8s-oom-kill-mode/mode';
 const CONTAINERS = 'cdk8s-oom-kill-mode/containers';

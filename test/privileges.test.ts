@@ -1,7 +1,7 @@
 import { Chart, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OnePerNodeDeployment, OomKillModeAgent, OomKillModeAgentProps } from '../lib';
-import { Manifest, find, parse, read, synth, template } from './manifests';
+import { Manifest, find, parse, read, synth, template } from './support/manifests';
 
 /** Everything that gives power over a node or the API, literally: a change here is a security review. */
 const AGENT = {

@@ -1,9 +1,9 @@
 import { ApiObject, Cron, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OnePerNodeDeployment, OomKillMode, OomKillPolicy } from '../lib';
-import { admissionChart, allPropsChart, followingChart } from './all-props';
-import { Manifest, chart, parse, read, synth } from './manifests';
-import { Schema, VERSIONS, loadSchemas, violations } from './schema';
+import { admissionChart, allPropsChart, followingChart } from './support/all-props';
+import { Manifest, chart, parse, read, synth } from './support/manifests';
+import { Schema, VERSIONS, loadSchemas, violations } from './support/schema';
 
 let schemas: Record<string, Schema>;
 

@@ -9,8 +9,8 @@ import {
   OomKillModeAgent,
   OomKillModeMonitoring,
 } from '../lib';
-import { admissionChart, allPropsChart, followingChart, monitoringChart } from './all-props';
-import { Manifest, ROOT, parse, read, synth } from './manifests';
+import { admissionChart, allPropsChart, followingChart, monitoringChart } from './support/all-props';
+import { Manifest, ROOT, parse, read, synth } from './support/manifests';
 
 // The API server keeps an object as a structure of Go and writes it out anew: fields of some types are
 // dropped when they have no value, and quantities get another form. A tool that compares what it gets with

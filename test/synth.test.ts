@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ROOT, find, parse, read } from './manifests';
+import { ROOT, find, parse, read } from './support/manifests';
 
 // `cdk8s synth` as a user runs it, in a copy of the repository.
 

@@ -19,8 +19,8 @@ import {
 import { Event, Node, Pod } from '../../e2e/kubectl';
 import { agent, workloads } from '../../e2e/manifests';
 import { render } from '../../e2e/report';
-import { Manifest, ROOT } from '../manifests';
-import { VERSIONS, loadSchemas, violations } from '../schema';
+import { Manifest, ROOT } from '../support/manifests';
+import { VERSIONS, loadSchemas, violations } from '../support/schema';
 
 /** A pod as `kubectl get pods -o json` shows it, without what nobody reads. */
 function pod(name: string, node: string, change: Partial<Pod['status']> = {}): Pod {

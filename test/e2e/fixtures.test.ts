@@ -13,8 +13,8 @@ import {
   whyNot,
 } from '../../e2e/checks';
 import { Event, Node, Pod } from '../../e2e/kubectl';
-import { Manifest, read } from '../manifests';
-import { loadSchemas, violations } from '../schema';
+import { Manifest, read } from '../support/manifests';
+import { loadSchemas, violations } from '../support/schema';
 
 // What the script concludes from what kubectl prints on several distributions: see fixtures/README.md.
 

@@ -7,7 +7,7 @@ import { Node } from '../../e2e/kubectl';
 import { Report } from '../../e2e/report';
 import { ClusterServer, Situation, node } from '../support/cluster-server';
 import { install } from '../support/binaries';
-import { ROOT, parse, read } from '../manifests';
+import { ROOT, parse, read } from '../support/manifests';
 
 // Complete runs of the script, with the real kubectl, against a stand-in that plays a small cluster.
 
@@ -80,10 +80,7 @@ async function start(
   const home = mkdtempSync(join(tmpdir(), 'oom-kill-mode-'));
   directories.push(home);
   writeFileSync(join(home, 'config'), server.kubeconfig);
-  const script = [
-    ...[process.execPath, '-r', 'ts-node/register/transpile-only'],
-    ...['-e', "require('./e2e/main.ts')", '--'],
-  ];
+  const script = [process.execPath, '-r', 'ts-node/register/transpile-only', 'e2e/main.ts'];
   const [program = '', ...rest] = options.command ?? script;
   const path = options.path ?? `${kubectl}${delimiter}${process.env['PATH'] ?? ''}`;
   const child = spawn(program, [...rest, ...args], {

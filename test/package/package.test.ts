@@ -11,7 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { ROOT, parse, read } from '../manifests';
+import { ROOT, parse, read } from '../support/manifests';
 
 /** What of the jsii assembly is looked at. */
 interface Assembly {
@@ -200,7 +200,7 @@ describe('jsii-pacmak writes', () => {
 
   beforeAll(() => {
     rmSync(bindings, { recursive: true, force: true });
-    run(ROOT, 'npm', 'run', 'bindings');
+    run(ROOT, 'npm', 'run', 'package');
   });
 
   function binding(...path: string[]): string {

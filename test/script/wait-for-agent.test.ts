@@ -6,7 +6,7 @@ import { Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 
 import { OnePerNodeDeployment, OomKillMode } from '../../lib';
-import { chart, find, synth } from '../manifests';
+import { chart, find, synth } from '../support/manifests';
 import { TOOLS_PATH, requireTools } from '../support/agent';
 
 beforeAll(requireTools);

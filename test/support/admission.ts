@@ -1,6 +1,6 @@
 import { CelInput, celEnv, isCelError, isCelList, parse, plan } from '@bufbuild/cel';
 import { strings } from '@bufbuild/cel/ext';
-import { Manifest } from '../manifests';
+import { Manifest } from './manifests';
 
 interface Named {
   readonly name: string;

@@ -3,13 +3,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 
-import { install } from './support/binaries';
-import { KubectlServer } from './support/kubectl-server';
+import { install } from './binaries';
+import { KubectlServer } from './kubectl-server';
 
 // Does what the README tells its reader to do, from top to bottom, with nothing else: its shell
 // commands, against a stand-in for the API server where they speak to one, and its program.
 
-const ROOT = resolve(__dirname, '..');
+const ROOT = resolve(__dirname, '../..');
 
 /** The blocks of one language, in order. */
 function blocks(language: string): string[] {

@@ -13,7 +13,7 @@ import {
   OnePerNodeDeployment,
   OnePerNodeDeploymentProps,
   OomKillMode,
-} from '../lib';
+} from '../../lib';
 
 /** Every option of the agent; a new option does not compile until it is here. */
 export const ALL_RESOURCES: Required<AgentResources> = {

@@ -15,7 +15,7 @@ import type {
 } from 'k8s-1.28';
 import { parseAllDocuments } from 'yaml';
 
-export const ROOT = resolve(__dirname, '..');
+export const ROOT = resolve(__dirname, '../..');
 
 /** A type whose optional fields are all there: a test that reads one that is not fails anyway. */
 export type Present<T> = { [K in keyof T]-?: Present<NonNullable<T[K]>> };

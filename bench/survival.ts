@@ -1,0 +1,172 @@
+// Draws docs/survival.svg from docs/survival.json, which `npm run bench:survival` records; a test compares
+// the picture with what is committed.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+export const DATA = join(__dirname, '../docs/survival.json');
+const PICTURE = join(__dirname, '../docs/survival.svg');
+
+/** What the picture shows, from the moment that both programs have all their processes. */
+export const SECONDS = 120;
+
+/** What was seen of one program, in seconds, four times a second. */
+export interface Life {
+  /** When the number of its processes changed, and to what. */
+  readonly processes: readonly (readonly [seconds: number, processes: number])[];
+  /** When the kernel killed for memory: processes of the labelled program, or all of the twin. */
+  readonly kills: readonly number[];
+  readonly restarts: readonly number[];
+}
+
+/** What docs/survival.json holds. */
+export interface Survival {
+  readonly kernel: string;
+  readonly workers: number;
+  readonly secondsBetweenRequests: number;
+  readonly memoryLimitMebibytes: number;
+  readonly labelled: Life;
+  readonly twin: Life;
+}
+
+/** One look at both pods; the processes are those of their containers, without their sandboxes'. */
+export interface Sample {
+  readonly at: number;
+  readonly labelled: number;
+  readonly kills: number;
+  readonly twin: number;
+}
+
+const LEFT = 40;
+const WIDTH = 780;
+const HEIGHT = 80;
+const LANES = [70, 220] as const;
+
+export function readSurvival(): Survival {
+  return JSON.parse(readFileSync(DATA, 'utf8')) as Survival;
+}
+
+export function writeDrawing(): void {
+  writeFileSync(PICTURE, draw(readSurvival()));
+}
+
+/** What changed, and when, from the first moment that both programs have all their processes. */
+export function lives(
+  samples: readonly Sample[],
+  all: number,
+): Pick<Survival, 'labelled' | 'twin'> {
+  const start = samples.findIndex(({ labelled, twin }) => Math.min(labelled, twin) >= all);
+  const began = samples[start]?.at ?? NaN;
+  const seen = samples
+    .slice(start)
+    .map((sample) => ({ ...sample, at: Math.round((sample.at - began) * 100) / 100 }))
+    .filter(({ at }) => at <= SECONDS);
+  const processes = (count: (sample: Sample) => number) =>
+    seen
+      .map((sample): [number, number] => [sample.at, count(sample)])
+      .filter(([, n], i, all) => n !== all[i - 1]?.[1]);
+  const pairs = seen.slice(1).map((now, i) => ({ now, before: seen[i] ?? now }));
+  const when = (is: (now: Sample, before: Sample) => boolean) =>
+    pairs.filter(({ now, before }) => is(now, before)).map(({ now }) => now.at);
+  return {
+    labelled: {
+      processes: processes(({ labelled }) => labelled),
+      kills: pairs.flatMap(({ now, before }) =>
+        Array<number>(now.kills - before.kills).fill(now.at),
+      ),
+      restarts: when((now, before) => before.labelled === 0 && now.labelled > 0),
+    },
+    twin: {
+      processes: processes(({ twin }) => twin),
+      kills: when((now, before) => now.twin === 0 && before.twin > 0),
+      restarts: when((now, before) => before.twin === 0 && now.twin > 0),
+    },
+  };
+}
+
+/** The seconds in which a program was seen with all of its processes. */
+export function secondsUp({ processes }: Life, all: number): number {
+  return processes.reduce((sum, [at, count], i) => {
+    const end = processes[i + 1]?.[0] ?? SECONDS;
+    return count >= all ? sum + end - at : sum;
+  }, 0);
+}
+
+export function draw(survival: Survival): string {
+  const { labelled, twin, workers } = survival;
+  const all = workers + 1;
+  const up = (life: Life) => `up for ${secondsUp(life, all).toFixed(0)} of ${SECONDS} s`;
+  const ticks = Array.from({ length: SECONDS / 20 + 1 }, (_, i) => i * 20);
+  const bottom = LANES[1] + HEIGHT;
+  const lines = [
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 390" font-family="sans-serif" font-size="14">',
+    '  <style>',
+    '    .with { fill: #ddf4ff; stroke: #0969da; stroke-width: 2; }',
+    '    .without { fill: #ffebe9; stroke: #cf222e; stroke-width: 2; }',
+    '    .axis { stroke: #57606a; }',
+    '    .kill { stroke: #cf222e; stroke-width: 2.5; }',
+    '    .restart { fill: #57606a; }',
+    '    text { fill: #1f2328; }',
+    '    .name { font-weight: bold; }',
+    '    .note { fill: #57606a; font-size: 12px; }',
+    '    .tick { fill: #57606a; font-size: 12px; text-anchor: middle; }',
+    '    .count { fill: #57606a; font-size: 12px; text-anchor: end; }',
+    '  </style>',
+    '  <rect width="860" height="390" fill="#fff" />',
+    ...lane(LANES[0], 'with', labelled, all, [
+      'cdk8s-oom-kill-mode/mode: Single',
+      `${number(labelled.kills, 'kill')} of one process each, ${number(labelled.restarts, 'restart')}, ${up(labelled)}`,
+    ]),
+    ...lane(LANES[1], 'without', twin, all, [
+      'the same program without the label',
+      `${number(twin.kills, 'kill')} of all processes, ${number(twin.restarts, 'restart')}, ${up(twin)}`,
+    ]),
+    ...ticks.map(
+      (at) =>
+        `  <text x="${x(at)}" y="${bottom + 22}" class="tick">${at === 0 ? '0 s' : at}</text>`,
+    ),
+    ...[
+      `Processes of a master with ${workers} workers; every ${survival.secondsBetweenRequests} s one of them needs more than the limit of ${survival.memoryLimitMebibytes} MiB. × the kernel kills, ▲ a restart.`,
+      `Recorded on Linux ${survival.kernel} in a virtual machine, with four looks a second. No kubelet: a stand-in starts`,
+      'the twin again, at once, then after 10, 20 and 40 s, as a kubelet delays it (CrashLoopBackOff).',
+    ].map(
+      (text, i) => `  <text x="${LEFT}" y="${bottom + 46 + i * 17}" class="note">${text}</text>`,
+    ),
+    '</svg>',
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+/** The processes of one program over time, with its name and what became of it above. */
+function lane(
+  top: number,
+  className: string,
+  { processes, kills, restarts }: Life,
+  all: number,
+  [name, outcome]: readonly [string, string],
+): string[] {
+  const base = top + HEIGHT;
+  const y = (count: number) => base - (count * (HEIGHT - 20)) / all;
+  const steps = processes.map(([at, count]) => `H${x(at)}V${y(count)}`).join('');
+  return [
+    `  <text x="${LEFT}" y="${top - 28}" class="name">${name}</text>`,
+    `  <text x="${LEFT}" y="${top - 9}">${outcome}</text>`,
+    `  <path class="${className}" d="M${x(0)} ${base}${steps}H${x(SECONDS)}V${base}" />`,
+    `  <path class="axis" d="M${x(0)} ${base}H${x(SECONDS)}" />`,
+    `  <text x="${LEFT - 8}" y="${y(all) + 4}" class="count">${all}</text>`,
+    `  <text x="${LEFT - 8}" y="${base + 4}" class="count">0</text>`,
+    ...kills.map((at) => {
+      const [left, middle] = [x(at) - 5, y(all) - 5];
+      return `  <path class="kill" d="M${left} ${middle}l10 10m0 -10l-10 10" />`;
+    }),
+    ...restarts.map((at) => `  <path class="restart" d="M${x(at)} ${base + 2}l5 9h-10z" />`),
+  ];
+}
+
+function x(seconds: number): number {
+  return Math.round((LEFT + (seconds * WIDTH) / SECONDS) * 10) / 10;
+}
+
+function number({ length }: readonly unknown[], what: string): string {
+  return `${length} ${what}${length === 1 ? '' : 's'}`;
+}

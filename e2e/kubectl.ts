@@ -85,9 +85,12 @@ export class Kubectl {
   }
 }
 
-/** Objects as a stream of documents for `kubectl -f -`. */
-export function documents(objects: readonly KubernetesObject[]): string {
-  return objects.map((object) => JSON.stringify(object)).join('\n---\n');
+/**
+ * Objects as one document for `kubectl -f -`. Of JSON documents with `---` between them, a kubectl up to
+ * 1.32 takes the first one and fails at the second.
+ */
+export function list(items: readonly KubernetesObject[]): string {
+  return JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
 }
 
 /** Does something for each of many, four at a time: every kubectl is a process, say. */

@@ -22,17 +22,18 @@ import {
   podsOf,
   readAgent,
   readAgentLog,
+  readVersions,
   serverVersion,
   toApply,
   toCreate,
   toWatch,
   usableNodes,
-  whyNot,
 } from './checks';
-import { Event, Kubectl, KubernetesObject, Node, Pod, documents, each } from './kubectl';
+import { Event, Kubectl, KubernetesObject, Node, Pod, each, list } from './kubectl';
 import { agent as agentManifests, workloads } from './manifests';
 import { Progress } from './progress';
 import { Report } from './report';
+import { denialOf, waitingFor } from './waiting';
 
 export interface Options {
   readonly context?: string;
@@ -129,7 +130,7 @@ export class Run {
     if (this.created.length === 0) {
       return;
     }
-    const objects = documents(this.created);
+    const objects = list(this.created);
     if (this.options.keep) {
       this.notes.push(`kept: ${summaryOf(this.created)}`);
       return;
@@ -171,7 +172,7 @@ export class Run {
   private async begin(): Promise<void> {
     const { context } = this.options;
     this.context = context ?? (await this.kubectl.text(['config', 'current-context'])).trim();
-    const versions = await this.kubectl.text(['version', '-o', 'json']);
+    const versions = readVersions(await this.kubectl.run(['version', '-o', 'json']));
     this.notes.push(...kubectlSkew(versions));
     this.require(serverVersion(versions));
     this.progress.say(`context ${this.context}, ${this.checks[0]?.detail ?? ''}`);
@@ -179,8 +180,8 @@ export class Run {
   }
 
   private async findNodes(): Promise<{ name: string; hostname: string }[]> {
-    const { usable, leftOut } = usableNodes(await this.kubectl.get<Node>(['nodes']));
-    this.notes.push(...leftOut);
+    const { usable, notes } = usableNodes(await this.kubectl.get<Node>(['nodes']));
+    this.notes.push(...notes);
     this.require({
       name: 'nodes',
       passed: usable.length > 0,
@@ -217,7 +218,7 @@ export class Run {
     this.progress.show('installing the agent');
     const there = await this.kubectl.get<KubernetesObject>(
       ['-f', '-', '--ignore-not-found'],
-      documents(objects),
+      list(objects),
     );
     const before = new Set(there.map(nameOf));
     if (before.size > 0) {
@@ -225,7 +226,7 @@ export class Run {
     }
     this.interruption.throwIfAborted();
     this.created.push(...objects.filter((object) => !before.has(nameOf(object))));
-    await this.kubectl.text(['apply', '-f', '-'], documents(objects));
+    await this.kubectl.text(['apply', '-f', '-'], list(objects));
   }
 
   /** Asks for all, by purpose, so that all that is missing is told at once. */
@@ -249,16 +250,21 @@ export class Run {
   }
 
   private async waitForAgent(agent: Agent, nodes: string[]): Promise<void> {
-    await this.waitFor('the agent is ready on each node', async () => {
+    await this.waitFor('the agent is ready on each node', 'ready agents', async () => {
       const pods = await this.agentPods(agent);
-      const ready = new Set(pods.filter(isReady).map(({ spec }) => spec?.nodeName));
-      const missing = nodes.filter((node) => !ready.has(node));
+      const events = await this.eventsOf(agent.namespace);
+      const ready = pods.filter(isReady).map(({ spec }) => spec?.nodeName);
+      const missing = nodes.filter((node) => !ready.includes(node));
+      const without = missing.filter((node) => pods.every(({ spec }) => spec?.nodeName !== node));
       return {
         done: missing.length === 0,
         text: `${nodes.length - missing.length} of ${nodes.length}`,
-        problem: [
-          missing.length > 0 ? `missing on ${missing.join(', ')}` : '',
-          ...pods.filter((pod) => !isReady(pod)).map(whyNot),
+        reasons: [
+          ...absence(agent.name, without.length, events, ` on ${without.join(', ')}`),
+          ...waitingFor(
+            pods.filter((pod) => !isReady(pod)),
+            events,
+          ),
         ],
       };
     });
@@ -272,12 +278,13 @@ export class Run {
     this.interruption.throwIfAborted();
     this.progress.say(`namespace ${this.namespace}: herder, twin and probe`);
     this.created.push(...objects.filter(({ kind }) => kind === 'Namespace'));
-    await this.kubectl.text(['create', '-f', '-'], documents(objects));
+    await this.kubectl.text(['create', '-f', '-'], list(objects));
   }
 
   private async waitForPods(nodes: string[]): Promise<void> {
-    await this.waitFor('herder, twin and probe have started', async () => {
+    await this.waitFor('herder, twin and probe have started', 'started pods', async () => {
       const pods = await this.pods();
+      const events = await this.eventsOf(this.namespace);
       const waiting = [
         ...podsOf('probe', pods).filter((pod) => !isReady(pod)),
         // Those may be down again by now, which is for the judgement and not for us.
@@ -287,7 +294,12 @@ export class Run {
       return {
         done: started === 3 * nodes.length,
         text: `${started} of ${3 * nodes.length} pods`,
-        problem: waiting.map(whyNot),
+        reasons: [
+          ...['herder', 'twin', 'probe'].flatMap((name) =>
+            absence(name, nodes.length - podsOf(name, pods).length, events),
+          ),
+          ...waitingFor(waiting, events),
+        ],
       };
     });
   }
@@ -339,6 +351,14 @@ export class Run {
         ({ involvedObject, message }) => `${involvedObject.name ?? ''}: ${message ?? ''}`,
       ),
     );
+  }
+
+  /** Only to explain: in the agent's namespace, not everybody may list them. */
+  private async eventsOf(namespace: string): Promise<Event[]> {
+    const { status, stdout } = await this.kubectl.run([
+      ...['get', 'events', '--namespace', namespace, '-o', 'json'],
+    ]);
+    return status === 0 ? (JSON.parse(stdout) as { items: Event[] }).items : [];
   }
 
   private pods(): Promise<Pod[]> {
@@ -394,14 +414,16 @@ export class Run {
 
   private async waitFor(
     name: string,
-    look: () => Promise<{ done: boolean; text: string; problem: string[] }>,
+    subject: string,
+    look: () => Promise<{ done: boolean; text: string; reasons: string[] }>,
   ): Promise<void> {
     const end = Date.now() + this.options.timeout * 1000;
     for (;;) {
-      const { done, text, problem } = await look();
-      this.progress.show(`waiting until ${name}: ${text}`);
+      const { done, text, reasons } = await look();
+      // Short before the reasons: a terminal shows one line of it.
+      this.progress.show([`${subject}: ${text}`, ...(done ? [] : reasons)].join('; '));
       if (done || Date.now() >= end) {
-        const detail = [`${text} after ${this.options.timeout} s`, ...problem.filter(Boolean)];
+        const detail = [`${text} after ${this.options.timeout} s`, ...reasons];
         this.require({ name, passed: done, detail: done ? text : detail.join('; ') });
         return;
       }
@@ -429,6 +451,13 @@ function daemonSetOf(objects: readonly KubernetesObject[]): KubernetesObject {
     throw new Error(`there is no DaemonSet in ${DIST}`);
   }
   return daemonSet;
+}
+
+/** What there is to say if pods of a workload are not there at all. */
+function absence(workload: string, count: number, events: readonly Event[], where = ''): string[] {
+  const denial = denialOf(workload, events);
+  const why = denial === undefined ? '' : ` (${denial})`;
+  return count > 0 ? [`${workload}: ${count} missing${where}${why}`] : [];
 }
 
 /** "Kind namespace/name", whoever made the object. */

@@ -15,7 +15,7 @@ import {
   SYSTEMD,
 } from './support/agent';
 import { EventObject, FakeApiServer, PodMetadata } from './support/api-server';
-import { install } from './support/binaries';
+import { KUBECTLS, install } from './support/binaries';
 import { Answer, ApiRequest, KubectlServer } from './support/kubectl-server';
 
 // What users see: the Events of a real run of the agent, as it wrote them, in the output of a real
@@ -105,7 +105,7 @@ describe('the Events of a run of the agent', () => {
   }, 120_000);
 
   /** The lines of the table of Events in the output of `kubectl describe pod`. */
-  async function described({ namespace, name }: PodMetadata): Promise<string[]> {
+  async function described({ namespace, name }: PodMetadata, kubectl?: string): Promise<string[]> {
     const server = await PodServer.start();
     const home = mkdtempSync(join(tmpdir(), 'kubectl-'));
     server.pods.push(ordinary, still, typo);
@@ -113,7 +113,11 @@ describe('the Events of a run of the agent', () => {
     try {
       writeFileSync(join(home, 'kubeconfig'), server.kubeconfig);
       const args = ['--kubeconfig', 'kubeconfig', '-n', namespace, 'describe', 'pod', name];
-      const { status, stdout, stderr } = await run(join(install('kubectl'), 'kubectl'), args, home);
+      const { status, stdout, stderr } = await run(
+        join(install('kubectl', kubectl), 'kubectl'),
+        args,
+        home,
+      );
       expect([status, stderr]).toEqual([0, '']);
       return stdout
         .slice(stdout.indexOf('\nEvents:\n'))
@@ -127,14 +131,18 @@ describe('the Events of a run of the agent', () => {
     }
   }
 
-  test('are shown by kubectl describe pod, with the count and the message', async () => {
-    const lines = await described(ordinary);
-    expect(lines).toEqual([
-      expect.stringMatching(
-        /^Warning \| OomKilledProcess \| \d+s \(x5 over \d+s\) \| cdk8s-oom-kill-mode \| The kernel killed 4 processes of container worker for memory, 5 in all since it started\. The container kept running\.$/,
-      ),
-    ]);
-  });
+  // Since 1.35 the container stands before the message.
+  test.each(KUBECTLS)(
+    'are shown by kubectl %s describe pod, with count and message',
+    async (kubectl) => {
+      const lines = await described(ordinary, kubectl);
+      expect(lines).toEqual([
+        expect.stringMatching(
+          /^Warning \| OomKilledProcess \| \d+s \(x5 over \d+s\) \| cdk8s-oom-kill-mode \| (spec\.containers\{worker\}: )?The kernel killed 4 processes of container worker for memory, 5 in all since it started\. The container kept running\.$/,
+        ),
+      ]);
+    },
+  );
 
   test('of a static pod are shown as well', async () => {
     expect(await described(still)).toEqual([

@@ -556,6 +556,7 @@ describe('the workflow', () => {
     expect(Object.values(jobs).map((job) => commands(job)?.at(-1))).toEqual([
       'test/fresh-machine.sh ${{ matrix.user }}',
       'npm run test:long',
+      'npm run test:kubectl',
     ]);
   });
 

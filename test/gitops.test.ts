@@ -3,7 +3,12 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Chart, Testing, Yaml } from 'cdk8s';
-import { admissionChart, allPropsChart, followingChart, monitoringChart } from './support/all-props';
+import {
+  admissionChart,
+  allPropsChart,
+  followingChart,
+  monitoringChart,
+} from './support/all-props';
 import { Manifest, ROOT, parse, read, synth, synthText } from './support/manifests';
 import { install } from './support/binaries';
 

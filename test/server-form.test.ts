@@ -9,7 +9,12 @@ import {
   OomKillModeAgent,
   OomKillModeMonitoring,
 } from '../lib';
-import { admissionChart, allPropsChart, followingChart, monitoringChart } from './support/all-props';
+import {
+  admissionChart,
+  allPropsChart,
+  followingChart,
+  monitoringChart,
+} from './support/all-props';
 import { Manifest, ROOT, parse, read, synth } from './support/manifests';
 
 // The API server keeps an object as a structure of Go and writes it out anew: fields of some types are

@@ -10,11 +10,11 @@ import {
   quantity,
   readAgent,
   readAgentLog,
+  readVersions,
   serverVersion,
   toApply,
   toCreate,
   usableNodes,
-  whyNot,
 } from '../../e2e/checks';
 import { Event, Node, Pod } from '../../e2e/kubectl';
 import { agent, workloads } from '../../e2e/manifests';
@@ -151,13 +151,6 @@ function problems(change: Partial<Observation>): Record<string, string> {
 }
 
 describe('the versions', () => {
-  const version = (gitVersion: string, client = 'v1.34.5') =>
-    JSON.stringify({
-      clientVersion: { gitVersion: client },
-      kustomizeVersion: 'v5.7.1',
-      serverVersion: { gitVersion },
-    });
-
   test.each([
     ['v1.28.0', true],
     ['v1.28.15-eks-2d5f260', true],
@@ -165,11 +158,19 @@ describe('the versions', () => {
     ['v2.0.0', true],
     ['v1.27.16-eks-a737599', false],
     ['v1.9.11', false],
-    ['v0.0.0-master+$Format:%H$', false],
-    ['unknown', false],
-  ])('%s is new enough: %s', (gitVersion, passed) => {
-    expect(serverVersion(version(gitVersion))).toMatchObject({ passed, detail: gitVersion });
+  ])('%s is new enough: %s', (server, passed) => {
+    expect(serverVersion({ server })).toMatchObject({ passed, detail: server });
   });
+
+  test.each(['v0.0.0-master+$Format:%H$', 'unknown', '', undefined])(
+    '%j is none, which the kubelets make up for',
+    (server) => {
+      expect(serverVersion({ server })).toMatchObject({
+        passed: true,
+        detail: `the API server's version is not known ("${server ?? ''}"); the kubelets' are asked for`,
+      });
+    },
+  );
 
   test.each([
     ['v1.33.0', 'v1.34.5', false],
@@ -178,15 +179,25 @@ describe('the versions', () => {
     ['v1.34.5', 'v1.32.9', true],
     ['unknown', 'v1.34.5', false],
   ])('the server %s and kubectl %s are too far apart: %s', (server, client, noted) => {
-    expect(kubectlSkew(version(server, client)).join()).toBe(
+    expect(kubectlSkew({ server, client }).join()).toBe(
       noted
         ? `kubectl ${client} is more than one minor version away from the server's ${server}`
         : '',
     );
   });
 
-  test('a server that keeps its version to itself is not new enough', () => {
-    expect(serverVersion('{"clientVersion":{}}').passed).toBe(false);
+  test('are there although kubectl fails over them; one that reached nobody throws', () => {
+    const stdout = JSON.stringify({
+      clientVersion: { gitVersion: 'v1.34.5' },
+      serverVersion: { gitVersion: 'unknown' },
+    });
+    const stderr = 'error: server version error: could not parse "unknown" as version\n';
+    const versions = { client: 'v1.34.5', server: 'unknown' };
+    expect(readVersions({ status: 1, stdout, stderr })).toEqual(versions);
+    const refused = 'The connection to the server localhost:8080 was refused\n';
+    expect(() =>
+      readVersions({ status: 1, stdout: '{"clientVersion":{}}', stderr: refused }),
+    ).toThrow('kubectl version -o json: The connection to the server localhost:8080 was refused');
   });
 });
 
@@ -250,7 +261,7 @@ describe('the nodes', () => {
   const linux = { 'kubernetes.io/os': 'linux' };
 
   test('are used by the name that anti-affinity knows, in order', () => {
-    const { usable, leftOut } = usableNodes([
+    const { usable, notes } = usableNodes([
       node('ip-10-0-1-9.ec2.internal', { ...linux, 'kubernetes.io/hostname': 'ip-10-0-1-9' }),
       node('control-plane', linux),
     ]);
@@ -258,28 +269,42 @@ describe('the nodes', () => {
       { name: 'control-plane', hostname: 'control-plane', kubelet: 'v1.34.1' },
       { name: 'ip-10-0-1-9.ec2.internal', hostname: 'ip-10-0-1-9', kubelet: 'v1.34.1' },
     ]);
-    expect(leftOut).toEqual([]);
+    expect(notes).toEqual([]);
   });
 
   test('that cannot run a herder are left out with a reason', () => {
-    const { usable, leftOut } = usableNodes([
+    const { usable, notes } = usableNodes([
       node('win', { 'kubernetes.io/os': 'windows' }),
       node('virtual', { ...linux, type: 'virtual-kubelet' }),
       node('fargate', { ...linux, 'eks.amazonaws.com/compute-type': 'fargate' }),
       node('down', linux, 'Unknown'),
       node('old', linux, 'True', { kubeletVersion: 'v1.27.16' }),
-      node('silent', linux, 'True', {}),
     ]);
     expect(usable).toEqual([]);
-    expect(leftOut).toEqual([
+    expect(notes).toEqual([
       'win is left out: its system is windows',
       'virtual is left out: it is virtual and has no agent',
       'fargate is left out: it is virtual and has no agent',
       'down is left out: it is not ready',
       'old is left out: its kubelet is v1.27.16, and those before 1.28 never set memory.oom.group',
-      'silent is left out: its kubelet is without a version, and those before 1.28 never set memory.oom.group',
     ]);
   });
+});
+
+test('a node with a kubelet of no known version is used, and noted', () => {
+  const { usable, notes } = usableNodes([
+    {
+      metadata: { name: 'custom', labels: { 'kubernetes.io/os': 'linux' } },
+      status: {
+        conditions: [{ type: 'Ready', status: 'True' }],
+        nodeInfo: { kubeletVersion: 'v0.0.0-master+$Format:%H$' } as never,
+      },
+    },
+  ]);
+  expect(usable.map(({ name }) => name)).toEqual(['custom']);
+  expect(notes).toEqual([
+    'custom: its kubelet\'s version is not known ("v0.0.0-master+$Format:%H$")',
+  ]);
 });
 
 describe('an agent', () => {
@@ -438,46 +463,6 @@ describe('the judgement', () => {
       'the twin without the label is killed and restarted':
         'on a containers without the label have 0, too: nothing to tell apart',
     });
-  });
-});
-
-describe('why a pod does not get on', () => {
-  test.each([
-    [
-      'the scheduler',
-      {
-        phase: 'Pending',
-        conditions: [
-          {
-            type: 'PodScheduled',
-            status: 'False',
-            reason: 'Unschedulable',
-            message: '0/1 nodes are available: 1 Insufficient cpu.',
-          },
-        ],
-      },
-      'herder-a: 0/1 nodes are available: 1 Insufficient cpu.',
-    ],
-    [
-      'the kubelet',
-      {
-        phase: 'Pending',
-        containerStatuses: [
-          {
-            name: 'herder',
-            image: '',
-            imageID: '',
-            ready: false,
-            restartCount: 0,
-            state: { waiting: { reason: 'ImagePullBackOff', message: 'Back-off pulling image' } },
-          },
-        ],
-      },
-      'herder-a: ImagePullBackOff (Back-off pulling image)',
-    ],
-    ['nobody', { phase: 'Pending', conditions: [] }, 'herder-a: Pending'],
-  ])('is told by %s', (_, status, why) => {
-    expect(whyNot(pod('herder-a', 'a', status))).toBe(why);
   });
 });
 

@@ -9,10 +9,11 @@ import {
   podsOf,
   readAgentLog,
   serverVersion,
+  readVersions,
   usableNodes,
-  whyNot,
 } from '../../e2e/checks';
 import { Event, Node, Pod } from '../../e2e/kubectl';
+import { whyNot } from '../../e2e/waiting';
 import { Manifest, read } from '../support/manifests';
 import { loadSchemas, violations } from '../support/schema';
 
@@ -58,9 +59,9 @@ test.each([
   ['minikube', 'v1.30.0', 'v1.32.1'],
   ['openshift', 'v1.29.9+5865c5b', undefined],
 ])('%s: %s is new enough, and kubectl is noted if it is far away', (name, server, kubectl) => {
-  const json = text(name, 'version.json');
-  expect(serverVersion(json)).toMatchObject({ passed: true, detail: server });
-  expect(kubectlSkew(json)).toEqual(
+  const versions = readVersions({ status: 0, stdout: text(name, 'version.json'), stderr: '' });
+  expect(serverVersion(versions)).toMatchObject({ passed: true, detail: server });
+  expect(kubectlSkew(versions)).toEqual(
     kubectl === undefined
       ? []
       : [`kubectl ${kubectl} is more than one minor version away from the server's ${server}`],
@@ -117,10 +118,10 @@ test.each([
     ],
     ['worker-1 is left out: it is not ready'],
   ],
-])('%s: the nodes that can run a herder, tainted ones as well', (name, expected, leftOut) => {
+])('%s: the nodes that can run a herder, tainted ones as well', (name, expected, notes) => {
   const found = usableNodes(items<Node>(name, 'nodes.json'));
   expect(found.usable.map((one) => [one.name, one.kubelet])).toEqual(expected);
-  expect(found.leftOut).toEqual(leftOut);
+  expect(found.notes).toEqual(notes);
 });
 
 test('kubectl auth can-i says yes, no, no with a reason, or nothing', () => {
@@ -188,12 +189,12 @@ describe('a run on kind', () => {
   });
 
   test('may have pods that do not get on, in the words of whoever knows why', () => {
-    expect(items<Pod>('kind', 'pods-stuck.json').map(whyNot)).toEqual([
+    expect(items<Pod>('kind', 'pods-stuck.json').map((pod) => whyNot(pod))).toEqual([
       expect.stringMatching(
         /^twin-\w+-\w+: ImagePullBackOff \(Back-off pulling image "mirror\.example\/herder:v1\.0\.0": ErrImagePull: .*no such host\)$/,
       ),
       expect.stringMatching(/^herder-\w+-\w+: 0\/2 nodes are available: 1 Insufficient cpu, /),
-      expect.stringMatching(/^herder-\w+-\w+: Pending$/),
+      expect.stringMatching(/^herder-\w+-\w+: init container wait-for-kill-mode is running$/),
       expect.stringMatching(
         /^probe-\w+-\w+: CreateContainerConfigError \(container has runAsNonRoot and /,
       ),

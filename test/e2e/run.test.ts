@@ -1,121 +1,8 @@
-import { ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
-
-import { Node } from '../../e2e/kubectl';
+import { failed, installAgent, nodeOf, play, run, start } from '../support/e2e';
 import { Report } from '../../e2e/report';
-import { ClusterServer, Situation, node } from '../support/cluster-server';
-import { install } from '../support/binaries';
-import { ROOT, parse, read } from '../support/manifests';
-
-// Complete runs of the script, with the real kubectl, against a stand-in that plays a small cluster.
+import { read } from '../support/manifests';
 
 jest.setTimeout(120_000);
-
-interface Result {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly server: ClusterServer;
-}
-
-const servers: ClusterServer[] = [];
-const directories: string[] = [];
-const children: ChildProcess[] = [];
-let kubectl: string;
-
-beforeAll(() => {
-  kubectl = install('kubectl');
-});
-
-afterEach(() => {
-  servers.splice(0).forEach((server) => {
-    server.stop();
-  });
-  children.splice(0).forEach((child) => child.kill('SIGKILL'));
-  directories.splice(0).forEach((directory) => {
-    rmSync(directory, { recursive: true });
-  });
-});
-
-/** A node of the stand-in, which has no kubelets, with the version of one. */
-function nodeOf(name: string, { ready = true, kubeletVersion = 'v1.34.1' } = {}): Node {
-  const { status, ...rest } = node(name, ready);
-  const nodeInfo = { kubeletVersion } as NonNullable<Node['status']>['nodeInfo'];
-  return { ...rest, status: { ...status, nodeInfo } };
-}
-
-async function play(situation?: Situation): Promise<ClusterServer> {
-  const nodes = [nodeOf('worker-1'), nodeOf('worker-2')];
-  const server = await ClusterServer.play({ nodes, ...situation });
-  servers.push(server);
-  return server;
-}
-
-/** What somebody else has installed before: of dist/, the namespace, and the agent or not. */
-function installAgent(server: ClusterServer, kinds = ['Namespace', 'DaemonSet']): void {
-  const paths: Record<string, string> = {
-    Namespace: '/api/v1/namespaces',
-    DaemonSet: '/apis/apps/v1/namespaces/{namespace}/daemonsets',
-  };
-  for (const manifest of parse(read('dist', 'herder.k8s.yaml'))) {
-    const path = paths[manifest.kind];
-    if (path !== undefined && kinds.includes(manifest.kind)) {
-      server.install(path, manifest);
-    }
-  }
-}
-
-/** Starts the script; `react` is told everything that it prints meanwhile. */
-async function start(
-  server: ClusterServer,
-  args: string[],
-  options: {
-    command?: string[];
-    path?: string;
-    react?: (stderr: string, pid: number) => void;
-  } = {},
-): Promise<Result> {
-  const home = mkdtempSync(join(tmpdir(), 'oom-kill-mode-'));
-  directories.push(home);
-  writeFileSync(join(home, 'config'), server.kubeconfig);
-  const script = [process.execPath, '-r', 'ts-node/register/transpile-only', 'e2e/main.ts'];
-  const [program = '', ...rest] = options.command ?? script;
-  const path = options.path ?? `${kubectl}${delimiter}${process.env['PATH'] ?? ''}`;
-  const child = spawn(program, [...rest, ...args], {
-    cwd: ROOT,
-    env: { PATH: path, HOME: home, KUBECONFIG: join(home, 'config') },
-    // As a shell does with what it runs in the foreground of a terminal.
-    detached: true,
-  });
-  children.push(child);
-  let stdout = '';
-  let stderr = '';
-  child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
-  child.stderr.on('data', (data: Buffer) => {
-    stderr += data.toString();
-    options.react?.(stderr, child.pid ?? 0);
-  });
-  const status = await new Promise<number | null>((done) => child.on('close', done));
-  return { status, stdout, stderr, server };
-}
-
-/** Runs the script to its end, in a cluster of this kind. */
-async function run(situation: Situation, ...args: string[]): Promise<Result & { report: Report }> {
-  const result = await start(await play(situation), ['--duration', '3', '--json', ...args]);
-  try {
-    return { ...result, report: JSON.parse(result.stdout) as Report };
-  } catch {
-    throw new Error(`no report:\n${result.stdout}\n${result.stderr}`);
-  }
-}
-
-function failed(report: Report): Record<string, string> {
-  return Object.fromEntries(
-    report.checks.filter(({ passed }) => !passed).map(({ name, detail }) => [name, detail]),
-  );
-}
 
 const CHECKS = [
   'Kubernetes 1.28 or later',
@@ -229,6 +116,15 @@ describe('a cluster where everything is as it should be', () => {
   });
 });
 
+test('a build without a version, of server and kubelets, is tried all the same', async () => {
+  const nodes = [nodeOf('custom', { kubeletVersion: 'unknown' })];
+  const { status, report } = await run({ version: 'unknown', nodes });
+  expect(failed(report)).toEqual({});
+  expect(report.checks.map(({ name }) => name)).toEqual(CHECKS);
+  expect(report.notes).toEqual(['custom: its kubelet\'s version is not known ("unknown")']);
+  expect(status).toBe(0);
+});
+
 describe('a cluster where something is wrong', () => {
   test('an agent that writes nothing: herders restart like their twins', async () => {
     const { status, report, server } = await run({ agentWorks: false });
@@ -327,8 +223,51 @@ describe('a cluster where something is wrong', () => {
     const { report } = await run({ version: 'v1.31.4+k3s1', nodes: [] });
     expect(Object.keys(failed(report))).toEqual(['nodes']);
     expect(report.notes.join()).toMatch(
-      /^kubectl v1\.34\.\d+ is more than one minor version away from the server's v1\.31\.4\+k3s1$/,
+      /^kubectl v1\.35\.\d+ is more than one minor version away from the server's v1\.31\.4\+k3s1$/,
     );
+  });
+
+  test.each([
+    [
+      'the image',
+      { workload: 'twin', by: 'image pull' },
+      /^2 pods: Pulling image "ghcr\.io\/[^ ]+"$/,
+    ],
+    [
+      'the scheduler',
+      { workload: 'herder', by: 'scheduler' },
+      /^2 pods: 0\/2 nodes are available: 2 Insufficient cpu\.$/,
+    ],
+    [
+      'an admission that denies',
+      { workload: 'probe', by: 'admission' },
+      /^probe: 2 missing \(forbidden: violates PodSecurity "restricted:latest": privileged\)$/,
+    ],
+  ] as const)('pods that wait for %s: it says so while it waits', async (_, heldUp, reason) => {
+    const { status, stdout, stderr, server } = await start(await play({ heldUp }), [
+      ...['--timeout', '3'],
+    ]);
+    expect(status).toBe(1);
+    const progress = /^started pods: 4 of 6 pods; (.*)$/m.exec(stderr)?.[1];
+    expect(progress).toMatch(reason);
+    expect(stdout).toContain(
+      `herder, twin and probe have started  4 of 6 pods after 3 s; ${progress ?? ''}\n`,
+    );
+    expect(server.present).toEqual([]);
+  });
+
+  test.each([
+    ['', undefined, / \(forbidden: violates PodSecurity "restricted:latest": privileged\)$/],
+    ['; Events that it may not see', ['/api/v1/namespaces/oom-kill-mode/events'], /worker-2$/],
+  ])('an agent that is not admitted%s', async (_, forbidden, why) => {
+    const heldUp = { workload: 'oom-kill-mode-agent', by: 'admission' } as const;
+    const { status, report, stderr, server } = await run({ heldUp, forbidden }, '--timeout', '1');
+    expect(status).toBe(1);
+    const told = failed(report)['the agent is ready on each node'] ?? '';
+    expect(told).toMatch(/^0 of 2 after 1 s; oom-kill-mode-agent: 2 missing on worker-1, worker-2/);
+    expect(told).toMatch(why);
+    expect(stderr).toContain(`ready agents: 0 of 2; ${told.slice('0 of 2 after 1 s; '.length)}\n`);
+    expect(server.present).toEqual([]);
   });
 
   test('an image without tag or digest is refused before anything is changed', async () => {

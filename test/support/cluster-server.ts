@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Server } from 'node:http';
 
 import { ContainerStatus, Event, Node, Pod, PodTemplate } from '../../e2e/kubectl';
-import { ApiRequest, Answer, KubectlServer, Manifest, notFound } from './kubectl-server';
+import { ApiRequest, Answer, KubectlServer, Manifest, forbidden, notFound } from './kubectl-server';
 
 /** What is the matter with a cluster. */
 export interface Situation {
@@ -17,6 +17,13 @@ export interface Situation {
   /** What the kubelets give to containers without the label. */
   readonly nodeValue?: '0' | '1';
   readonly cgroupV1?: boolean;
+  /** Paths that are answered with 403. */
+  readonly forbidden?: readonly string[];
+  /** A workload whose pods never start, and who keeps them from it. */
+  readonly heldUp?: {
+    readonly workload: string;
+    readonly by: 'image pull' | 'scheduler' | 'admission';
+  };
   /** Whether namespaces stay for ever, as with a finalizer that nobody serves. */
   readonly stuck?: boolean;
 }
@@ -39,6 +46,16 @@ const START = 500;
 const OOM_AFTER = 1500;
 const OOM_PERIOD = 1000;
 const TERMINATION = 300;
+
+/** As the API server, and the scheduler, word it. */
+const DENIAL =
+  'Error creating: pods "x-2k9vd" is forbidden: violates PodSecurity "restricted:latest": privileged';
+const UNSCHEDULABLE = {
+  type: 'PodScheduled',
+  status: 'False',
+  reason: 'Unschedulable',
+  message: '0/2 nodes are available: 2 Insufficient cpu.',
+};
 
 /**
  * A stand-in that plays a small cluster: what is created is there until it is deleted, Deployments and
@@ -94,6 +111,9 @@ export class ClusterServer extends KubectlServer {
   protected override answer(request: ApiRequest): Answer {
     const { method, url, body } = request;
     const path = url.pathname;
+    if (this.situation.forbidden?.includes(path)) {
+      return forbidden(path);
+    }
     if (path === '/version') {
       const version = this.situation.version ?? 'v1.34.1';
       const [, major, minor] = /^v(\d+)\.(\d+)/.exec(version) ?? [];
@@ -186,7 +206,7 @@ export class ClusterServer extends KubectlServer {
     }
     const pods = this.pods().filter((pod) => pod.metadata?.namespace === namespace);
     if (resource === 'events') {
-      return listOf('Event', this.events(pods));
+      return listOf('Event', [...this.events(pods), ...this.troubles(namespace ?? '', pods)]);
     }
     if (name === undefined) {
       const selector = (query.get('labelSelector') ?? '').split(',').filter(Boolean);
@@ -224,7 +244,37 @@ export class ClusterServer extends KubectlServer {
     const others = this.workloads('Deployment').flatMap((workload) =>
       names.slice(0, workload.manifest.spec.replicas).map((name) => this.pod(workload, name)),
     );
-    return [...daemons, ...others];
+    return [...daemons, ...others].filter(
+      (pod) => !(this.isHeldUp(pod) && this.situation.heldUp?.by === 'admission'),
+    );
+  }
+
+  private isHeldUp({ metadata }: Pod): boolean {
+    const { workload } = this.situation.heldUp ?? {};
+    return workload !== undefined && metadata?.name?.startsWith(`${workload}-`) === true;
+  }
+
+  /** What the controller, the scheduler or the kubelet tells of pods that are held up. */
+  private troubles(namespace: string, pods: Pod[]): Event[] {
+    const { workload = '', by } = this.situation.heldUp ?? {};
+    const found = [...this.workloads('DaemonSet'), ...this.workloads('Deployment')]
+      .map(({ manifest }) => manifest)
+      .find(({ metadata }) => metadata.name === workload && metadata.namespace === namespace);
+    if (found && by === 'admission') {
+      const isDaemonSet = found.kind === 'DaemonSet';
+      const owner = isDaemonSet
+        ? { kind: 'DaemonSet', name: workload }
+        : { kind: 'ReplicaSet', name: `${workload}-5d4f8c7b9` };
+      return [eventOf({ ...owner, namespace }, 'Warning', 'FailedCreate', DENIAL)];
+    }
+    return pods
+      .filter((pod) => by === 'image pull' && this.isHeldUp(pod))
+      .map((pod) => {
+        const image = pod.spec?.containers[0]?.image ?? '';
+        const { name, uid } = pod.metadata ?? {};
+        const object = { kind: 'Pod', namespace, name, uid };
+        return eventOf(object, 'Normal', 'Pulling', `Pulling image "${image}"`);
+      });
   }
 
   private pod({ manifest, created }: { manifest: Workload; created: number }, name: string): Pod {
@@ -234,7 +284,9 @@ export class ClusterServer extends KubectlServer {
     const uid = this.uids.get(key) ?? randomUUID();
     this.uids.set(key, uid);
     const age = Date.now() - created;
-    const running = age >= START;
+    const heldUp = this.isHeldUp({ metadata: { name: podName } });
+    const scheduled = !(heldUp && this.situation.heldUp?.by === 'scheduler');
+    const running = age >= START && !heldUp;
     const status: ContainerStatus = {
       name: template.spec?.containers[0]?.name ?? '',
       image: template.spec?.containers[0]?.image ?? '',
@@ -243,7 +295,7 @@ export class ClusterServer extends KubectlServer {
       restartCount: 0,
       state: running ? { running: {} } : { waiting: { reason: 'ContainerCreating' } },
       lastState: {},
-      ...(this.isSingle(template) ? {} : restarted(ooms(manifest.metadata.name, age))),
+      ...(this.isSingle(template) || heldUp ? {} : restarted(ooms(manifest.metadata.name, age))),
     };
     return {
       apiVersion: 'v1',
@@ -255,14 +307,14 @@ export class ClusterServer extends KubectlServer {
         labels: template.metadata?.labels,
         creationTimestamp: new Date(created).toISOString(),
       },
-      spec: { containers: [], ...template.spec, nodeName: name },
+      spec: { containers: [], ...template.spec, nodeName: scheduled ? name : undefined },
       status: {
         phase: running ? 'Running' : 'Pending',
         conditions: [
-          { type: 'PodScheduled', status: 'True' },
+          scheduled ? { type: 'PodScheduled', status: 'True' } : UNSCHEDULABLE,
           { type: 'Ready', status: status.ready ? 'True' : 'False' },
         ],
-        containerStatuses: [status],
+        containerStatuses: scheduled ? [status] : undefined,
       },
     };
   }
@@ -339,6 +391,25 @@ export class ClusterServer extends KubectlServer {
   }
 }
 
+function eventOf(
+  involvedObject: Event['involvedObject'],
+  type: string,
+  reason: string,
+  message: string,
+): Event {
+  const { name = '', namespace } = involvedObject;
+  return {
+    apiVersion: 'v1',
+    kind: 'Event',
+    metadata: { name: `${name}.${reason.toLowerCase()}`, namespace },
+    involvedObject,
+    type,
+    reason,
+    message,
+    lastTimestamp: new Date().toISOString(),
+  };
+}
+
 /** How often a herder, with the label or without, has run out of memory. */
 function ooms(name: string, age: number): number {
   const hungry = /^(herder|twin)/.test(name);
@@ -373,14 +444,25 @@ function listOf(kind: string, items: readonly object[]): Answer {
 
 /**
  * The resource attributes of a SelfSubjectAccessReview (namespace, verb, group, version, resource,
- * subresource), which kubectl sends as protobuf: after four bytes of magic, an Unknown whose second
- * field is the review, whose second field is the spec, whose first field are the attributes.
+ * subresource). Up to 1.31, kubectl sends it as JSON; later ones as protobuf: after four bytes of magic,
+ * an Unknown whose second field is the review, whose second field is the spec, whose first field are the
+ * attributes.
  */
 function accessReview(body: Buffer): (string | undefined)[] {
+  if (body.toString('latin1', 0, 1) === '{') {
+    const review = JSON.parse(body.toString()) as AccessReview;
+    const { namespace, verb, group, version, resource, subresource } =
+      review.spec.resourceAttributes;
+    return [namespace, verb, group, version, resource, subresource];
+  }
   const review = protobuf(body.subarray(4))[2];
   const attributes = protobuf(protobuf(review)[2])[1];
   const fields = protobuf(attributes);
   return [1, 2, 3, 4, 5, 6].map((field) => fields[field]?.toString());
+}
+
+interface AccessReview {
+  readonly spec: { readonly resourceAttributes: Readonly<Record<string, string | undefined>> };
 }
 
 /** The fields of a message that has nothing but strings and messages. */

@@ -142,6 +142,11 @@ export class KubectlServer {
     if (group) {
       return [200, resourceList(group)];
     }
+    // For a kubectl 1.28, and for a kind: List, which every kubectl checks itself: a document with no
+    // types in it, in protobuf, so that nothing is checked.
+    if (path === '/openapi/v2') {
+      return [200, ''];
+    }
     if (path === '/openapi/v3') {
       return [200, { paths: openApiIndex() }];
     }
@@ -157,10 +162,15 @@ function root(group: string): string {
 }
 
 export function notFound(message: string): Answer {
-  return [
-    404,
-    { kind: 'Status', apiVersion: 'v1', status: 'Failure', reason: 'NotFound', message, code: 404 },
-  ];
+  return failure(404, 'NotFound', message);
+}
+
+export function forbidden(message: string): Answer {
+  return failure(403, 'Forbidden', message);
+}
+
+function failure(code: number, reason: string, message: string): Answer {
+  return [code, { kind: 'Status', apiVersion: 'v1', status: 'Failure', reason, message, code }];
 }
 
 function groups(): object[] {

@@ -233,9 +233,10 @@ export interface OomKillModeAgentProps {
 
   /**
    * The SELinux type of the agent's container. Nodes with SELinux in enforcing
-   * mode need `spc_t`: `container_t` may not write `cgroup_t`.
+   * mode need `spc_t`: `container_t` may not write `cgroup_t`. The pod then has the
+   * level `s0`, so that its containers can share a volume.
    *
-   * @default the container runtime's
+   * @default the container runtime's type and level
    */
   readonly selinuxType?: string;
 
@@ -326,8 +327,8 @@ export interface OomKillModeAgentProps {
  * - the Pod Security level `privileged` of its namespace: hostPath needs it.
  *
  * The constructor throws, with the construct path, on invalid names, prefix,
- * image, quantities, durations, labels and annotations, and on a namespace of
- * Kubernetes that is to be created.
+ * image, quantities, durations, labels and annotations, on a namespace of
+ * Kubernetes that is to be created, and on a quota for no priority class.
  *
  * Synthesis fails if the app has another Namespace of that name, a policy with a
  * prefix that none of its agents has, or if the cluster has another object of the

@@ -1,10 +1,24 @@
-import { Chart, Testing } from 'cdk8s';
-import { OomKillModeAgent, OomKillModeAgentProps } from '../lib';
+import { Chart, Size, Testing } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import {
+  OnePerNodeDeployment,
+  OnePerNodeDeploymentProps,
+  OomKillMode,
+  OomKillModeAgent,
+  OomKillModeAgentProps,
+} from '../lib';
 import { ALL_PROPS } from './all-props';
 import { Manifest, PodTemplate, find, parse, read, synth, template } from './manifests';
 import { runsOn, withNodeSelector } from './platforms/nodes';
 import { GKE, GKE_KUBE_SYSTEM, QuotaNamespace } from './platforms/quota';
-import { Constraints, Namespace, RESTRICTED_V2, constraintsFor, refusals } from './platforms/scc';
+import {
+  Constraints,
+  NONROOT_V2,
+  Namespace,
+  RESTRICTED_V2,
+  constraintsFor,
+  refusals,
+} from './platforms/scc';
 
 // What platforms do with the manifests, by rules that were read in their sources: no such cluster was at hand.
 
@@ -246,6 +260,54 @@ describe('OpenShift', () => {
       'spec.volumes[3]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.containers[0].securityContext.runAsUser: Invalid value: 0: must be in the ranges: [1000660000, 1000669999]',
     ]);
+  });
+
+  // Whatever has a uid of its own needs more than ordinary pods have.
+  test.each<[string, Partial<OnePerNodeDeploymentProps>, Constraints, string[]]>([
+    ['an ordinary one', {}, RESTRICTED_V2, []],
+    ['one that is Single', { oomKillMode: OomKillMode.SINGLE }, RESTRICTED_V2, []],
+    [
+      'one that waits',
+      { oomKillMode: OomKillMode.SINGLE, waitForAgent: true },
+      RESTRICTED_V2,
+      [
+        'spec.initContainers[0].securityContext.runAsUser: Invalid value: 65534: must be in the ranges: [1000660000, 1000669999]',
+      ],
+    ],
+    [
+      'one that waits, as no root',
+      {
+        oomKillMode: OomKillMode.SINGLE,
+        waitForAgent: true,
+        securityContext: { user: 1000, ensureNonRoot: true },
+      },
+      NONROOT_V2,
+      [],
+    ],
+    [
+      'one that waits, perhaps as root',
+      { oomKillMode: OomKillMode.SINGLE, waitForAgent: true },
+      NONROOT_V2,
+      ['spec.containers[0].securityContext.runAsUser: running with the root UID is forbidden'],
+    ],
+  ])('of a OnePerNodeDeployment admits: %s', (_, props, constraints, expected) => {
+    const chart = new Chart(Testing.app(), 'web');
+    new OnePerNodeDeployment(chart, 'web', {
+      name: 'web',
+      image: 'example.com/web:1',
+      replicas: 3,
+      cpu: kplus.Cpu.millis(100),
+      memory: Size.mebibytes(64),
+      ...props,
+    });
+    expect(
+      refusals(
+        { ...constraints, users: ['system:serviceaccount:sheep:default'] },
+        template(find(synth(chart), 'Deployment')),
+        'default',
+        allotted('sheep'),
+      ),
+    ).toEqual(expected);
   });
 
   test.each<[string, Partial<Constraints>, string]>([

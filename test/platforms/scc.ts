@@ -87,6 +87,13 @@ export const RESTRICTED_V2: Constraints = {
   ],
 };
 
+/** For those who know their uid, if it is not that of root. */
+export const NONROOT_V2: Constraints = {
+  ...RESTRICTED_V2,
+  runAsUser: { type: 'MustRunAsNonRoot' },
+  seLinuxContext: { type: 'MustRunAs' },
+};
+
 /** Everything that speaks against a pod of that service account in that namespace. */
 export function refusals(
   scc: Constraints,
@@ -202,7 +209,8 @@ function containerRefusals(
           `securityContext.runAsUser: Invalid value: ${user}: must be in the ranges: [${uidRangeMin}, ${uidRangeMax}]`,
         ]
       : []),
-    ...(type === 'MustRunAsNonRoot' && (user === 0 || context.runAsNonRoot === false)
+    ...(type === 'MustRunAsNonRoot' &&
+    (user === 0 || (context.runAsNonRoot ?? pod.runAsNonRoot) === false)
       ? ['securityContext.runAsUser: running with the root UID is forbidden']
       : []),
     ...seLinuxRefusals(scc, seLinux, mcs).map((r) => `securityContext.${r}`),

@@ -1,5 +1,6 @@
 import { Chart, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
+import { usableNodes } from '../e2e/checks';
 import {
   OnePerNodeDeployment,
   OnePerNodeDeploymentProps,
@@ -377,6 +378,8 @@ describe('virtual nodes', () => {
     expect(runsOn(pod(agent()), { ...linux, ...labels })).toBe(false);
     // Its affinity, and nothing else.
     expect(runsOn(pod(agent({ affinity: {} })), { ...linux, ...labels })).toBe(true);
+    const node = { metadata: { name: 'a', labels: { ...linux, ...labels } } };
+    expect(usableNodes([node]).leftOut).toEqual(['a is left out: it is virtual and has no agent']);
   });
 
   test.each<[string, Record<string, string>]>([

@@ -4,7 +4,7 @@ import { k8s } from 'cdk8s-plus-28';
  * What tells virtual nodes, of which none has cgroups that a pod could write, from others: labels that
  * their projects document, or set in the code that makes the node. All read in 2026, none run.
  */
-const NO_VIRTUAL_NODES: k8s.NodeSelectorRequirement[] = [
+export const NO_VIRTUAL_NODES: k8s.NodeSelectorRequirement[] = [
   {
     key: 'type',
     operator: 'NotIn',

@@ -10,8 +10,8 @@ import {
 } from '../lib';
 import { ALL_PROPS } from './all-props';
 import { Manifest, PodTemplate, find, parse, read, synth, template } from './manifests';
-import { runsOn, withNodeSelector } from './platforms/nodes';
-import { GKE, GKE_KUBE_SYSTEM, QuotaNamespace } from './platforms/quota';
+import { runsOn, withNodeSelector } from './support/nodes';
+import { GKE, GKE_KUBE_SYSTEM, QuotaNamespace } from './support/quota';
 import {
   Constraints,
   NONROOT_V2,
@@ -19,7 +19,7 @@ import {
   RESTRICTED_V2,
   constraintsFor,
   refusals,
-} from './platforms/scc';
+} from './support/scc';
 
 // What platforms do with the manifests, by rules that were read in their sources: no such cluster was at hand.
 

@@ -1,3 +1,4 @@
+import { NO_VIRTUAL_NODES } from '../lib/private/virtual-nodes';
 import {
   Container,
   ContainerStatus,
@@ -223,13 +224,17 @@ export function usableNodes(nodes: readonly Node[]): {
   return { usable: usable.sort((a, b) => a.name.localeCompare(b.name)), notes };
 }
 
+function isVirtual(labels: Readonly<Record<string, string>>): boolean {
+  return NO_VIRTUAL_NODES.some(({ key, operator, values = [] }) => {
+    const value = labels[key];
+    return value !== undefined && (operator === 'DoesNotExist' || values.includes(value));
+  });
+}
+
 function whyUnusable({ metadata, status }: Node): string | undefined {
   const labels = metadata?.labels ?? {};
   // First, since they have what labels, system and version they like.
-  if (
-    labels['type'] === 'virtual-kubelet' ||
-    labels['eks.amazonaws.com/compute-type'] === 'fargate'
-  ) {
+  if (isVirtual(labels)) {
     return 'it is virtual and has no agent';
   }
   const os = labels['kubernetes.io/os'] ?? status?.nodeInfo?.operatingSystem;

@@ -36,6 +36,7 @@ import {
   requireSize,
   requireTolerations,
 } from './private/validation';
+import { REAL_NODES } from './private/virtual-nodes';
 
 const SCRIPT_DIR = '/opt/oom-kill-mode';
 const RUN_DIR = '/run/oom-kill-mode';
@@ -51,21 +52,16 @@ const POD_SECURITY = {
   'pod-security.kubernetes.io/warn': 'privileged',
 };
 
-// Virtual nodes have no cgroups to write. The labels are those that virtual-kubelet and EKS put on them.
-const NO_VIRTUAL_NODES: k8s.Affinity = {
-  nodeAffinity: {
-    requiredDuringSchedulingIgnoredDuringExecution: {
-      nodeSelectorTerms: [
-        {
-          matchExpressions: [
-            { key: 'type', operator: 'NotIn', values: ['virtual-kubelet'] },
-            { key: 'eks.amazonaws.com/compute-type', operator: 'NotIn', values: ['fargate'] },
-          ],
-        },
-      ],
-    },
-  },
-};
+// Those that GKE limits, and whoever else follows the example in the documentation of Kubernetes:
+// https://kubernetes.io/docs/concepts/policy/resource-quotas/#limit-priority-class-consumption-by-default
+const SYSTEM_PRIORITY_CLASSES = ['system-node-critical', 'system-cluster-critical'];
+
+// A thousand million, what GKE gives kube-system: the quota is there to admit pods, not to count them out. A
+// cluster has at most some ten thousand nodes, and during a rollout a tenth more pods of the agent.
+const QUOTA_PODS = '1G';
+
+// Without categories, which every policy has.
+const SELINUX_LEVEL = 's0';
 
 /**
  * How much the agent writes to its log. At rest it writes nothing but, at the
@@ -196,12 +192,24 @@ export interface OomKillModeAgentProps {
   readonly resources?: AgentResources;
 
   /**
-   * The priority class of the agent's pods.
+   * The priority class of the agent's pods, or `""` for none.
    *
    * @default "system-node-critical": a node without its agent breaks promises
    * to pods that run there
    */
   readonly priorityClassName?: string;
+
+  /**
+   * Whether to create a ResourceQuota for pods of the priority class in the agent's
+   * namespace. A cluster that limits who uses a class, as GKE limits the two of the
+   * system, admits such pods only where there is one. It stops no pod: its limit is
+   * a thousand million.
+   *
+   * @default true for the classes "system-node-critical" and "system-cluster-critical",
+   * but not in the namespace "kube-system", where such a cluster has one of its own
+   * @see https://kubernetes.io/docs/concepts/policy/resource-quotas/#limit-priority-class-consumption-by-default
+   */
+  readonly resourceQuota?: boolean;
 
   /**
    * The taints that the agent tolerates, instead of the default.
@@ -220,16 +228,17 @@ export interface OomKillModeAgentProps {
   /**
    * The affinity of the agent's pods, instead of the default.
    *
-   * @default any node but virtual ones (`type: virtual-kubelet`) and Fargate's
-   * (`eks.amazonaws.com/compute-type: fargate`), which run no DaemonSets
+   * @default any node but virtual ones, which have no cgroups to write: those of
+   * virtual-kubelet, AKS, Fargate, Liqo and others that can be told by a label
    */
   readonly affinity?: k8s.Affinity;
 
   /**
    * The SELinux type of the agent's container. Nodes with SELinux in enforcing
-   * mode need `spc_t`: `container_t` may not write `cgroup_t`.
+   * mode need `spc_t`: `container_t` may not write `cgroup_t`. The pod then has the
+   * level `s0`, so that its containers can share a volume.
    *
-   * @default the container runtime's
+   * @default the container runtime's type and level
    */
   readonly selinuxType?: string;
 
@@ -308,7 +317,7 @@ export interface OomKillModeAgentProps {
  * The agent: one pod on every Linux node that makes the container cgroups of
  * opted-in pods say what their label and annotation say.
  *
- * Creates a Namespace, ServiceAccount, ClusterRole (`pods: watch`, and
+ * Creates a Namespace, ServiceAccount, ResourceQuota, ClusterRole (`pods: watch`, and
  * `events: create, patch` unless they are off), ClusterRoleBinding, an immutable
  * ConfigMap with the script, DaemonSet, and a NetworkPolicy that denies all
  * ingress, but to the metrics if they are on.
@@ -320,8 +329,8 @@ export interface OomKillModeAgentProps {
  * - the Pod Security level `privileged` of its namespace: hostPath needs it.
  *
  * The constructor throws, with the construct path, on invalid names, prefix,
- * image, quantities, durations, labels and annotations, and on a namespace of
- * Kubernetes that is to be created.
+ * image, quantities, durations, labels and annotations, on a namespace of
+ * Kubernetes that is to be created, and on a quota for no priority class.
  *
  * Synthesis fails if the app has another Namespace of that name, a policy with a
  * prefix that none of its agents has, or if the cluster has another object of the
@@ -380,6 +389,7 @@ export class OomKillModeAgent extends Construct {
       imagePullSecrets: 'strings',
       resources: 'object',
       priorityClassName: 'string',
+      resourceQuota: 'boolean',
       tolerations: 'list',
       nodeSelector: 'map',
       affinity: 'object',
@@ -442,6 +452,7 @@ export class OomKillModeAgent extends Construct {
       metadata,
       automountToken: false,
     });
+    this.createQuota(props, metadata);
     const role = new kplus.ClusterRole(this, 'ClusterRole', { metadata });
     role.allow(['watch'], kplus.ApiResource.PODS);
     leaveOut(role, '/rules/0/resourceNames');
@@ -516,22 +527,54 @@ export class OomKillModeAgent extends Construct {
     return asked ?? this.namespace === OWN_NAMESPACE;
   }
 
+  private priorityClass({ priorityClassName }: OomKillModeAgentProps): string | undefined {
+    return priorityClassName === ''
+      ? undefined
+      : requireDnsSubdomain(this, 'priorityClassName', priorityClassName ?? 'system-node-critical');
+  }
+
+  private createQuota(props: OomKillModeAgentProps, metadata: k8s.ObjectMeta): void {
+    const priorityClass = this.priorityClass(props);
+    if (props.resourceQuota && priorityClass === undefined) {
+      throw misuse(
+        this,
+        'resourceQuota is true, and there is no priority class',
+        'a priorityClassName, or leave out resourceQuota,',
+      );
+    }
+    const limited =
+      priorityClass !== undefined &&
+      SYSTEM_PRIORITY_CLASSES.includes(priorityClass) &&
+      this.namespace !== 'kube-system';
+    if (priorityClass === undefined || !(props.resourceQuota ?? limited)) {
+      return;
+    }
+    // cdk8s-plus has no ResourceQuota.
+    new k8s.KubeResourceQuota(this, 'ResourceQuota', {
+      metadata,
+      spec: {
+        hard: { pods: k8s.Quantity.fromString(QUOTA_PODS) },
+        scopeSelector: {
+          matchExpressions: [
+            { scopeName: 'PriorityClass', operator: 'In', values: [priorityClass] },
+          ],
+        },
+      },
+    });
+  }
+
   private podSpec(props: OomKillModeAgentProps): k8s.PodSpec {
     const nodeSelector = { 'kubernetes.io/os': 'linux' };
     requireNodeSelector(this, props.nodeSelector ?? {}, nodeSelector);
     return {
       serviceAccountName: this.name,
       automountServiceAccountToken: true,
-      priorityClassName: requireDnsSubdomain(
-        this,
-        'priorityClassName',
-        props.priorityClassName ?? 'system-node-critical',
-      ),
+      priorityClassName: this.priorityClass(props),
       tolerations: unlessEmpty(
         requireTolerations(this, props.tolerations) ?? [{ operator: 'Exists' }],
       ),
       nodeSelector: { ...props.nodeSelector, ...nodeSelector },
-      affinity: unlessEmpty(props.affinity ?? NO_VIRTUAL_NODES),
+      affinity: unlessEmpty(props.affinity ?? REAL_NODES),
       // The API server is found by its environment variables, which are always there; resolving
       // through the node leaves the agent independent of the cluster's DNS.
       dnsPolicy: 'Default',
@@ -542,7 +585,11 @@ export class OomKillModeAgent extends Construct {
           name: requireDnsSubdomain(this, 'imagePullSecrets', name),
         })),
       ),
-      securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
+      securityContext: {
+        seccompProfile: { type: 'RuntimeDefault' },
+        // The containers share a volume: a random level for each would keep one from the other's files.
+        seLinuxOptions: props.selinuxType === undefined ? undefined : { level: SELINUX_LEVEL },
+      },
       containers: [this.container(props), ...this.sidecars(props)],
       volumes: [
         { name: 'script', configMap: { name: this.scriptName, defaultMode: 0o444 } },
@@ -692,7 +739,7 @@ export class OomKillModeAgent extends Construct {
         'a name such as "spc_t"',
       );
     }
-    return type === undefined ? undefined : { type };
+    return type === undefined ? undefined : { type, level: SELINUX_LEVEL };
   }
 }
 

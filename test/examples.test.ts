@@ -138,29 +138,7 @@ describe('on OpenShift', () => {
     return manifests('openshift').find(({ kind }) => FOREIGN.includes(kind)) as Manifest;
   }
 
-  test("the agent's container has the SELinux type", () => {
-    expect(agent('openshift').containers[0]?.securityContext.seLinuxOptions).toEqual({
-      type: 'spc_t',
-    });
-  });
-
-  test('the constraints admit what the DaemonSet asks for', () => {
-    const { volumes, containers } = agent('openshift');
-    const { securityContext } = containers[0] ?? {};
-    expect(constraints()).toMatchObject({
-      users: ['system:serviceaccount:oom-kill-mode:oom-kill-mode-agent'],
-      runAsUser: { type: 'MustRunAs', uid: securityContext?.runAsUser },
-      seLinuxContext: { type: 'MustRunAs', seLinuxOptions: securityContext?.seLinuxOptions },
-      readOnlyRootFilesystem: securityContext?.readOnlyRootFilesystem,
-      allowPrivilegeEscalation: securityContext?.allowPrivilegeEscalation,
-      allowPrivilegedContainer: securityContext?.privileged,
-      requiredDropCapabilities: securityContext?.capabilities.drop,
-    });
-    // The token comes as a projected volume.
-    const kinds = volumes.map((volume) => Object.keys(volume).find((key) => key !== 'name'));
-    expect(constraints()['volumes']).toEqual([...new Set([...kinds, 'projected'])].sort());
-  });
-
+  // That it admits the pods: test/platforms.test.ts.
   // https://github.com/openshift/api, security/v1: the fields without omitempty; cdk8s drops null.
   test.each([
     'allowHostDirVolumePlugin',

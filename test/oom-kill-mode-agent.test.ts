@@ -60,6 +60,7 @@ describe('the objects', () => {
     expect(names()).toEqual([
       ['Namespace', 'oom-kill-mode', undefined],
       ['ServiceAccount', 'oom-kill-mode-agent', 'oom-kill-mode'],
+      ['ResourceQuota', 'oom-kill-mode-agent', 'oom-kill-mode'],
       ['ClusterRole', 'oom-kill-mode-agent', undefined],
       ['ClusterRoleBinding', 'oom-kill-mode-agent', undefined],
       ['ConfigMap', `oom-kill-mode-agent-${HASH}`, 'oom-kill-mode'],
@@ -237,25 +238,11 @@ describe('the DaemonSet', () => {
     expect(minReadySeconds).toBeUndefined();
   });
 
-  test('runs on every Linux node but virtual ones, before anything else', () => {
+  test('runs on Linux nodes, before anything else', () => {
     expect(pod(synthAgent()).spec).toMatchObject({
       priorityClassName: 'system-node-critical',
       tolerations: [{ operator: 'Exists' }],
       nodeSelector: { 'kubernetes.io/os': 'linux' },
-      affinity: {
-        nodeAffinity: {
-          requiredDuringSchedulingIgnoredDuringExecution: {
-            nodeSelectorTerms: [
-              {
-                matchExpressions: [
-                  { key: 'type', operator: 'NotIn', values: ['virtual-kubelet'] },
-                  { key: 'eks.amazonaws.com/compute-type', operator: 'NotIn', values: ['fargate'] },
-                ],
-              },
-            ],
-          },
-        },
-      },
     });
   });
 
@@ -326,6 +313,7 @@ describe('every option', () => {
     ).toEqual([
       ['Namespace', 'node-agents', undefined],
       ['ServiceAccount', 'oom-agent', 'node-agents'],
+      ['ResourceQuota', 'oom-agent', 'node-agents'],
       ['ClusterRole', 'oom-agent', undefined],
       ['ClusterRoleBinding', 'oom-agent', undefined],
       ['ConfigMap', `oom-agent-${HASH}`, 'node-agents'],
@@ -364,7 +352,7 @@ describe('every option', () => {
         limits: { cpu: '200m', memory: '128Mi' },
       },
     });
-    expect(agent?.securityContext.seLinuxOptions).toEqual({ type: 'spc_t' });
+    expect(agent?.securityContext.seLinuxOptions).toEqual({ type: 'spc_t', level: 's0' });
     expect(agent?.env.slice(2)).toEqual([
       { name: 'LABEL_PREFIX', value: 'oom.example.com' },
       { name: 'LOG_LEVEL', value: 'debug' },
@@ -490,6 +478,11 @@ describe('misuse', () => {
       'a bad priority class',
       { priorityClassName: 'System' },
       'priorityClassName is not a DNS-1123 subdomain',
+    ],
+    [
+      'a quota for no class',
+      { priorityClassName: '', resourceQuota: true },
+      'resourceQuota is true, and there is no priority class; write a priorityClassName, or leave out resourceQuota, instead',
     ],
     [
       'a bad SELinux type',
@@ -742,6 +735,10 @@ describe('misuse', () => {
     expect(kinds({})).toContain('Namespace');
     expect(kinds({ namespace: 'monitoring' })).not.toContain('Namespace');
     expect(kinds({ namespace: 'monitoring', createNamespace: true })).toContain('Namespace');
+  });
+
+  test('needs no priority class', () => {
+    expect(pod(synthAgent({ priorityClassName: '' })).spec.priorityClassName).toBeUndefined();
   });
 
   test('takes undefined for what is not there', () => {

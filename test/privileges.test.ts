@@ -288,6 +288,7 @@ const AUTOSCALER_RBAC = [
 const AGENT_KINDS = [
   'Namespace',
   'ServiceAccount',
+  'ResourceQuota',
   'ClusterRole',
   'ClusterRoleBinding',
   'ConfigMap',

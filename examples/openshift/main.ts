@@ -5,6 +5,13 @@ const app = new App();
 const chart = new Chart(app, 'openshift');
 const agent = new OomKillModeAgent(chart, 'agent', { selinuxType: 'spc_t' });
 
+// A cluster may have a default node selector, which would keep the agent from all other nodes. It is for
+// namespaces without this annotation.
+ApiObject.of(agent.node.findChild('Namespace')).metadata.addAnnotation(
+  'openshift.io/node-selector',
+  '',
+);
+
 // OpenShift admits a pod by one of its security context constraints. This one lets the agent do what
 // its DaemonSet asks for, and nobody else anything.
 new ApiObject(chart, 'constraints', {
@@ -25,8 +32,10 @@ new ApiObject(chart, 'constraints', {
   defaultAddCapabilities: [],
   requiredDropCapabilities: ['ALL'],
   readOnlyRootFilesystem: true,
-  runAsUser: { type: 'MustRunAs', uid: 0 },
-  seLinuxContext: { type: 'MustRunAs', seLinuxOptions: { type: 'spc_t' } },
+  // MustRunAs is one user, one type and one level for all containers of a pod, and with `metrics: true`
+  // there are two of each: root and spc_t for the agent, and neither for what serves the metrics.
+  runAsUser: { type: 'RunAsAny' },
+  seLinuxContext: { type: 'RunAsAny' },
   fsGroup: { type: 'RunAsAny' },
   supplementalGroups: { type: 'RunAsAny' },
   seccompProfiles: ['runtime/default'],

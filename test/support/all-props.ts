@@ -33,6 +33,7 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   imagePullSecrets: ['mirror-credentials'],
   resources: ALL_RESOURCES,
   priorityClassName: 'agents',
+  resourceQuota: true,
   tolerations: [{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' }],
   nodeSelector: { 'example.com/pool': 'workers' },
   affinity: {

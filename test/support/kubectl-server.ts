@@ -33,6 +33,7 @@ const GROUPS: Record<string, Resource[]> = {
     { kind: 'PersistentVolumeClaim', name: 'persistentvolumeclaims', namespaced: true },
     { kind: 'Secret', name: 'secrets', namespaced: true },
     { kind: 'Service', name: 'services', namespaced: true },
+    { kind: 'ResourceQuota', name: 'resourcequotas', namespaced: true },
   ],
   'apps/v1': [
     { kind: 'DaemonSet', name: 'daemonsets', namespaced: true },

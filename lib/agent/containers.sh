@@ -55,7 +55,7 @@ choose_mode() {
     esac
   fi
   case $MODES in *"$NL$KEY=$wanted$NL"*) return 0 ;; esac
-  if take "$KEY=" "$MODES"; then MODES=$REST; fi
+  case $MODES in *"$NL$KEY="*) take "$KEY=" "$MODES" && MODES=$REST ;; esac
   MODES=$MODES$KEY=$wanted$NL
 }
 
@@ -173,10 +173,12 @@ created() { # directory, name
   if find_pod "$POD"; then scan_pod look; fi
 }
 
+# A container's name matters where its pod has overrides.
 take_name() { # name of the link
-  id=${1##*-}
+  link=${1#*_}
+  case $PODS in *" ${link%%_*} ${1%%_*} ,"[!\ ]*) ;; *) return 0 ;; esac
   # shellcheck disable=SC3057 # busybox ash
-  id=${id:0:12}
+  id=${1##*-} id=${id:0:12}
   for key in "$id" "${id}x"; do
     if find_container "$key"; then
       choose_mode

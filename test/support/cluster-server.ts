@@ -1,5 +1,6 @@
-import { randomUUID } from 'node:crypto';
-import { Server } from 'node:http';
+import { createHash, randomUUID } from 'node:crypto';
+import { IncomingMessage, Server } from 'node:http';
+import { Duplex } from 'node:stream';
 
 import { ContainerStatus, Event, Node, Pod, PodTemplate } from '../../e2e/kubectl';
 import { ApiRequest, Answer, KubectlServer, Manifest, forbidden, notFound } from './kubectl-server';
@@ -39,6 +40,7 @@ interface Stored {
 }
 
 const MODE = 'cdk8s-oom-kill-mode/mode';
+const MODE_FILE = '/sys/fs/cgroup/memory.oom.group';
 const AGENT = 'oom-kill-mode-agent';
 
 /** Milliseconds: a pod starts, then its herder runs out of memory again and again. */
@@ -46,6 +48,19 @@ const START = 500;
 const OOM_AFTER = 1500;
 const OOM_PERIOD = 1000;
 const TERMINATION = 300;
+
+/** Channels of `kubectl exec`. */
+const STDOUT = 1;
+const RESULT = 3;
+
+/** What can be listed. */
+const KINDS: Record<string, string | undefined> = {
+  nodes: 'Node',
+  pods: 'Pod',
+  events: 'Event',
+  daemonsets: 'DaemonSet',
+  deployments: 'Deployment',
+};
 
 /** As the API server, and the scheduler, word it. */
 const DENIAL =
@@ -78,6 +93,9 @@ export class ClusterServer extends KubectlServer {
     private readonly situation: Situation,
   ) {
     super(server);
+    server.on('upgrade', (request: IncomingMessage, socket: Duplex) => {
+      this.exec(new URL(request.url ?? '/', 'http://api'), request, socket);
+    });
   }
 
   /** What is there, as "Kind namespace/name" or "Kind name". */
@@ -147,15 +165,61 @@ export class ClusterServer extends KubectlServer {
     const manifest = JSON.parse(body.toString()) as Manifest;
     this.changes.push(`${method} ${path}`);
     if (method === 'PATCH') {
-      const there = this.objects.get(path);
-      return there ? [200, there.manifest] : notFound(path);
+      return this.patch(path, manifest);
     }
     const { namespace, name } = manifest.metadata;
-    if (namespace !== undefined && !this.objects.has(`/api/v1/namespaces/${namespace}`)) {
+    const exists =
+      namespace === undefined ||
+      namespace === 'default' ||
+      this.objects.has(`/api/v1/namespaces/${namespace}`);
+    if (!exists) {
       return notFound(`namespaces "${namespace}" not found`);
     }
     this.objects.set(`${path}/${name}`, { manifest, created: Date.now() });
     return [201, manifest];
+  }
+
+  /** Of a pod the labels change, as kubectl label has it; the rest is here to stay. */
+  private patch(path: string, patch: Manifest): Answer {
+    const there = this.objects.get(path);
+    if (!there) {
+      return notFound(path);
+    }
+    if (there.manifest.kind === 'Pod') {
+      const { metadata } = there.manifest as Pod;
+      const labels = { ...metadata?.labels, ...(patch as Pod).metadata?.labels };
+      const manifest = { ...there.manifest, metadata: { ...there.manifest.metadata, labels } };
+      this.objects.set(path, { ...there, manifest });
+      return [200, manifest];
+    }
+    return [200, there.manifest];
+  }
+
+  /** A container's own view of its mode, for `kubectl exec`: WebSocket, as kubectl has it since 1.30. */
+  private exec(url: URL, request: IncomingMessage, socket: Duplex): void {
+    const [, namespace, name] =
+      /^\/api\/v1\/namespaces\/([^/]+)\/pods\/([^/]+)\/exec$/.exec(url.pathname) ?? [];
+    const pod = this.pods().find(
+      ({ metadata }) => metadata?.namespace === namespace && metadata?.name === name,
+    );
+    if (!pod || url.searchParams.getAll('command').join(' ') !== `cat ${MODE_FILE}`) {
+      socket.end('HTTP/1.1 404 Not Found\r\n\r\n');
+      return;
+    }
+    const key = `${request.headers['sec-websocket-key'] ?? ''}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`;
+    const accept = createHash('sha1').update(key).digest('base64');
+    const head = ['Upgrade: websocket', 'Connection: Upgrade', `Sec-WebSocket-Accept: ${accept}`];
+    const protocol = 'Sec-WebSocket-Protocol: v5.channel.k8s.io';
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\n${head.join('\r\n')}\r\n${protocol}\r\n\r\n`);
+    const send = (channel: number, text: string) => {
+      const data = Buffer.from(`${String.fromCharCode(channel)}${text}`);
+      socket.write(Buffer.concat([Buffer.from([0x82, data.length]), data]));
+    };
+    const { labels } = pod.metadata ?? {};
+    send(STDOUT, this.isSingle({ metadata: { labels } }) ? '0\n' : '1\n');
+    send(RESULT, JSON.stringify({ kind: 'Status', apiVersion: 'v1', status: 'Success' }));
+    // "Closed", with the status of an ordinary end.
+    socket.end(Buffer.from([0x88, 2, 0x03, 0xe8]));
   }
 
   /** A namespace goes with all that is in it, and takes a moment. */
@@ -186,42 +250,79 @@ export class ClusterServer extends KubectlServer {
   }
 
   private find(path: string, query: URLSearchParams): Answer | undefined {
+    const [, namespace, resource, name, log] =
+      /^\/(?:api\/v1|apis\/apps\/v1)(?:\/namespaces\/([^/]+))?\/([a-z]+)(?:\/([^/]+)(\/log)?)?$/.exec(
+        path,
+      ) ?? [];
+    if (query.has('watch')) {
+      return this.watch(path, KINDS[resource ?? ''] ?? 'Pod');
+    }
+    if (resource === 'pods' && name !== undefined) {
+      const pod = this.pods().find(
+        ({ metadata }) => metadata?.namespace === namespace && metadata?.name === name,
+      );
+      return pod ? [200, log ? this.log(pod) : pod] : notFound(`pods "${name}" not found`);
+    }
     const stored = this.objects.get(path);
     if (stored) {
-      return [200, stored.manifest];
+      return [200, this.withStatus(stored.manifest)];
     }
-    if (path === '/api/v1/nodes') {
-      return listOf('Node', this.nodes);
+    const kind = KINDS[resource ?? ''];
+    return kind === undefined || name !== undefined
+      ? undefined
+      : listOf(
+          kind,
+          this.list(kind, namespace).filter((item) => isSelected(item, query)),
+        );
+  }
+
+  /** One that ends at once: whoever watches has a look at what there is, and watches again. */
+  private watch(path: string, kind: string): Answer {
+    const apiVersion = path.startsWith('/apis/') ? path.split('/').slice(2, 4).join('/') : 'v1';
+    const object = { kind, apiVersion, metadata: { resourceVersion: '1' } };
+    return [200, { type: 'BOOKMARK', object }];
+  }
+
+  private list(kind: string, namespace?: string): readonly object[] {
+    const here = ({ metadata }: { readonly metadata?: { readonly namespace?: string } }) =>
+      namespace === undefined || metadata?.namespace === namespace;
+    if (kind === 'Node') {
+      return this.nodes;
     }
-    if (path === '/apis/apps/v1/daemonsets') {
-      return listOf(
-        'DaemonSet',
-        this.workloads('DaemonSet').map(({ manifest }) => manifest),
-      );
+    const pods = this.pods().filter(here);
+    if (kind === 'Pod') {
+      return pods;
     }
-    const [, namespace, resource, name, log] =
-      /^\/api\/v1\/namespaces\/([^/]+)\/(pods|events)(?:\/([^/]+)(\/log)?)?$/.exec(path) ?? [];
-    if (resource === undefined) {
-      return undefined;
+    if (kind === 'Event') {
+      return [...this.events(pods), ...this.troubles(namespace ?? '', pods)];
     }
-    const pods = this.pods().filter((pod) => pod.metadata?.namespace === namespace);
-    if (resource === 'events') {
-      return listOf('Event', [...this.events(pods), ...this.troubles(namespace ?? '', pods)]);
+    return this.workloads(kind)
+      .map(({ manifest }) => this.withStatus(manifest))
+      .filter(here);
+  }
+
+  /** A rollout is over at once: all pods are what the manifest says. */
+  private withStatus(manifest: Manifest): Manifest {
+    if (manifest.kind === 'DaemonSet') {
+      const count = this.nodes.length;
+      const status = {
+        observedGeneration: 1,
+        desiredNumberScheduled: count,
+        updatedNumberScheduled: count,
+        numberAvailable: count,
+      };
+      return { ...manifest, metadata: { ...manifest.metadata, generation: 1 }, status } as Manifest;
     }
-    if (name === undefined) {
-      const selector = (query.get('labelSelector') ?? '').split(',').filter(Boolean);
-      return listOf(
-        'Pod',
-        pods.filter(({ metadata }) =>
-          selector.every((term) => {
-            const [key = '', value] = term.split('=');
-            return metadata?.labels?.[key] === value;
-          }),
-        ),
-      );
+    if (manifest.kind === 'Deployment') {
+      const { replicas = 1 } = (manifest as Workload).spec;
+      const status = { observedGeneration: 1, replicas, updatedReplicas: replicas };
+      return {
+        ...manifest,
+        metadata: { ...manifest.metadata, generation: 1 },
+        status: { ...status, availableReplicas: replicas },
+      } as Manifest;
     }
-    const pod = pods.find(({ metadata }) => metadata?.name === name);
-    return pod ? [200, log ? this.log(pod) : pod] : notFound(`pods "${name}" not found`);
+    return manifest;
   }
 
   private get nodes(): readonly Node[] {
@@ -244,9 +345,24 @@ export class ClusterServer extends KubectlServer {
     const others = this.workloads('Deployment').flatMap((workload) =>
       names.slice(0, workload.manifest.spec.replicas).map((name) => this.pod(workload, name)),
     );
-    return [...daemons, ...others].filter(
+    const single = [...this.objects.entries()]
+      .filter(([, { manifest }]) => manifest.kind === 'Pod')
+      .map(([key, { manifest }]) => this.runningPod(key, manifest as Pod, names[0] ?? ''));
+    return [...daemons, ...others, ...single].filter(
       (pod) => !(this.isHeldUp(pod) && this.situation.heldUp?.by === 'admission'),
     );
+  }
+
+  /** A pod of its own, as `kubectl run` makes it. */
+  private runningPod(key: string, pod: Pod, nodeName: string): Pod {
+    const uid = this.uids.get(key) ?? randomUUID();
+    this.uids.set(key, uid);
+    return {
+      ...pod,
+      metadata: { ...pod.metadata, uid },
+      spec: { containers: [], ...pod.spec, nodeName },
+      status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
+    };
   }
 
   private isHeldUp({ metadata }: Pod): boolean {
@@ -354,7 +470,8 @@ export class ClusterServer extends KubectlServer {
         },
         type: 'Warning',
         reason: 'OomKilledProcess',
-        message: 'The kernel killed 1 process of container herder for memory.',
+        message:
+          'The kernel killed 1 process of container herder for memory, 1 in all since it started. The container kept running.',
         count: this.kills(pod),
       }));
   }
@@ -438,8 +555,31 @@ export function node(name: string, ready = true): Node {
 }
 
 function listOf(kind: string, items: readonly object[]): Answer {
-  const apiVersion = kind === 'DaemonSet' ? 'apps/v1' : 'v1';
+  const apiVersion = /Set|Deployment/.test(kind) ? 'apps/v1' : 'v1';
   return [200, { kind: `${kind}List`, apiVersion, metadata: {}, items }];
+}
+
+/** Whether an object has the labels and the fields that a request asks for. */
+function isSelected(item: object, query: URLSearchParams): boolean {
+  const { metadata } = item as Manifest & { metadata: { labels?: Record<string, string> } };
+  const terms = (name: string) => (query.get(name) ?? '').split(',').filter(Boolean);
+  return (
+    terms('labelSelector').every((term) => {
+      const [key = '', value] = term.split('=');
+      const label = metadata.labels?.[key];
+      return value === undefined ? label !== undefined : label === value;
+    }) &&
+    terms('fieldSelector').every((term) => {
+      const [field = '', value] = term.split('=');
+      const found = field
+        .split('.')
+        .reduce<unknown>(
+          (object, part) => (object as Record<string, unknown> | undefined)?.[part],
+          item,
+        );
+      return found === value;
+    })
+  );
 }
 
 /**

@@ -2,9 +2,10 @@ import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 
 import { install } from './binaries';
-import { KubectlServer } from './kubectl-server';
+import { ClusterServer } from './cluster-server';
 
 // Does what the README tells its reader to do, from top to bottom, with nothing else: its shell
 // commands, against a stand-in for the API server where they speak to one, and its program.
@@ -18,13 +19,53 @@ function blocks(language: string): string[] {
   return found.map(([, text]) => text ?? '');
 }
 
-/** Runs a command as a reader would paste it. Not synchronous: the server has to answer meanwhile. */
-async function run(command: string, environment: NodeJS.ProcessEnv): Promise<void> {
-  console.log(`$ ${command}`);
-  const child = spawn('sh', ['-ec', command], { cwd: ROOT, env: environment, stdio: 'inherit' });
-  const status = await new Promise((done) => child.on('exit', done));
+/** What a reader is told to expect, of the blocks that have these words. */
+const EXPECTED: readonly [words: string, output: RegExp][] = [
+  ['rollout status daemonset/', /^daemon set "oom-kill-mode-agent" successfully rolled out$/m],
+  ['kubectl exec try', /^0$/m],
+  ['kubectl get pods -A', /^default +try /m],
+  ['rollout status deployment/', /^deployment "herder" successfully rolled out$/m],
+  ['kubectl describe pods', /process of container herder for memory.*The container kept running/],
+  ['kubectl delete -f dist/', /^namespace "oom-kill-mode" deleted/m],
+];
+
+/** A herder does not run out of memory at once. */
+const PATIENCE = 120_000;
+
+/** Pastes a block into a shell, whole. Not synchronous: the server has to answer meanwhile. */
+async function run(block: string, environment: NodeJS.ProcessEnv): Promise<string> {
+  console.log(block.replace(/^/gm, '$ '));
+  const child = spawn('sh', ['-ec', block], {
+    cwd: ROOT,
+    env: environment,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  child.stdout.on('data', (data: Buffer) => {
+    output += data.toString();
+    process.stdout.write(data);
+  });
+  const status = await new Promise((done) => child.on('close', done));
   if (status !== 0) {
-    throw new Error(`exit status ${String(status)}: ${command}`);
+    throw new Error(`exit status ${String(status)}: ${block}`);
+  }
+  return output;
+}
+
+/** Runs a block until it prints what it is to print. */
+async function runUntilExpected(block: string, environment: NodeJS.ProcessEnv): Promise<void> {
+  const expected = EXPECTED.filter(([words]) => block.includes(words));
+  const began = Date.now();
+  for (;;) {
+    const output = await run(block, environment);
+    const missing = expected.find(([, pattern]) => !pattern.test(output));
+    if (missing === undefined) {
+      return;
+    }
+    if (Date.now() - began > PATIENCE) {
+      throw new Error(`not printed: ${String(missing[1])}`);
+    }
+    await setTimeout(1000);
   }
 }
 
@@ -67,23 +108,24 @@ function tryProgram(text: string, directory: string): void {
 }
 
 async function main(): Promise<void> {
-  const commands = blocks('sh').flatMap((block) => block.trim().split('\n'));
+  const commands = blocks('sh');
   const programs = blocks('ts');
-  if (commands.length < 4 || programs.length !== 1) {
-    throw new Error(`the README has ${commands.length} commands and ${programs.length} programs`);
+  const unused = EXPECTED.filter(([words]) => !commands.some((block) => block.includes(words)));
+  if (unused.length > 0 || programs.length !== 1) {
+    throw new Error(`the README has ${programs.length} programs, and no ${String(unused[0]?.[0])}`);
   }
   const directory = mkdtempSync(join(ROOT, '.cache/readme-'));
   const config = join(mkdtempSync(join(tmpdir(), 'kubeconfig-')), 'config');
-  const server = await KubectlServer.start();
+  const server = await ClusterServer.play();
   try {
     writeFileSync(config, server.kubeconfig);
     const path = `${install('kubectl')}${delimiter}${process.env.PATH ?? ''}`;
     const environment = { ...process.env, KUBECONFIG: config, PATH: path };
-    for (const command of commands) {
-      await run(command, environment);
+    for (const block of commands) {
+      await runUntilExpected(block, environment);
     }
-    if (!server.created.includes('Deployment default/herder')) {
-      throw new Error(`kubectl created only: ${server.created.join(', ')}`);
+    if (server.present.length > 0) {
+      throw new Error(`there is still: ${server.present.join(', ')}`);
     }
     tryProgram(programs[0] ?? '', directory);
   } finally {

@@ -299,8 +299,8 @@ export const LOG_KEYS = new Set(
   [
     ...(
       readFileSync(join(ROOT, 'docs/monitoring.md'), 'utf8').split('\n## Logs\n')[1] ?? ''
-    ).matchAll(/^\| `(\w+)`/gm),
-  ].map(([, key = '']) => key),
+    ).matchAll(/^\| `(\w+)`(?:, `(\w+)`)? /gm),
+  ].flatMap(([, ...keys]) => keys.filter(Boolean)),
 );
 
 /** Reads a line; what is no object throws as well. */

@@ -167,7 +167,8 @@ export class ClusterServer extends KubectlServer {
     if (method === 'PATCH') {
       return this.patch(path, manifest);
     }
-    const { namespace, name } = manifest.metadata;
+    const [, namespace] = /\/namespaces\/([^/]+)\//.exec(path) ?? [];
+    const { name } = manifest.metadata;
     const exists =
       namespace === undefined ||
       namespace === 'default' ||
@@ -175,8 +176,13 @@ export class ClusterServer extends KubectlServer {
     if (!exists) {
       return notFound(`namespaces "${namespace}" not found`);
     }
-    this.objects.set(`${path}/${name}`, { manifest, created: Date.now() });
-    return [201, manifest];
+    // kubectl run leaves it to the path.
+    const placed = {
+      ...manifest,
+      metadata: { ...manifest.metadata, ...(namespace && { namespace }) },
+    };
+    this.objects.set(`${path}/${name}`, { manifest: placed, created: Date.now() });
+    return [201, placed];
   }
 
   /** Of a pod the labels change, as kubectl label has it; the rest is here to stay. */
@@ -255,7 +261,7 @@ export class ClusterServer extends KubectlServer {
         path,
       ) ?? [];
     if (query.has('watch')) {
-      return this.watch(path, KINDS[resource ?? ''] ?? 'Pod');
+      return watch(query);
     }
     if (resource === 'pods' && name !== undefined) {
       const pod = this.pods().find(
@@ -268,19 +274,22 @@ export class ClusterServer extends KubectlServer {
       return [200, this.withStatus(stored.manifest)];
     }
     const kind = KINDS[resource ?? ''];
-    return kind === undefined || name !== undefined
-      ? undefined
-      : listOf(
-          kind,
-          this.list(kind, namespace).filter((item) => isSelected(item, query)),
-        );
+    if (kind !== undefined && name === undefined) {
+      return listOf(
+        kind,
+        this.list(kind, namespace).filter((item) => isSelected(item, query)),
+      );
+    }
+    return query.has('fieldSelector') ? this.others(path, query) : undefined;
   }
 
-  /** One that ends at once: whoever watches has a look at what there is, and watches again. */
-  private watch(path: string, kind: string): Answer {
-    const apiVersion = path.startsWith('/apis/') ? path.split('/').slice(2, 4).join('/') : 'v1';
-    const object = { kind, apiVersion, metadata: { resourceVersion: '1' } };
-    return [200, { type: 'BOOKMARK', object }];
+  /** Of the other kinds, which kubectl lists when it waits for their end. */
+  private others(path: string, query: URLSearchParams): Answer {
+    const items = [...this.objects]
+      .filter(([key]) => key.slice(0, key.lastIndexOf('/')) === path)
+      .map(([, { manifest }]) => manifest)
+      .filter((manifest) => isSelected(manifest, query));
+    return [200, { kind: 'List', apiVersion: 'v1', metadata: {}, items }];
   }
 
   private list(kind: string, namespace?: string): readonly object[] {
@@ -557,6 +566,14 @@ export function node(name: string, ready = true): Node {
 function listOf(kind: string, items: readonly object[]): Answer {
   const apiVersion = /Set|Deployment/.test(kind) ? 'apps/v1' : 'v1';
   return [200, { kind: `${kind}List`, apiVersion, metadata: {}, items }];
+}
+
+/** Nothing is ever told: who watches is to list again. Initial events are refused, as 1.28 does. */
+function watch(query: URLSearchParams): Answer {
+  const status = { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure' };
+  return query.has('sendInitialEvents')
+    ? [422, { ...status, reason: 'Invalid', code: 422 }]
+    : [200, { type: 'ERROR', object: { ...status, reason: 'Expired', code: 410 } }];
 }
 
 /** Whether an object has the labels and the fields that a request asks for. */

@@ -120,6 +120,25 @@ export async function runIn(
   }
 }
 
+/** What a run checks, in order. */
+export const CHECKS = [
+  'Kubernetes 1.28 or later',
+  'permission to look around',
+  'nodes',
+  'permission to install the agent',
+  'permission to run pods',
+  'the agent is ready on each node',
+  'cgroup v2',
+  'herder, twin and probe have started',
+  'Single at the first instruction',
+  'one herder on each node',
+  'no pod over 250m CPU and 256Mi',
+  'no herder restarted',
+  'every herder survived an OOM kill',
+  'the twin without the label is killed and restarted',
+  'cleaned up',
+];
+
 /** What has failed, and why. */
 export function failed(report: Report): Record<string, string> {
   return Object.fromEntries(

@@ -12,5 +12,5 @@ module.exports = {
   moduleFileExtensions: ['ts', 'js', 'json', 'node'],
   testPathIgnorePatterns: ['/node_modules/', '/.cache/', '/test/kernel/', '/test/package/'],
   // Most of the tests of the script wait, for ticks and time limits of the agent, and need little CPU.
-  maxWorkers: 4,
+  maxWorkers: 5,
 };

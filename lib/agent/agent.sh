@@ -186,10 +186,10 @@ run() {
   while :; do
     if next_event "$PAUSE"; then
       handle_event
-      # There may be more; but events that never pause are no excuse.
-      PAUSE=$LOOK_SECONDS
+      # There may be more, but neither events without a pause nor those that come one by one are to keep us from a look.
+      PAUSE=0.001
       turn=$((turn + 1))
-      if [ "$turn" -lt 20 ]; then continue; fi
+      if [ "$turn" -lt 8 ]; then continue; fi
     fi
     turn=0
     # The time that no change of the clock touches.

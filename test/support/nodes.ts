@@ -1,4 +1,4 @@
-import type { V1NodeSelectorRequirement, V1PodSpec } from 'k8s-1.28';
+import type { V1PodSpec } from 'k8s-1.28';
 import { PodTemplate } from './manifests';
 
 type Labels = Readonly<Record<string, string>>;
@@ -11,17 +11,17 @@ export function runsOn({ spec }: PodTemplate, labels: Labels): boolean {
   return (
     Object.entries(nodeSelector).every(([key, value]) => labels[key] === value) &&
     (terms?.some(({ matchExpressions = [] }) =>
-      matchExpressions.every((one) => matches(one, labels)),
+      matchExpressions.every((one) => isSelected(labels[one.key], one)),
     ) ??
       true)
   );
 }
 
-function matches(
-  { key, operator, values = [] }: V1NodeSelectorRequirement,
-  labels: Labels,
+/** What an operator of Kubernetes' selectors says of a value, or of none. */
+export function isSelected(
+  value: string | undefined,
+  { operator, values = [] }: { readonly operator: string; readonly values?: readonly string[] },
 ): boolean {
-  const value = labels[key];
   switch (operator) {
     case 'In':
       return value !== undefined && values.includes(value);

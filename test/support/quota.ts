@@ -1,4 +1,5 @@
 import { Manifest, PodTemplate } from './manifests';
+import { isSelected } from './nodes';
 
 // The admission plugin ResourceQuota, as far as scopes of priority classes and the count of pods go:
 // https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go
@@ -99,20 +100,11 @@ function selectors(quota: Manifest): readonly Selector[] {
   ];
 }
 
-function matches({ scopeName, operator, values = [] }: Selector, { spec }: PodTemplate): boolean {
-  const { priorityClassName } = spec as { priorityClassName?: string };
-  switch (`${scopeName} ${operator}`) {
-    case 'PriorityClass In':
-      return priorityClassName !== undefined && values.includes(priorityClassName);
-    case 'PriorityClass NotIn':
-      return priorityClassName === undefined || !values.includes(priorityClassName);
-    case 'PriorityClass Exists':
-      return priorityClassName !== undefined;
-    case 'PriorityClass DoesNotExist':
-      return priorityClassName === undefined;
-    default:
-      throw new Error(`another scope: ${scopeName} ${operator}`);
+function matches({ scopeName, ...selector }: Selector, { spec }: PodTemplate): boolean {
+  if (scopeName !== 'PriorityClass') {
+    throw new Error(`another scope: ${scopeName}`);
   }
+  return isSelected((spec as { priorityClassName?: string }).priorityClassName, selector);
 }
 
 function quantity(text: string): number {

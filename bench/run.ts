@@ -36,7 +36,7 @@ const PAUSE = 0.25;
  * Of the agent, for each size. What it does once a minute goes by the clock of the machine, which goes on while
  * it is frozen: it has more than the others, so that it is not met much more often than on a node.
  */
-const DRIFTS = number('BENCH_DRIFTS', 400);
+const DRIFTS = number('BENCH_DRIFTS', 300);
 const SHARE_OF_DRIFTS = { agent: 1, limit: 1 / 2, former: 1 / 4 } as const;
 const DRIFTS_PER_SECOND = 10;
 /** The tools take turns that are so short that noise meets all of them. */
@@ -129,12 +129,14 @@ class Bench {
 
   /** Adds pods until there are this many, and waits until every tool has reached all of them. */
   private async grow(size: number): Promise<void> {
+    const commands: string[] = [];
     while (this.pods.length < size) {
       const uid = randomUUID();
       this.pods.push(uid);
       this.setPod(uid, `still-${this.pods.length}`);
-      await this.vm.sh(`/churn.sh still ${uid} ${ids(CONTAINERS).join(' ')} -- ${TOOLS.join(' ')}`);
+      commands.push(`/churn.sh still ${uid} ${ids(CONTAINERS).join(' ')} -- ${TOOLS.join(' ')}`);
     }
+    await this.vm.sh(commands.join('\n'));
     for (const tool of TOOLS) {
       await this.vm.until(
         `[ "$(cat $(${this.files(tool)}) /dev/null | grep -c 0)" = ${size * CONTAINERS} ]`,
@@ -215,7 +217,7 @@ class Bench {
       }
     }
     // Not as many where most containers are still wrong.
-    await block('poll', DRIFTS, 20, size * 1000);
+    await block('poll', DRIFTS / 4, 10, size * 1000);
     await this.alone(TOOLS);
     return eachTool((tool) => sorted(latencies[tool]));
   }

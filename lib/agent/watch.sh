@@ -68,8 +68,8 @@ start_watcher() {
 renew_watcher() {
   TURNS=$((TURNS + 1))
   if [ -z "$NEXT_WATCHER" ]; then
-    if [ ${#UNWATCHED} -gt 2000 ]; then TURNS=26; fi
-    if has_inotify && [ "$TURNS" -gt 25 ] && { [ -n "$UNWATCHED" ] || ! is_watching; }; then start_watcher; fi
+    if [ "$TURNS" -le 25 ] && [ ${#UNWATCHED} -le 2000 ]; then return 0; fi
+    if has_inotify && { [ -n "$UNWATCHED" ] || ! is_watching; }; then start_watcher; fi
   elif runs "$NEXT_WATCHER"; then
     echo 2>&6 1<>"$PING" || :
   else

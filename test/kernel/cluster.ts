@@ -84,7 +84,10 @@ export class Cluster {
       });
       if (this.running) {
         // The API server and the network are the host's, which is as slow as it likes.
-        await Promise.all(names.map((name) => this.logs((line) => line.pod === `default/${name}`)));
+        await this.eventually('the agent has heard of the pods', async () => {
+          const told = new Set((await this.log()).map(({ pod }) => pod));
+          return names.every((name) => told.has(`default/${name}`));
+        });
       }
     }
     return pods;

@@ -36,12 +36,14 @@ const PAUSE = 0.25;
  * Of the agent, for each size. What it does once a minute goes by the clock of the machine, which goes on while
  * it is frozen: it has more than the others, so that it is not met much more often than on a node.
  */
-const DRIFTS = number('BENCH_DRIFTS', 300);
+const DRIFTS = number('BENCH_DRIFTS', 240);
 const SHARE_OF_DRIFTS = { agent: 1, limit: 1 / 2, former: 1 / 4 } as const;
 const DRIFTS_PER_SECOND = 10;
 /** The tools take turns that are so short that noise meets all of them. */
-const BLOCKS = 10;
+const BLOCKS = 6;
 const MINUTE = number('BENCH_MINUTE', 60);
+/** At processes and memory, in a minute: none of them falls on the same second of the agents' ten-second ticks. */
+const LOOKS = 7;
 
 const repo = join(__dirname, '..');
 const guest = join(__dirname, 'guest');
@@ -155,15 +157,14 @@ class Bench {
     const before = eachTool(requests);
     const cpu = await this.cpu();
     await this.vm.sh(`(${probes}\n:) >/run/probes.log 2>&1 </dev/null &`);
-    await sleep((MINUTE * 1000) / 2);
-    const middle = (
-      await this.vm.sh(
-        TOOLS.map(
-          (tool) => `cd ${this.own(tool)}; echo $(wc -l <cgroup.procs) $(cat memory.current)`,
-        ).join('\n'),
-      )
-    ).split('\n');
-    await sleep((MINUTE * 1000) / 2);
+    const looks: string[][] = [];
+    while (looks.length < LOOKS) {
+      await sleep((MINUTE * 1000) / LOOKS);
+      const look = TOOLS.map(
+        (tool) => `cd ${this.own(tool)}; echo $(wc -l <cgroup.procs) $(cat memory.current)`,
+      );
+      looks.push((await this.vm.sh(look.join('\n'))).split('\n'));
+    }
     const spent = await this.cpu();
     const complaints = await this.vm.sh('cat /run/probes.log');
     if (complaints !== '') {
@@ -172,15 +173,13 @@ class Bench {
     await this.alone(TOOLS);
     return Object.fromEntries(
       tools.map((tool): [Tool, Minute] => {
-        const [processes = NaN, currentBytes = NaN] = (middle[TOOLS.indexOf(tool)] ?? '')
-          .split(' ')
-          .map(Number);
+        const seen = looks.map((look) => (look[TOOLS.indexOf(tool)] ?? '').split(' ').map(Number));
         return [
           tool,
           {
             cpuSeconds: ((spent[tool] - cpu[tool]) * 60) / MINUTE,
-            processes,
-            currentBytes,
+            processes: median(seen.map(([processes = NaN]) => processes)),
+            currentBytes: median(seen.map(([, bytes = NaN]) => bytes)),
             requests: requests(tool) - before[tool],
           },
         ];
@@ -278,10 +277,12 @@ class Bench {
         echo '+cpu +memory' >${pod}/cgroup.subtree_control
         runc-standin -m 32M ${scope} sh -c 'until grep -q 0 ${scope}/memory.oom.group; do sleep 1; done; exec hog 2' \\
           >/run/hog-${tool}.log 2>&1 </dev/null &`);
-      await this.vm.until(`grep "died 3$" /run/hog-${tool}.log`);
       const kills = async () =>
         Number(await this.vm.sh(`awk '$1 == "oom_kill" { print $2 }' ${scope}/memory.events`));
       pods.push({ uid, pod, kills, before: 0 });
+    }
+    for (const tool of both) {
+      await this.vm.until(`grep "died 3$" /run/hog-${tool}.log`);
     }
     for (const pod of pods) {
       pod.before = await pod.kills();
@@ -350,12 +351,13 @@ class Bench {
 
   /** Freezes all tools but these. */
   private async alone(tools: readonly Tool[]): Promise<void> {
-    for (const tool of TOOLS) {
+    const commands = TOOLS.map((tool) => {
       const frozen = tools.includes(tool) ? 0 : 1;
-      await this.vm.sh(`
+      return `
         echo ${frozen} >${this.own(tool)}/cgroup.freeze
-        until grep -q 'frozen ${frozen}' ${this.own(tool)}/cgroup.events; do sleep 0.01; done`);
-    }
+        until grep -q 'frozen ${frozen}' ${this.own(tool)}/cgroup.events; do sleep 0.01; done`;
+    });
+    await this.vm.sh(commands.join('\n'));
   }
 
   /** Seconds of CPU that each tool has used. */
@@ -365,6 +367,10 @@ class Bench {
     const lines = output.split('\n');
     return eachTool((_, i) => Number(lines[i]) / 1e6);
   }
+}
+
+function median(numbers: number[]): number {
+  return numbers.sort((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN;
 }
 
 function ids(count: number): string[] {

@@ -55,9 +55,7 @@ check_api() { if [ -n "$CURL" ] && ! runs "$PARSER"; then end_api; fi; }
 end_api() {
   stop "$CURL"
   stop "$PARSER"
-  CURL=
-  PARSER=
-  LISTED=
+  CURL='' PARSER='' LISTED=''
   if [ $((UPTIME - BEGAN)) -ge 60 ]; then PAUSE_SECONDS=1; fi
   DUE=$((UPTIME + PAUSE_SECONDS))
   PAUSE_SECONDS=$((PAUSE_SECONDS < 15 ? PAUSE_SECONDS * 2 : 30))
@@ -66,8 +64,7 @@ end_api() {
 api_connected() {
   CONNECTS=$((CONNECTS + 1))
   log debug 'watch of the API server opened'
-  LISTED=' '
-  PENDING=
+  LISTED=' ' PENDING=''
   if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi
   PROBLEM=
 }

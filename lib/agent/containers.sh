@@ -109,26 +109,32 @@ scan_next() {
   if [ -z "$TO_SCAN" ]; then prune; fi
 }
 
-# Forgets containers that are gone or opted out, and what was said of them. In pieces: long strings take long to copy.
+# Forgets containers that are gone.
 prune() {
-  former=$CONTAINERS modes=$MODES CONTAINERS=$NL MODES=$NL piece=
-  for container in $former; do
-    key=${container%% *}
-    case $modes in *"$NL$key=0$NL"*) mode=0 ;; *"$NL$key=1$NL"*) mode=1 ;; *) continue ;; esac
-    if ! [ -e "${container#* }" ]; then continue; fi
-    MODES=$MODES$key=$mode$NL piece=$piece$container$NL
-    if [ ${#piece} -gt 4000 ]; then CONTAINERS=$CONTAINERS$piece piece=; fi
+  gone=$NL
+  for container in $CONTAINERS; do
+    if ! [ -e "${container#* }" ]; then gone=$gone${container%% *}$NL; fi
   done
-  CONTAINERS=$CONTAINERS$piece
-  former=$RECORDS RECORDS=$NL
-  for record in $former; do
-    key=${record%% *}
-    case $key in kills/* | write_refused/* | systemd_oom_policy/*)
-      case $MODES in *"$NL${key#*/}="*) ;; *) continue ;; esac
-      ;;
-    esac
-    RECORDS=$RECORDS$record$NL
+  forget "$gone"
+}
+
+# Containers, and what was said of them.
+forget() { # list of keys
+  if [ "$1" = "$NL" ]; then return 0; fi
+  leave_out "$1" "$CONTAINERS" && CONTAINERS=$REST
+  leave_out "$1" "$MODES" && MODES=$REST
+  leave_out "$1" "$RECORDS" && RECORDS=$REST
+}
+
+# In pieces: long strings take long to copy.
+leave_out() { # list of keys, list: REST
+  REST=$NL piece=
+  for record in $2; do
+    key=${record%%[ =]*}
+    case $1 in *"$NL${key#*/}$NL"*) ;; *) piece=$piece$record$NL ;; esac
+    if [ ${#piece} -gt 4000 ]; then REST=$REST$piece piece=; fi
   done
+  REST=$REST$piece
 }
 
 # A name that no container has had for a while is likely to be a wrong one.
@@ -210,14 +216,13 @@ opt_out() { # uid, and "invalid" if that is why
     log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
     if take "$1" "$ATTACHED"; then ATTACHED=$REST; fi
     if find_pod_directory "$1"; then
+      gone=$NL
       for container in $CONTAINERS; do
-        case $container in *" $POD_DIRECTORY/"*)
-          enforce "$NODE_VALUE" "${container#* }" restore
-          if take "${container%% *}=" "$MODES"; then MODES=$REST; fi
-          ;;
-        esac
+        case $container in *" $POD_DIRECTORY/"*) ;; *) continue ;; esac
+        enforce "$NODE_VALUE" "${container#* }" restore
+        gone=$gone${container%% *}$NL
       done
-      prune
+      forget "$gone"
     fi
     if take "$1 " "$PODS"; then PODS=$REST; fi
   fi

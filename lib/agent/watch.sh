@@ -56,8 +56,7 @@ list_watches() {
 }
 
 start_watcher() {
-  STARTING=$STARTING$UNWATCHED
-  UNWATCHED=
+  STARTING=$STARTING$UNWATCHED UNWATCHED=''
   TURNS=0 COMPLAINT=unknown
   # shellcheck disable=SC2046 # split on purpose, by the child: there is no wildcard in these paths
   inotifyd - $(list_watches) "$PING:c" >&3 2>&1 &
@@ -95,8 +94,7 @@ watcher_is_up() {
 watcher_failed() {
   stop "$NEXT_WATCHER"
   NEXT_WATCHER=
-  UNWATCHED=$STARTING$UNWATCHED
-  STARTING=
+  UNWATCHED=$STARTING$UNWATCHED STARTING=''
   if [ "$COMPLAINT" != 'No such file or directory' ]; then FAILURES=$((FAILURES + 1)); fi
   if has_inotify; then return 0; fi
   UNWATCHED=

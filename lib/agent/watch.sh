@@ -14,7 +14,7 @@ CRUN=''
 
 watch() { # "pod <uid>", or a file
   case $1 in */container/"$FILE") CRUN=yes ;; esac
-  if has_inotify; then UNWATCHED=$UNWATCHED$1$NL; fi
+  if has_inotify || [ -n "$NEXT_WATCHER" ]; then UNWATCHED=$UNWATCHED$1$NL; fi
 }
 
 # shellcheck disable=SC2034,SC3060 # for report.sh; busybox ash

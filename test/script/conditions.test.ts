@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
-import { FakeNode, LAYOUTS, Layout, pathWith, SYSTEMD } from '../support/agent';
+import { FakeNode, LAYOUTS, Layout, pathWith, SYSTEMD, TOOLS_PATH } from '../support/agent';
 import { asRoot } from '../support/root';
 import { Container, Scene } from './scene';
 
@@ -104,6 +104,30 @@ test.each(['exit 1', 'echo \'inotifyd: add watch "x" failed: No space left on de
     await scene.drift('00', container, late);
   },
 );
+
+test('no_inotify: a container that starts while inotifyd comes back is watched as well', async () => {
+  const file = (name: string) => join(scene.node.directory, name);
+  const script = `
+    [ -e ${file('back')} ] || exit 1
+    echo >${file('begun')}
+    until [ -e ${file('go')} ]; do sleep 0.1; done
+    PATH="${TOOLS_PATH}" exec inotifyd "$@"`;
+  await scene.ready({
+    ...ALL,
+    RESYNC_SECONDS: '600',
+    PATH: pathWith(scene.node, 'inotifyd', script),
+  });
+  const pod = scene.optIn('Single');
+  await told('no_inotify');
+  writeFileSync(file('back'), '');
+  await scene.eventually('a start', () => existsSync(file('begun')));
+  const late = pod.run('late');
+  await scene.become('0', late);
+  writeFileSync(file('go'), '');
+  await ended();
+  await scene.drift('0', late);
+  await scene.drift('0', late);
+});
 
 describe('write_refused: the file cannot be written', () => {
   let files: string[] = [];

@@ -100,7 +100,7 @@ test.each(['exit 1', 'echo \'inotifyd: add watch "x" failed: No space left on de
     await scene.become('0', late);
     rmSync(join(scene.node.directory, 'bin-inotifyd/inotifyd'));
     await ended();
-    expect(scene.agent.running('inotifyd')).toHaveLength(1);
+    await scene.eventually('one inotifyd', () => scene.agent.running('inotifyd').length === 1);
     await scene.drift('00', container, late);
   },
 );

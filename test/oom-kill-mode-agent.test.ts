@@ -169,6 +169,16 @@ describe('the script', () => {
     expect(lengths.reduce((sum, length) => sum + length)).toBeLessThanOrEqual(1200);
   });
 
+  test('has no function of more than 35 lines', () => {
+    // A function begins at the margin, and ends there, or in its first line.
+    const functions = Object.values(FILES).flatMap((text) => [
+      ...text.matchAll(/^(?:function )?(\w+)\(.*\) *\{(?:.*\}$|[^]*?\n\}$)/gm),
+    ]);
+    const names = functions.map(([, name]) => name);
+    expect(names).toEqual(expect.arrayContaining(['renew_api', 'print_metrics', 'parse']));
+    expect(functions.filter(([text]) => text.split('\n').length > 35)).toEqual([]);
+  });
+
   test('is in a ConfigMap whose name is that of its content, and which cannot change', () => {
     for (const props of [{}, { name: 'oom', metrics: true, events: false, labels: { a: 'b' } }]) {
       const manifests = synthAgent(props);

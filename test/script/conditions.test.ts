@@ -125,6 +125,7 @@ test('no_inotify: a container that starts while inotifyd comes back is watched a
   await scene.become('0', late);
   writeFileSync(file('go'), '');
   await ended();
+  // The first may be met by the one look at everything that comes with inotify.
   await scene.drift('0', late);
   await scene.drift('0', late);
 });

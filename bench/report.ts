@@ -4,7 +4,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { quantile, Results, SynthResults, Tool, ToolResults, TOOLS } from './schema';
+import { median, quantile, Results, SynthResults, Tool, ToolResults, TOOLS } from './schema';
 
 const PAGE = join(__dirname, '../docs/performance.md');
 
@@ -151,10 +151,6 @@ export function bars({ sizes, killed }: Results, synth: SynthResults): Bar[] {
 function synthRatio({ synth }: SynthResults): number {
   const last = synth.at(-1);
   return median(last?.oursSeconds ?? []) / median(last?.plainSeconds ?? []);
-}
-
-function median(values: number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
 function sum(values: number[]): number {

@@ -22,7 +22,7 @@ import { drivers } from '../test/kernel/node';
 import { DRIFT, MEASURING, Vm } from '../test/kernel/vm';
 import { FakeApiServer } from '../test/support/api-server';
 import { writeResults } from './report';
-import { Latencies, Minute, Results, Starts, Tool, ToolResults, TOOLS } from './schema';
+import { Latencies, median, Minute, Results, Starts, Tool, ToolResults, TOOLS } from './schema';
 
 const number = (name: string, standard: number) => Number(process.env[name] ?? standard);
 
@@ -157,13 +157,13 @@ class Bench {
     const before = eachTool(requests);
     const cpu = await this.cpu();
     await this.vm.sh(`(${probes}\n:) >/run/probes.log 2>&1 </dev/null &`);
+    const look = TOOLS.map(
+      (tool) => `cd ${this.own(tool)}; echo $(wc -l <cgroup.procs) $(cat memory.current)`,
+    ).join('\n');
     const looks: string[][] = [];
     while (looks.length < LOOKS) {
       await sleep((MINUTE * 1000) / LOOKS);
-      const look = TOOLS.map(
-        (tool) => `cd ${this.own(tool)}; echo $(wc -l <cgroup.procs) $(cat memory.current)`,
-      );
-      looks.push((await this.vm.sh(look.join('\n'))).split('\n'));
+      looks.push((await this.vm.sh(look)).split('\n'));
     }
     const spent = await this.cpu();
     const complaints = await this.vm.sh('cat /run/probes.log');
@@ -173,7 +173,9 @@ class Bench {
     await this.alone(TOOLS);
     return Object.fromEntries(
       tools.map((tool): [Tool, Minute] => {
-        const seen = looks.map((look) => (look[TOOLS.indexOf(tool)] ?? '').split(' ').map(Number));
+        const seen = looks.map((lines) =>
+          (lines[TOOLS.indexOf(tool)] ?? '').split(' ').map(Number),
+        );
         return [
           tool,
           {
@@ -367,10 +369,6 @@ class Bench {
     const lines = output.split('\n');
     return eachTool((_, i) => Number(lines[i]) / 1e6);
   }
-}
-
-function median(numbers: number[]): number {
-  return numbers.sort((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN;
 }
 
 function ids(count: number): string[] {

@@ -14,7 +14,7 @@ export interface Latencies {
 /** A minute of a tool's container, its probes included. */
 export interface Minute {
   readonly cpuSeconds: number;
-  /** In the middle of the minute. */
+  /** This and the next: the median of several looks. */
   readonly processes: number;
   readonly currentBytes: number;
   readonly requests: number;
@@ -35,7 +35,7 @@ export interface ToolResults {
 
 export interface Results {
   readonly environment: {
-    /** SHA-256 of the files in lib/agent, in the order of their names. */
+    /** The name of the ConfigMap, which has a hash of the script at its end. */
     readonly script: string;
     readonly kernel: string;
     readonly busybox: string;
@@ -75,4 +75,8 @@ export interface SynthResults {
 export function quantile({ microseconds, pending }: Latencies, share: number): number {
   const rank = Math.max(1, Math.ceil(share * (microseconds.length + pending.length)));
   return microseconds[rank - 1] ?? Infinity;
+}
+
+export function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }

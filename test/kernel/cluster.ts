@@ -133,6 +133,13 @@ export class Cluster {
     await this.node.remove(pods);
   }
 
+  /** Stops the processes of a pod, so that none of them is killed for memory until it is removed. */
+  async freeze({ cgroup }: Pod): Promise<void> {
+    await this.node.write(`
+      echo 1 >${cgroup}/cgroup.freeze
+      until grep 'frozen 1' ${cgroup}/cgroup.events; do sleep 0.1; done`);
+  }
+
   value({ file }: Container): Promise<string> {
     return this.vm.sh(`cat ${file}`);
   }

@@ -45,9 +45,7 @@ inGuest('a container that is killed for ten minutes survives, counted exactly', 
   const hog = await cluster.run('hog', { mode: 'Single' }, { name: 'worker', ...HOG });
   const main = await cluster.processOne(hog);
   await new Promise((done) => setTimeout(done, 600_000));
-  await cluster.node.write(`
-    echo 1 >${hog.pod.cgroup}/cgroup.freeze
-    until grep 'frozen 1' ${hog.pod.cgroup}/cgroup.events; do sleep 0.1; done`);
+  await cluster.freeze(hog.pod);
   const kills = Number(
     await cluster.vm.sh(`awk '$1 == "oom_kill" { print $2 }' ${hog.cgroup}/memory.events`),
   );

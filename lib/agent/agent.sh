@@ -44,9 +44,8 @@ set -eu
 # From one look at everything to the next, from one tick to the next, and from one look at what is not watched yet to the
 # next.
 : "${RESYNC_SECONDS:=60}" "${TICK_SECONDS:=10}" "${EXAMINE_SECONDS:=0.01}"
-# The node's /sys/fs/cgroup, /var/log/containers, /run/systemd/transient and /run/systemd/system.
-: "${CGROUP_ROOT:=/host/cgroup}" "${CONTAINER_LOGS:=/host/containers}"
-: "${SYSTEMD_TRANSIENT:=/host/systemd/transient}" "${SYSTEMD_SYSTEM:=/host/systemd/system}"
+# The node's /sys/fs/cgroup, /var/log/containers and /run/systemd/transient.
+: "${CGROUP_ROOT:=/host/cgroup}" "${CONTAINER_LOGS:=/host/containers}" "${SYSTEMD_TRANSIENT:=/host/systemd}"
 # The agent's own token, and a directory that it may write.
 : "${SERVICE_ACCOUNT:=/var/run/secrets/kubernetes.io/serviceaccount}" "${RUN_DIR:=/run/oom-kill-mode}"
 
@@ -151,8 +150,10 @@ tick() {
 
 # At each tick, in a child: what takes long. The loop hears of the results through its queue.
 report() {
-  if [ -n "$REPORTER" ] && is_running "$REPORTER"; then return 0; fi
-  wait $REPORTER 2>&6 || :
+  if [ -n "$REPORTER" ]; then
+    if is_running "$REPORTER"; then return 0; fi
+    wait "$REPORTER" 2>&6 || :
+  fi
   { check_policies && count_kills && send_events && write_metrics; } &
   REPORTER=$!
 }

@@ -148,9 +148,8 @@ export class FakeNode {
   public readonly logs = join(this.directory, 'containers');
   public readonly run = join(this.directory, 'run');
   public readonly serviceAccount = join(this.directory, 'serviceaccount');
-  /** Where systemd keeps its scopes, and files for all scopes of a runtime; neither is there. */
-  public readonly transient = join(this.directory, 'systemd/transient');
-  public readonly system = join(this.directory, 'systemd/system');
+  /** Where systemd keeps its scopes; on a node without systemd it is not there. */
+  public readonly transient = join(this.directory, 'systemd');
   /** The directory of the agent's own container, below the cgroup root. */
   public readonly own: string;
   /** Where the kernel lists the agent's process; another one is a container of a foreign place. */
@@ -439,7 +438,6 @@ export class Agent {
         CONTAINER_LOGS: node.logs,
         RUN_DIR: node.run,
         SYSTEMD_TRANSIENT: node.transient,
-        SYSTEMD_SYSTEM: node.system,
         SERVICE_ACCOUNT: node.serviceAccount,
         SCRIPT_SHA256: 'abc',
         ...environment,
@@ -462,6 +460,18 @@ export class Agent {
       .map((line) => line.trim().split(/\s+/))
       .filter(([, group, state]) => Number(group) === this.pid && !state?.startsWith('Z'))
       .map(([pid]) => Number(pid));
+  }
+
+  /** The CPU time of all of them up to now, of those that ended as well, in the kernel's ticks. */
+  public get cpu(): number {
+    const times = this.processes.map((pid) =>
+      (existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, 'utf8') : '')
+        .replace(/^.*\) /, '')
+        .split(' ')
+        .slice(11, pid === this.pid ? 15 : 13)
+        .reduce((sum, ticks) => sum + Number(ticks), 0),
+    );
+    return times.reduce((sum, ticks) => sum + ticks, 0);
   }
 
   /** The processes of the agent whose command line begins with a word, "inotifyd" for example. */

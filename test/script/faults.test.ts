@@ -11,9 +11,17 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
-import { aWhile, commandLine, containerId, LABEL, pathWith, signal } from '../support/agent';
+import {
+  aWhile,
+  commandLine,
+  containerId,
+  LABEL,
+  newPod,
+  pathWith,
+  signal,
+} from '../support/agent';
 import { Container, Pod, Scene } from './scene';
 
 // Whatever happens to the node or to the agent itself, known pods stay protected and the agent heals
@@ -240,6 +248,34 @@ describe('the node', () => {
     );
     await works(pod, container);
     expect(warnings()).toEqual([]);
+  });
+
+  test('has 3,000 pods without a cgroup: they cost ten times as much as 300', async () => {
+    let told = 0;
+    const cost = async (count: number): Promise<number> => {
+      for (; told < count; told += 1) {
+        scene.api.setPod(newPod('Single'));
+      }
+      // The last one that there is runs: first when it is told of, then when all are told of again.
+      await scene.ready();
+      await scene.protect();
+      scene.api.endWatches();
+      const [last] = (await scene.protect()) as [Container];
+      // Then all are looked at, this one at last.
+      scene.node.write(dirname(last.cgroup), '1');
+      scene.agent.running('inotifyd').forEach((pid) => signal(pid, 'SIGKILL'));
+      await scene.eventually('the last one', () =>
+        scene.agent.log.some(({ condition }) => condition === 'ancestor_group'),
+      );
+      const { cpu } = scene.agent;
+      await scene.agent.stop();
+      scene.node.write(dirname(last.cgroup), '0');
+      return cpu;
+    };
+    const some = await cost(300);
+    const many = await cost(3000);
+    // Twice that is for a machine with other work, and for what is done once.
+    expect(many / some).toBeLessThan(20);
   });
 
   test.each([

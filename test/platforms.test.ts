@@ -171,7 +171,6 @@ describe('OpenShift', () => {
   // Whatever of the pod can be changed by an option, and all options at once.
   const options: OomKillModeAgentProps[] = [
     { metrics: true },
-    { systemdUnits: true },
     { events: false },
     { selinuxType: 'spc_t' },
     { imagePullSecrets: ['mirror'], labels: { a: 'b' }, annotations: { c: 'd' } },
@@ -192,7 +191,7 @@ describe('OpenShift', () => {
         allotted(namespace),
       );
     });
-    expect(every).toHaveLength(64);
+    expect(every).toHaveLength(32);
     expect(refused).toEqual([]);
   });
 
@@ -259,6 +258,8 @@ describe('OpenShift', () => {
     expect(refused).toEqual([
       'spec.volumes[2]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.volumes[3]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
+      'spec.volumes[4]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
+      'spec.volumes[5]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.containers[0].securityContext.runAsUser: Invalid value: 0: must be in the ranges: [1000660000, 1000669999]',
     ]);
   });

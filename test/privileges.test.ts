@@ -25,6 +25,8 @@ const AGENT = {
       { name: 'run', emptyDir: { medium: 'Memory', sizeLimit: '4Mi' } },
       { name: 'cgroup', hostPath: { path: '/sys/fs/cgroup', type: 'Directory' } },
       { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
+      { name: 'systemd-transient', hostPath: { path: '/run/systemd/transient' } },
+      { name: 'systemd-system', hostPath: { path: '/run/systemd/system' } },
     ],
   },
   containers: [
@@ -48,6 +50,8 @@ const AGENT = {
         { name: 'run', mountPath: '/run/oom-kill-mode' },
         { name: 'cgroup', mountPath: '/host/cgroup' },
         { name: 'containers', mountPath: '/host/containers', readOnly: true },
+        { name: 'systemd-transient', mountPath: '/host/systemd/transient', readOnly: true },
+        { name: 'systemd-system', mountPath: '/host/systemd/system', readOnly: true },
       ],
     },
   ],
@@ -89,24 +93,6 @@ const AGENT_WITH_METRICS = {
       ],
     },
   ],
-};
-
-/** The agent that looks at the units of systemd: one more mount, read-only. */
-const AGENT_WITH_SYSTEMD = {
-  pod: {
-    ...AGENT.pod,
-    volumes: [
-      ...AGENT.pod.volumes,
-      { name: 'systemd', hostPath: { path: '/run/systemd/transient', type: 'Directory' } },
-    ],
-  },
-  containers: AGENT.containers.map((container) => ({
-    ...container,
-    volumeMounts: [
-      ...container.volumeMounts,
-      { name: 'systemd', mountPath: '/host/systemd', readOnly: true },
-    ],
-  })),
 };
 
 /** Waits for the agent before the herder starts. */
@@ -330,13 +316,6 @@ describe.each([
     kinds: AGENT_KINDS,
     workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT },
     rbac: RBAC_WITHOUT_EVENTS,
-    ingress: undefined,
-  },
-  {
-    name: 'the agent that looks at the units of systemd',
-    manifests: agentWith({ systemdUnits: true }),
-    kinds: AGENT_KINDS,
-    workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT_WITH_SYSTEMD },
     ingress: undefined,
   },
 ])('$name', ({ manifests, kinds, workloads, rbac = RBAC, ingress }) => {

@@ -34,6 +34,7 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   resources: ALL_RESOURCES,
   priorityClassName: 'agents',
   resourceQuota: true,
+  maxUnavailable: kplus.PercentOrAbsolute.percent(25),
   tolerations: [{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' }],
   nodeSelector: { 'example.com/pool': 'workers' },
   affinity: {
@@ -49,7 +50,6 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   logLevel: AgentLogLevel.DEBUG,
   resyncPeriod: Duration.minutes(5),
   events: true,
-  systemdUnits: true,
   metrics: true,
   metricsImage: 'registry.example.com:5000/mirror/node-exporter:v1.12.1',
   labels: { 'example.com/team': 'platform' },

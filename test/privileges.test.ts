@@ -95,6 +95,53 @@ const AGENT_WITH_METRICS = {
   ],
 };
 
+/** The drop-in for systemd: who can write unit files owns the node. */
+const DROP_IN = {
+  pod: {
+    hostNetwork: undefined,
+    hostPID: true,
+    hostIPC: undefined,
+    shareProcessNamespace: undefined,
+    hostUsers: undefined,
+    serviceAccountName: undefined,
+    automountServiceAccountToken: false,
+    securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
+    volumes: [
+      {
+        name: 'script',
+        configMap: {
+          name: expect.stringMatching(/^oom-policy-drop-in-[0-9a-f]{10}$/) as string,
+          defaultMode: 0o444,
+        },
+      },
+      { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'DirectoryOrCreate' } },
+    ],
+  },
+  containers: [
+    {
+      name: 'drop-in',
+      ports: undefined,
+      envFrom: undefined,
+      lifecycle: undefined,
+      volumeDevices: undefined,
+      securityContext: {
+        runAsUser: 0,
+        runAsGroup: 0,
+        runAsNonRoot: false,
+        privileged: false,
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        capabilities: { drop: ['ALL'] },
+        appArmorProfile: { type: 'Unconfined' },
+      },
+      volumeMounts: [
+        { name: 'script', mountPath: '/opt/oom-kill-mode', readOnly: true },
+        { name: 'systemd', mountPath: '/host/systemd/system' },
+      ],
+    },
+  ],
+};
+
 /** Waits for the agent before the herder starts. */
 const WAIT = {
   name: 'wait-for-kill-mode',
@@ -353,6 +400,55 @@ function automaticTokens(manifests: Manifest[]): unknown[] {
     .filter((m) => m.kind === 'ServiceAccount')
     .map((m) => m.automountServiceAccountToken);
 }
+
+/** The drop-in for systemd, which is neither in dist/ nor part of the agent. */
+describe('examples/systemd-drop-in/dist/systemd-drop-in.k8s.yaml', () => {
+  const manifests = parse(read('examples', 'systemd-drop-in', 'dist', 'systemd-drop-in.k8s.yaml'));
+
+  test('has these objects and no other, and so no access to the API', () => {
+    expect(manifests.map((m) => m.kind)).toEqual(['ConfigMap', 'NetworkPolicy', 'DaemonSet']);
+  });
+
+  test('has these privileges and no other', () => {
+    const daemonSet = find(manifests, 'DaemonSet');
+    expect(privileges(daemonSet as unknown as Manifest)).toEqual(DROP_IN);
+    expect(template(daemonSet).metadata.annotations).toEqual({
+      'container.apparmor.security.beta.kubernetes.io/drop-in': 'unconfined',
+    });
+  });
+
+  test('lets nobody in to its pods, and its pods nowhere', () => {
+    const { spec } = find(manifests, 'NetworkPolicy');
+    expect([spec.policyTypes, spec.ingress, spec.egress]).toEqual([
+      ['Ingress', 'Egress'],
+      undefined,
+      undefined,
+    ]);
+    expect(spec.podSelector).toEqual({
+      matchLabels: template(find(manifests, 'DaemonSet')).metadata.labels,
+    });
+  });
+
+  test('has a line in docs/security.md for each of its privileges', () => {
+    const lines = read('docs', 'security.md').split('\n');
+    const { pod, containers } = DROP_IN;
+    const wanted = [
+      ...pod.volumes.flatMap(({ hostPath }) =>
+        hostPath ? [`hostPath \`${hostPath.path}\`, writable`] : [],
+      ),
+      ...(pod.hostPID ? ['`hostPID`'] : []),
+      ...containers.flatMap(({ securityContext: own }) => [
+        `\`runAsUser: ${own.runAsUser}\``,
+        `AppArmor \`${own.appArmorProfile.type}\``,
+      ]),
+      'no ingress and no egress',
+    ];
+    expect(wanted).toHaveLength(5);
+    const found = (start: string) =>
+      lines.filter((line) => line.startsWith(`| ${start}`) && line.includes('| `OomPolicyDropIn`'));
+    expect(wanted.filter((start) => found(start).length !== 1)).toEqual([]);
+  });
+});
 
 /** A deployment that follows the nodes: what its autoscaler may do, and nothing else. */
 describe('followNodes', () => {

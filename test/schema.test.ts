@@ -1,7 +1,7 @@
 import { ApiObject, Cron, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OnePerNodeDeployment, OomKillMode, OomKillPolicy } from '../lib';
-import { admissionChart, allPropsChart, followingChart } from './support/all-props';
+import { admissionChart, allPropsChart, dropInChart, followingChart } from './support/all-props';
 import { Manifest, chart, parse, read, synth } from './support/manifests';
 import { Schema, VERSIONS, loadSchemas, violations } from './support/schema';
 
@@ -65,6 +65,17 @@ describe.each(VERSIONS)('Kubernetes %s', (version) => {
       Number(version.slice(2)) >= 30
         ? []
         : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
+    );
+  });
+
+  // With `kubernetesVersion: 1.29`, as the second one has, it is valid before.
+  test('accepts the drop-in for systemd, if it has the field for AppArmor', () => {
+    const all = synth(dropInChart(Testing.app()));
+    expect(all).toHaveLength(6);
+    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
+      Number(version.slice(2)) >= 30
+        ? []
+        : ['DaemonSet.spec.template.spec.containers[0].securityContext.appArmorProfile is unknown'],
     );
   });
 

@@ -13,6 +13,8 @@ import {
   OnePerNodeDeployment,
   OnePerNodeDeploymentProps,
   OomKillMode,
+  OomPolicyDropIn,
+  OomPolicyDropInProps,
 } from '../../lib';
 
 /** Every option of the agent; a new option does not compile until it is here. */
@@ -122,6 +124,31 @@ export function followingChart(app: App): Chart {
     labels: { 'example.com/chart': 'following' },
   });
   new OnePerNodeDeployment(chart, 'web', ALL_FOLLOWING_PROPS);
+  return chart;
+}
+
+/** Every option of the drop-in. */
+export const ALL_DROP_IN_PROPS: Required<OomPolicyDropInProps> = {
+  namespace: 'node-agents',
+  name: 'every',
+  image: 'registry.example.com:5000/mirror/curl:8.20.0',
+  imagePullPolicy: kplus.ImagePullPolicy.ALWAYS,
+  imagePullSecrets: ['mirror-credentials'],
+  priorityClassName: 'agents',
+  tolerations: [{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' }],
+  nodeSelector: { 'example.com/pool': 'workers' },
+  affinity: ALL_PROPS.affinity,
+  selinuxType: 'spc_t',
+  kubernetesVersion: '1.29',
+  labels: { 'example.com/team': 'platform' },
+  annotations: { 'example.com/runbook': 'https://example.com/oom' },
+};
+
+/** The drop-in as it is by default, and with every option. */
+export function dropInChart(app: App): Chart {
+  const chart = new Chart(app, 'drop-in', { namespace: 'elsewhere' });
+  new OomPolicyDropIn(chart, 'default');
+  new OomPolicyDropIn(chart, 'every', ALL_DROP_IN_PROPS);
   return chart;
 }
 

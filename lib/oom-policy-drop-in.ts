@@ -86,9 +86,10 @@ export interface OomPolicyDropInProps {
   readonly tolerations?: k8s.Toleration[];
 
   /**
-   * Labels of the nodes to run on, in addition to `kubernetes.io/os: linux`. Select
-   * nodes with systemd: on others the mount makes an empty `/run/systemd/system`,
-   * by which some programs take systemd for running.
+   * Labels of the nodes to run on, in addition to `kubernetes.io/os: linux`.
+   *
+   * Select nodes with systemd: on others the mount makes an empty
+   * `/run/systemd/system`, by which some programs take systemd for running.
    *
    * @default {}
    */
@@ -110,9 +111,10 @@ export interface OomPolicyDropInProps {
   readonly selinuxType?: string;
 
   /**
-   * The version of the cluster, such as "1.30" or "v1.33.2". Before 1.30 there is no
-   * field for the AppArmor profile, and kubectl refuses manifests that have it; an
-   * annotation says the same there.
+   * The version of the cluster, such as "1.30" or "v1.33.2".
+   *
+   * Before 1.30 there is no field for the AppArmor profile, and kubectl refuses
+   * manifests that have it. An annotation says the same there.
    *
    * @default 1.30 or later: the field and the annotation
    * @see https://kubernetes.io/docs/tutorials/security/apparmor/

@@ -70,6 +70,7 @@ describe('Flux', () => {
     );
     const expected: Record<string, number> = {
       'the agent with every option': 1,
+      'the drop-in': 2,
       'the monitoring': 2,
     };
     expect(annotated).toHaveLength(expected[name] ?? 0);

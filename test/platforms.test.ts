@@ -50,6 +50,11 @@ describe('a cluster that limits the priority classes of the system, as GKE does'
     ['examples/agent-only', ['examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml']],
     ['examples/openshift', ['examples', 'openshift', 'dist', 'openshift.k8s.yaml']],
     ['examples/node-pools', ['examples', 'node-pools', 'dist', 'node-pools.k8s.yaml']],
+    // They have no class, and no quota either.
+    [
+      'examples/systemd-drop-in',
+      ['examples', 'systemd-drop-in', 'dist', 'systemd-drop-in.k8s.yaml'],
+    ],
   ])('admits the pods of %s', (_, path) => {
     expect(admit(parse(read(...path)))).toBeUndefined();
   });

@@ -592,6 +592,7 @@ export class OomKillModeAgent extends Construct {
         // The kubelet creates this directory when it starts.
         { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
         // Without a type: the runtime makes a directory that is missing, so a node without systemd keeps its agent.
+        // With the type Directory the pod would not start there.
         { name: 'systemd-transient', hostPath: { path: '/run/systemd/transient' } },
         { name: 'systemd-system', hostPath: { path: '/run/systemd/system' } },
         ...(this.metrics ? [NO_TOKEN_VOLUME] : []),

@@ -17,7 +17,6 @@ import { basename, delimiter, dirname, join, normalize } from 'node:path';
 import * as ts from 'typescript';
 import { parse as parseYaml, parseAllDocuments } from 'yaml';
 import { PAGES, failure, isExternal, links, prose } from './support/links';
-import { LOG_KEYS } from './support/agent';
 import { Manifest, ROOT, parse, read, template } from './support/manifests';
 import { VERSIONS, loadSchemas } from './support/schema';
 import { install } from './support/binaries';
@@ -82,42 +81,6 @@ function memoized<T>(f: (key: string) => T): (key: string) => T {
     return value;
   };
 }
-
-/** Words between backticks that are names of nothing in the API: programs, verbs, values, labels. */
-const WORDS = [
-  ...[
-    'ash',
-    'awk',
-    'cgroupfs',
-    'constructs',
-    'curl',
-    'dash',
-    'envsubst',
-    'helm',
-    'herder',
-    'inotifyd',
-    'kubectl',
-  ],
-  ...['create', 'delete', 'get', 'list', 'patch', 'watch', 'kubelet', 'make', 'sh', 'systemd'],
-  ...['ephemeralcontainers', 'eviction', 'proxy', 'unifiedannotations'],
-  ...['validatingadmissionpolicies', 'validatingadmissionpolicybindings'],
-  ...['cause', 'event', 'instance', 'job', 'up'], // metrics, their labels and values
-  ...['debug', 'info', 'readonly', 'resync', 'warn'],
-  ...[
-    'all',
-    'baseline',
-    'console',
-    'continue',
-    'false',
-    'latest',
-    'master',
-    'privileged',
-    'stop',
-    'text',
-    'v',
-  ],
-  ...['instanceof', 'x'], // jsii-docgen
-];
 
 describe.each(PAGES)('the links of %s', (page) => {
   test('lead to files and headings that exist', () => {
@@ -216,11 +179,6 @@ describe('the names in the pages', () => {
       // `followNodes`, `followNodes: true`, `OomKillModeAgent`, `OomKillPolicy.of(…)`
       const word = /^([A-Za-z]+)(?:[.(].*|: [^/]*)?$/.exec(code)?.[1] ?? '';
       const words = /^[a-z]+[A-Z]|^(OomKill|OnePerNode|Herder)/.test(word) ? [word] : [];
-      // `thresholds`
-      const lower = /^[a-z]+$/.test(code) && !WORDS.includes(code) && !LOG_KEYS.has(code);
-      if (lower) {
-        words.push(code);
-      }
       return [...dotted, ...called, ...keys, ...words.filter((name) => !names.has(name))];
     });
   }
@@ -247,7 +205,6 @@ describe('the names in the pages', () => {
   test.each([
     ['`event: false`', 'event'],
     ["`seLinuxTyp: 'spc_t'`", 'seLinuxTyp'],
-    ['`threshold`', 'threshold'],
     ['`followNode`', 'followNode'],
     ['`OomKillMode.SINGEL`', 'OomKillMode.SINGEL'],
     ['`KillMode.SINGLE`', 'KillMode.SINGLE'],

@@ -7,7 +7,6 @@ import { guard } from './private/guard';
 import { misuse } from './private/misuse';
 import { requireProps } from './private/props';
 import {
-  isOlder,
   requireAnnotations,
   requireDnsLabel,
   requireDnsSubdomain,
@@ -246,7 +245,18 @@ export class OomKillModeAdmissionPolicy extends Construct {
   }
 
   private requireVersion(version?: string): void {
-    if (version !== undefined && isOlder(this, version, FIRST_MINOR_VERSION)) {
+    if (version === undefined) {
+      return;
+    }
+    const [, major, minor] = /^v?([0-9]+)\.([0-9]+)([.+-].*)?$/.exec(version) ?? [];
+    if (major === undefined) {
+      throw misuse(
+        this,
+        `kubernetesVersion is not a version: ${JSON.stringify(version)}`,
+        'one such as "1.30"',
+      );
+    }
+    if (Number(major) < 1 || (Number(major) === 1 && Number(minor) < FIRST_MINOR_VERSION)) {
       throw misuse(
         this,
         `ValidatingAdmissionPolicy v1 came with Kubernetes 1.${FIRST_MINOR_VERSION}, and kubernetesVersion is ${version}`,

@@ -592,9 +592,8 @@ export class OomKillModeAgent extends Construct {
         // The kubelet creates this directory when it starts.
         { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
         // Without a type: the runtime makes a directory that is missing, so a node without systemd keeps its agent.
-        // With the type Directory the pod would not start there.
-        { name: 'systemd-transient', hostPath: { path: '/run/systemd/transient' } },
-        { name: 'systemd-system', hostPath: { path: '/run/systemd/system' } },
+        // /run/systemd/system must not be made there, because programs take it for a sign of systemd.
+        { name: 'systemd', hostPath: { path: '/run/systemd/transient' } },
         ...(this.metrics ? [NO_TOKEN_VOLUME] : []),
       ],
     };
@@ -650,12 +649,7 @@ export class OomKillModeAgent extends Construct {
         { name: 'run', mountPath: RUN_DIR },
         { name: 'cgroup', mountPath: '/host/cgroup' },
         { name: 'containers', mountPath: '/host/containers', readOnly: true },
-        {
-          name: 'systemd-transient',
-          mountPath: '/host/systemd/transient',
-          readOnly: true,
-        },
-        { name: 'systemd-system', mountPath: '/host/systemd/system', readOnly: true },
+        { name: 'systemd', mountPath: '/host/systemd', readOnly: true },
       ],
     };
   }

@@ -264,7 +264,6 @@ describe('OpenShift', () => {
       'spec.volumes[2]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.volumes[3]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.volumes[4]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
-      'spec.volumes[5]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.containers[0].securityContext.runAsUser: Invalid value: 0: must be in the ranges: [1000660000, 1000669999]',
     ]);
   });

@@ -18,12 +18,9 @@ import {
 } from './private/node-daemon';
 import { requireProps } from './private/props';
 import { NO_SUBSTITUTION } from './private/substitution';
-import { isOlder, requireAnnotations, requireDnsLabel, requireLabels } from './private/validation';
+import { requireAnnotations, requireDnsLabel, requireLabels } from './private/validation';
 
 const CONTAINER = 'drop-in';
-
-/** The first version of Kubernetes with the field appArmorProfile: https://kubernetes.io/docs/tutorials/security/apparmor/ */
-const APP_ARMOR_FIELD_SINCE = 30;
 
 /**
  * Options of `OomPolicyDropIn`.
@@ -88,8 +85,8 @@ export interface OomPolicyDropInProps {
   /**
    * Labels of the nodes to run on, in addition to `kubernetes.io/os: linux`.
    *
-   * Select nodes with systemd: on others the mount makes an empty
-   * `/run/systemd/system`, by which some programs take systemd for running.
+   * If some nodes have no systemd, select the others, here or by `affinity`. On a
+   * node without `/run/systemd/system` the pod waits in `ContainerCreating`.
    *
    * @default {}
    */
@@ -109,17 +106,6 @@ export interface OomPolicyDropInProps {
    * @default the container runtime's type and level
    */
   readonly selinuxType?: string;
-
-  /**
-   * The version of the cluster, such as "1.30" or "v1.33.2".
-   *
-   * Before 1.30 there is no field for the AppArmor profile, and kubectl refuses
-   * manifests that have it. An annotation says the same there.
-   *
-   * @default 1.30 or later: the field and the annotation
-   * @see https://kubernetes.io/docs/tutorials/security/apparmor/
-   */
-  readonly kubernetesVersion?: string;
 
   /**
    * Labels to add to every object and to the pods.
@@ -142,13 +128,16 @@ export interface OomPolicyDropInProps {
  * systemd 253 to 258 ends a container after any OOM kill in it where runc, from its
  * release after 1.5 on, has asked for `OOMPolicy=kill`. One pod on each node writes
  * a drop-in with `OOMPolicy=continue` for the scopes of containerd and CRI-O into
- * `/run/systemd/system`, and has systemd reload. Then it sleeps. A node without
- * systemd is left alone. A node that starts again gets the drop-in again. Deleting
- * the DaemonSet leaves it until then.
+ * `/run/systemd/system`, and has systemd reload. Then it sleeps. Nothing is written
+ * on a node without systemd, where the pod waits for that directory, so select the
+ * nodes. A node that starts again gets the drop-in again. Deleting the DaemonSet
+ * leaves it until then.
  *
  * Creates an immutable ConfigMap with the script, a NetworkPolicy that denies all
  * ingress and egress, and a DaemonSet, in a namespace that exists. The pods have no
- * token of a service account.
+ * token of a service account. API servers before Kubernetes 1.30 do not know the
+ * field `appArmorProfile`: there, apply with `--validate=warn`. An annotation says
+ * the same.
  *
  * **Who can write unit files owns the node**, so the agent never does. What a
  * reviewer will ask about, and why it cannot be less:
@@ -158,14 +147,14 @@ export interface OomPolicyDropInProps {
  * - a namespace with the Pod Security level `privileged`.
  *
  * The constructor throws, with the construct path, on invalid names, image, labels,
- * annotations, tolerations and versions. Synthesis fails if the cluster, an
- * outermost chart, has another object of the same kind, name and namespace.
+ * annotations and tolerations. Synthesis fails if the cluster, an outermost chart,
+ * has another object of the same kind, name and namespace.
  *
  * @example
  * import { OomPolicyDropIn } from 'cdk8s-oom-kill-mode';
  *
  * new OomPolicyDropIn(chart, 'drop-in', {
- *   nodeSelector: { 'example.com/systemd-oom-policy': 'continue' },
+ *   nodeSelector: { 'example.com/oom-policy-drop-in': 'yes' },
  * });
  */
 export class OomPolicyDropIn extends Construct {
@@ -188,7 +177,6 @@ export class OomPolicyDropIn extends Construct {
       nodeSelector: 'map',
       affinity: 'object',
       selinuxType: 'string',
-      kubernetesVersion: 'string',
       labels: 'map',
       annotations: 'map',
     });
@@ -206,7 +194,7 @@ export class OomPolicyDropIn extends Construct {
       'app.kubernetes.io/part-of': 'cdk8s-oom-kill-mode',
       'app.kubernetes.io/managed-by': 'cdk8s',
     };
-    // Before Kubernetes 1.30. A later API server accepts it beside the field if both say the same.
+    // The field appArmorProfile of the container says the same since Kubernetes 1.30. Before, only this is known.
     const appArmor = {
       [`container.apparmor.security.beta.kubernetes.io/${CONTAINER}`]: 'unconfined',
     };
@@ -259,9 +247,6 @@ export class OomPolicyDropIn extends Construct {
   }
 
   private podSpec(props: OomPolicyDropInProps, script: Script): object {
-    const isBeforeField =
-      props.kubernetesVersion !== undefined &&
-      isOlder(this, props.kubernetesVersion, APP_ARMOR_FIELD_SINCE);
     return {
       automountServiceAccountToken: false,
       priorityClassName: priorityClass(this, props.priorityClassName ?? ''),
@@ -283,7 +268,7 @@ export class OomPolicyDropIn extends Construct {
           securityContext: {
             ...rootWithoutCapabilities(this, props),
             // The runtime's profile denies signals to processes that have none, such as systemd.
-            ...(isBeforeField ? {} : { appArmorProfile: { type: 'Unconfined' } }),
+            appArmorProfile: { type: 'Unconfined' },
           },
           volumeMounts: [
             { name: 'script', mountPath: SCRIPT_DIR, readOnly: true },
@@ -293,8 +278,8 @@ export class OomPolicyDropIn extends Construct {
       ],
       volumes: [
         { name: 'script', configMap: { name: scriptName(this.name, script), defaultMode: 0o444 } },
-        // The kubelet makes it where there is no systemd; the script then finds that and says so.
-        { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'DirectoryOrCreate' } },
+        // systemd makes it at boot. It must not be made elsewhere: programs take it for a sign of systemd.
+        { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'Directory' } },
       ],
     };
   }

@@ -94,7 +94,7 @@ describe.each(EXAMPLES)('examples/%s', (example) => {
     const known = manifests(example).filter(({ kind }) => !FOREIGN.includes(kind));
     expect(known.length).toBeGreaterThanOrEqual(2);
     const found = known.flatMap((m) => violations(schemas[version] ?? {}, m));
-    // Its page says what to do before Kubernetes 1.30.
+    // The page of the example says how to apply it before Kubernetes 1.30.
     const appArmor = example === 'systemd-drop-in' && ['1.28', '1.29'].includes(version);
     expect(found).toEqual(
       appArmor ? [expect.stringMatching(/securityContext\.appArmorProfile is unknown$/)] : [],

@@ -98,16 +98,21 @@ describe('the objects', () => {
   });
 
   // An API server that knows the field refuses a pod in which the two differ.
-  test.each([
-    [undefined, { type: 'Unconfined' }],
-    ['1.30', { type: 'Unconfined' }],
-    ['v1.29.4-eks-1', undefined],
-  ])('are not confined by AppArmor, in the words of Kubernetes %s', (kubernetesVersion, field) => {
-    const { metadata, spec } = pod(synthDropIn({ kubernetesVersion }));
+  test('are not confined by AppArmor, by the field and by the annotation', () => {
+    const { metadata, spec } = pod(synthDropIn());
     expect(metadata.annotations).toEqual({ [APP_ARMOR]: 'unconfined' });
-    const { name, securityContext } = container({ metadata, spec });
-    expect(name).toBe('drop-in');
-    expect((securityContext as { appArmorProfile?: object }).appArmorProfile).toEqual(field);
+    expect(container({ metadata, spec })).toMatchObject({
+      name: 'drop-in',
+      securityContext: { appArmorProfile: { type: 'Unconfined' } },
+    });
+  });
+
+  // The mount would make the directory, and by it programs take systemd for running.
+  test('make nothing on a node without systemd', () => {
+    const { volumes } = pod(synthDropIn()).spec;
+    expect(volumes.filter((volume) => 'hostPath' in volume)).toEqual([
+      { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'Directory' } },
+    ]);
   });
 
   test('take every option', () => {
@@ -158,7 +163,6 @@ describe('misuse', () => {
       'priorityClassName is not a DNS-1123 subdomain',
     ],
     ['a SELinux type', { selinuxType: 'a:b' }, 'selinuxType is not an SELinux type: "a:b"'],
-    ['a version', { kubernetesVersion: 'new' }, 'kubernetesVersion is not a version: "new"'],
     ['a node label', { nodeSelector: { 'kubernetes.io/os': 'a' } }, 'nodeSelector would override'],
     ['a label of ours', { labels: { 'app.kubernetes.io/name': 'a' } }, 'labels would override'],
     ['our annotation', { annotations: { [APP_ARMOR]: 'a' } }, 'annotations would override'],
@@ -201,8 +205,6 @@ describe('the script', () => {
     system = join(directory, 'system');
     running = [];
     mkdirSync(system);
-    mkdirSync(join(directory, 'proc/1'), { recursive: true });
-    writeFileSync(join(directory, 'proc/1/comm'), 'systemd\n');
   });
 
   afterEach(() => {
@@ -230,15 +232,16 @@ describe('the script', () => {
   }
 
   /** Runs the script until it ends or sleeps, and says how it ended and what it logged. */
-  async function run(initPid: number, env: Record<string, string> = {}) {
+  async function run(initPid: number, name = 'systemd') {
+    const proc = join(directory, 'proc', String(initPid));
+    mkdirSync(proc, { recursive: true });
+    writeFileSync(join(proc, 'comm'), `${name}\n`);
     const child = spawn(join(ROOT, '.cache/tools/busybox'), ['ash', 'lib/drop-in/drop-in.sh'], {
       cwd: ROOT,
       env: {
         PATH: TOOLS_PATH,
         SYSTEMD_SYSTEM: system,
-        PROC: join(directory, 'proc'),
-        INIT_PID: String(initPid),
-        ...env,
+        INIT: proc,
       },
     });
     running.push(child);
@@ -304,7 +307,7 @@ describe('the script', () => {
     expect(await run(pid)).toMatchObject({ sleeps: true, log: [IN_PLACE] });
     expect(identities()).toEqual(before);
 
-    writeFileSync(join(system, DROP_INS[1]), '[Scope]\nOOMPolicy=continue');
+    writeFileSync(join(system, DROP_INS[1]), '[Scope]\nOOMPolicy=kill\n');
     expect((await run(pid)).log).toContain(`info: wrote ${DROP_INS[1]}`);
     expect(files()).toEqual(BOTH);
     expect(identities()[0]).toBe(before[0]);
@@ -313,14 +316,10 @@ describe('the script', () => {
     expect(reloads()).toBe(2);
   });
 
-  test.each(['init', 'systemd-networkd', undefined])(
+  test.each(['init', 'systemd-networkd'])(
     'does nothing where process 1 is %s, and says so',
     async (name) => {
-      rmSync(join(directory, 'proc/1/comm'));
-      if (name !== undefined) {
-        writeFileSync(join(directory, 'proc/1/comm'), `${name}\n`);
-      }
-      expect(await run(NOBODY)).toMatchObject({
+      expect(await run(NOBODY, name)).toMatchObject({
         sleeps: true,
         log: ['info: process 1 of this node is not systemd: there is nothing to do'],
       });
@@ -328,26 +327,17 @@ describe('the script', () => {
     },
   );
 
-  test('leaves nothing when systemd cannot be told, says what to do, and tries again', async () => {
+  // A script that is killed before it can tell systemd leaves the same files.
+  test('says what to do when systemd cannot be told, and then tells it what it has not read', async () => {
     const { ended, log } = await run(NOBODY);
     expect(ended).toBe('1');
     expect(log.at(-1)).toMatch(/^error: cannot tell systemd to reload; .*AppArmor.*spc_t$/);
-    expect(files()).toEqual({});
+    expect(files()).toEqual({ ...BOTH, [UNREAD]: '' });
 
     const { pid, reloads } = await init();
-    expect(await run(pid)).toMatchObject({ sleeps: true });
-    expect(files()).toEqual(BOTH);
-    await until(() => reloads() === 1);
-  });
-
-  test('has systemd reload what a script wrote that was killed before it could', async () => {
-    const { pid, reloads } = await init();
-    await run(pid);
-    await until(() => reloads() === 1);
-    writeFileSync(join(system, UNREAD), '');
     expect((await run(pid)).log).toEqual(['info: told systemd to reload', IN_PLACE]);
     expect(files()).toEqual(BOTH);
-    await until(() => reloads() === 2);
+    await until(() => reloads() === 1);
   });
 
   test('says what to do where it cannot write, and tells systemd nothing', async () => {
@@ -355,7 +345,7 @@ describe('the script', () => {
     writeFileSync(join(system, 'crio-.scope.d'), '');
     const { ended, log } = await run(NOBODY);
     expect(ended).toBe('1');
-    expect(log.at(-1)).toMatch(/^error: cannot write crio-\.scope\.d; .*spc_t$/);
-    expect(files()).toEqual({ 'crio-.scope.d': '' });
+    expect(log.at(-1)).toMatch(/^error: cannot write crio-\.scope\.d\/.*; .*spc_t$/);
+    expect(files()).toEqual({ [DROP_INS[0]]: CONTENT, 'crio-.scope.d': '', [UNREAD]: '' });
   });
 });

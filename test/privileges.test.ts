@@ -112,7 +112,7 @@ const DROP_IN = {
           defaultMode: 0o444,
         },
       },
-      { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'DirectoryOrCreate' } },
+      { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'Directory' } },
     ],
   },
   containers: [

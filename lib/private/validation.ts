@@ -319,19 +319,6 @@ export function requireTolerations(
   return tolerations;
 }
 
-/** Whether a version of Kubernetes, such as "1.30" or "v1.33.2-eks-1", is older than 1.<minor>. */
-export function isOlder(construct: IConstruct, version: string, minor: number): boolean {
-  const [, major, own] = /^v?([0-9]+)\.([0-9]+)([.+-].*)?$/.exec(version) ?? [];
-  if (major === undefined) {
-    throw misuse(
-      construct,
-      `kubernetesVersion is not a version: ${JSON.stringify(version)}`,
-      'one such as "1.30"',
-    );
-  }
-  return Number(major) < 1 || (Number(major) === 1 && Number(own) < minor);
-}
-
 /** Environment variables that every version of Kubernetes accepts. */
 export function requireEnv(construct: IConstruct, env: Record<string, string>): void {
   for (const name of Object.keys(env)) {

@@ -139,7 +139,6 @@ export const ALL_DROP_IN_PROPS: Required<OomPolicyDropInProps> = {
   nodeSelector: { 'example.com/pool': 'workers' },
   affinity: ALL_PROPS.affinity,
   selinuxType: 'spc_t',
-  kubernetesVersion: '1.29',
   labels: { 'example.com/team': 'platform' },
   annotations: { 'example.com/runbook': 'https://example.com/oom' },
 };

@@ -113,8 +113,8 @@ export interface Script {
 }
 
 /**
- * The files of a script in a directory, in a stable order, by name. The directory is that of the caller, which
- * a bundler changes to that of the bundle.
+ * The files of a script, in a stable order, by name. The caller gives the directory beside itself: in a bundle
+ * that is the bundle's, and a path from this file would lead out of it.
  */
 export function readScript(construct: IConstruct, directory: string, owner: string): Script {
   const name = basename(directory);

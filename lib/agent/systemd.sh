@@ -33,11 +33,7 @@ check_policies() {
 read_policy() { # scope, lines of grep: "<path>:OOMPolicy=<policy>"
   local line=''
   RESULT=-
-  for line in $2; do
-    case $line in
-      "$SYSTEMD_TRANSIENT/$1:"* | "$SYSTEMD_TRANSIENT/$1.d/"*) RESULT=${line##*=} ;;
-    esac
-  done
+  for line in $2; do case $line in "$SYSTEMD_TRANSIENT/$1:"* | "$SYSTEMD_TRANSIENT/$1.d/"*) RESULT=${line##*=} ;; esac done
 }
 
 # In the loop.
@@ -55,7 +51,5 @@ survived_kills() { # how many
   case $POLICIES in *"$NL$KEY=kill$NL"*) ;; *) return 0 ;; esac
   if [ "$1" -lt "$KILLS_TO_SURVIVE" ]; then return 0; fi
   SYSTEMD_SPARES=yes
-  for line in $POLICIES; do
-    case $line in *=kill) policy_found "${line%=*}" - ;; esac
-  done
+  for line in $POLICIES; do case $line in *=kill) policy_found "${line%=*}" - ;; esac done
 }

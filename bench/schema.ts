@@ -1,7 +1,7 @@
 /** What bench/results.json holds. */
 
-/** The tools that are compared: the agent, the one it replaced, the loop of one second, the C program. */
-export const TOOLS = ['agent', 'former', 'poll', 'limit'] as const;
+/** The tools that are compared: the agent, the loop of one second, the C program. */
+export const TOOLS = ['agent', 'poll', 'limit'] as const;
 
 export type Tool = (typeof TOOLS)[number];
 
@@ -49,8 +49,8 @@ export interface Results {
     readonly driftsPerSecond: number;
   };
   readonly sizes: { readonly pods: number; readonly tools: Record<Tool, ToolResults> }[];
-  /** A minute with one pod that the kernel kills processes of all the time. */
-  readonly killed: Record<'agent' | 'former', Minute & { readonly kills: number }>;
+  /** A minute of the agent with one pod that the kernel kills processes of all the time. */
+  readonly killed: Minute & { readonly kills: number };
 }
 
 /** How long each process took, in the order of the runs, which took turns. */

@@ -16,10 +16,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { OomKillModeAgent } from '../lib';
 import { drivers } from '../test/kernel/node';
 import { MEASURING, Vm } from '../test/kernel/vm';
-import { FakeApiServer } from '../test/support/api-server';
+import { FakeApiServer, PodMetadata } from '../test/support/api-server';
 import { Manifest, chart, container, synth, template } from '../test/support/manifests';
 import { writeResults } from './report';
-import { Latencies, median, Minute, Results, Starts, Tool, ToolResults, TOOLS } from './schema';
+import { ENDED_PODS, Latencies, median, Minute, Results, Starts, Tool, TOOLS } from './schema';
 
 const number = (name: string, standard: number) => Number(process.env[name] ?? standard);
 
@@ -47,6 +47,7 @@ const MINUTE = number('BENCH_MINUTE', 60);
 /** At processes and memory, in a minute: none of them falls on the same second of the agent's ten-second ticks. */
 const LOOKS = 7;
 
+const MODE = 'cdk8s-oom-kill-mode/mode';
 const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
 const STEPS = drivers.systemd.times.join(',');
 
@@ -95,27 +96,20 @@ class Bench {
     say(`${size} pods`);
     await this.grow(size);
     const idle = await this.minute(TOOLS);
-    if (size === 0) {
-      return { pods: 0, tools: eachTool((tool): ToolResults => ({ idle: idle[tool] as Minute })) };
-    }
-    const drift = await this.drift(size);
+    const drift = size > 0 ? await this.drift(size) : undefined;
     const starts: Partial<Record<Tool, Starts>> = {};
-    for (const tool of TOOLS) {
+    for (const tool of size > 0 ? TOOLS : []) {
       await this.alone([tool]);
-      starts[tool] = await this.starts(
-        tool,
-        (tool === 'agent' ? STARTS : STARTS / 20) / SIZES.length,
-      );
+      const count = tool === 'agent' ? STARTS : STARTS / 20;
+      starts[tool] = await this.starts(tool, count / SIZES.length);
     }
     await this.alone(TOOLS);
-    return {
-      pods: size,
-      tools: eachTool((tool) => ({
-        idle: idle[tool] as Minute,
-        drift: drift[tool],
-        starts: starts[tool],
-      })),
-    };
+    const tools = eachTool((tool) => ({
+      idle: idle[tool],
+      drift: drift?.[tool],
+      starts: starts[tool],
+    }));
+    return { pods: size, tools };
   }
 
   /** Adds pods until there are this many, and waits until every tool has reached all of them. */
@@ -136,8 +130,8 @@ class Bench {
     await sleep(10_000);
   }
 
-  /** A minute of tools that have nothing to do but what there is; the others are frozen. */
-  private async minute(tools: readonly Tool[]): Promise<Partial<Record<Tool, Minute>>> {
+  /** A minute of tools that have nothing to do but what there is; the others are frozen, and their figures nothing. */
+  private async minute(tools: readonly Tool[]): Promise<Record<Tool, Minute>> {
     await this.alone(tools);
     const requests = this.api.requests.length;
     const cpu = await this.cpu();
@@ -161,31 +155,24 @@ class Bench {
       throw new Error(`the probe failed: ${complaints}`);
     }
     await this.alone(TOOLS);
-    return Object.fromEntries(
-      tools.map((tool): [Tool, Minute] => {
-        const seen = looks.map((lines) =>
-          (lines[TOOLS.indexOf(tool)] ?? '').split(' ').map(Number),
-        );
-        return [
-          tool,
-          {
-            cpuSeconds: ((spent[tool] - cpu[tool]) * 60) / MINUTE,
-            processes: median(seen.map(([processes = NaN]) => processes)),
-            currentBytes: median(seen.map(([, bytes = NaN]) => bytes)),
-            requests: tool === 'agent' ? this.api.requests.length - requests : 0,
-          },
-        ];
-      }),
-    );
+    return eachTool((tool, i) => {
+      const seen = looks.map((lines) => (lines[i] ?? '').split(' ').map(Number));
+      return {
+        cpuSeconds: ((spent[tool] - cpu[tool]) * 60) / MINUTE,
+        processes: median(seen.map(([processes = NaN]) => processes)),
+        currentBytes: median(seen.map(([, bytes = NaN]) => bytes)),
+        requests: tool === 'agent' ? this.api.requests.length - requests : 0,
+      };
+    });
   }
 
   private async drift(size: number): Promise<Record<Tool, Latencies>> {
     say('drift');
-    const latencies = eachTool((): Latencies => ({ microseconds: [], pending: [] }));
+    const output = eachTool(() => '');
     const block = async (tool: Tool, count: number, seconds: number, seed: number) => {
       await this.alone([tool]);
       const command = `drift 0 ${count} ${DRIFTS_PER_SECOND} ${seconds} ${seed}`;
-      read(await this.vm.sh(`${this.files(tool)} | ${command}`), latencies[tool]);
+      output[tool] += `${await this.vm.sh(`${this.files(tool)} | ${command}`)}\n`;
     };
     for (let i = 0; i < BLOCKS; i++) {
       for (const [tool, share] of Object.entries(SHARE_OF_DRIFTS) as [Tool, number][]) {
@@ -195,7 +182,10 @@ class Bench {
     // Not as many where most containers are still wrong.
     await block('poll', DRIFTS / 4, 10, size * 1000);
     await this.alone(TOOLS);
-    return eachTool((tool) => sorted(latencies[tool]));
+    return eachTool((tool) => ({
+      microseconds: numbers(output[tool], /^(\d+)$/gm),
+      pending: numbers(output[tool], /^pending (\d+)$/gm),
+    }));
   }
 
   private async starts(tool: Tool, count: number): Promise<Starts> {
@@ -247,7 +237,7 @@ class Bench {
         >/run/hog.log 2>&1 </dev/null &`);
     await this.vm.until('grep "died 3$" /run/hog.log');
     const before = await kills();
-    const minute = (await this.minute(['agent'])).agent as Minute;
+    const minute = (await this.minute(['agent'])).agent;
     const result = { ...minute, kills: (await kills()) - before };
     await this.vm.sh(`echo 1 >${pod}/cgroup.kill`);
     await this.vm.until(`rmdir ${pod}/*/ ${pod} 2>/dev/null || ! [ -e ${pod} ]`);
@@ -255,15 +245,22 @@ class Bench {
     return result;
   }
 
-  /** The API server is told of a pod with the label: its UID. */
-  private setPod(name: string): string {
-    const uid = randomUUID();
-    this.api.setPod({
-      uid,
-      name,
-      namespace: 'default',
-      labels: { 'cdk8s-oom-kill-mode/mode': 'Single' },
+  /** The most memory that the agent's container has had, after it was told of a pod with 1.4 MB of text. */
+  public async largePodBytes(): Promise<number> {
+    say('a large pod');
+    const labels = Array.from({ length: 100_000 }, (_, i): [string, string] => [`l${i + 1e5}`, '']);
+    this.setPod('large', {
+      labels: Object.fromEntries([[MODE, 'Single'], ...labels]),
+      annotations: { text: '"'.repeat(50_000) },
     });
+    await this.vm.until('grep -q pod_too_large /run/agent.log');
+    return Number(await this.vm.sh(`cat ${this.own('agent')}/memory.peak`));
+  }
+
+  /** The API server is told of a pod with the label: its UID. */
+  public setPod(name: string, more: Partial<PodMetadata> = {}): string {
+    const uid = randomUUID();
+    this.api.setPod({ uid, name, namespace: 'default', labels: { [MODE]: 'Single' }, ...more });
     return uid;
   }
 
@@ -330,21 +327,9 @@ function eachTool<T>(make: (tool: Tool, i: number) => T): Record<Tool, T> {
   return Object.fromEntries(TOOLS.map((tool, i) => [tool, make(tool, i)])) as Record<Tool, T>;
 }
 
-/** What `drift` printed. */
-function read(output: string, latencies: Latencies): void {
-  for (const line of output.split('\n').filter((text) => text !== '')) {
-    const [word, age] = line.split(' ');
-    if (word === 'pending') {
-      latencies.pending.push(Number(age));
-    } else {
-      latencies.microseconds.push(Number(word));
-    }
-  }
-}
-
-function sorted({ microseconds, pending }: Latencies): Latencies {
-  const ascending = (a: number, b: number) => a - b;
-  return { microseconds: microseconds.sort(ascending), pending: pending.sort(ascending) };
+/** What a pattern finds, in ascending order. */
+function numbers(text: string, pattern: RegExp): number[] {
+  return [...text.matchAll(pattern)].map(([, found]) => Number(found)).sort((a, b) => a - b);
 }
 
 function say(what: string): void {
@@ -370,7 +355,16 @@ async function main(): Promise<void> {
     )
       .split('\n')
       .map((line) => Number(line.split(' ')[0]));
+    // They are there when the agent asks for the first time, as after a reboot.
+    const endedPods = Array.from({ length: ENDED_PODS }, (_, i) =>
+      bench.setPod(`ended-${i}`, { phase: i % 2 ? 'Succeeded' : 'Failed' }),
+    );
     await bench.startTools();
+    say(`${ENDED_PODS} ended pods`);
+    const ended = (await bench.measure(0)).tools.agent.idle;
+    endedPods.forEach((uid) => {
+      api.deletePod(uid);
+    });
     const sizes = [await bench.measure(0)];
     const killed = await bench.killed();
     for (const size of SIZES) {
@@ -391,7 +385,9 @@ async function main(): Promise<void> {
         driftsPerSecond: DRIFTS_PER_SECOND,
       },
       sizes,
+      ended,
       killed,
+      largePodBytes: await bench.largePodBytes(),
     });
     say('written: bench/results.json, docs/performance.md');
   } catch (error) {

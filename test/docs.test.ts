@@ -17,7 +17,6 @@ import { basename, delimiter, dirname, join, normalize } from 'node:path';
 import * as ts from 'typescript';
 import { parse as parseYaml, parseAllDocuments } from 'yaml';
 import { PAGES, failure, isExternal, links, prose } from './support/links';
-import { LOG_KEYS } from './support/agent';
 import { Manifest, ROOT, parse, read, template } from './support/manifests';
 import { VERSIONS, loadSchemas } from './support/schema';
 import { install } from './support/binaries';
@@ -81,42 +80,6 @@ function memoized<T>(f: (key: string) => T): (key: string) => T {
     return value;
   };
 }
-
-/** Words between backticks that are names of nothing in the API: programs, verbs, values, labels. */
-const WORDS = [
-  ...[
-    'ash',
-    'awk',
-    'cgroupfs',
-    'constructs',
-    'curl',
-    'dash',
-    'envsubst',
-    'helm',
-    'herder',
-    'inotifyd',
-    'kubectl',
-  ],
-  ...['create', 'delete', 'get', 'list', 'patch', 'watch', 'kubelet', 'make', 'sh', 'systemd'],
-  ...['ephemeralcontainers', 'eviction', 'proxy', 'unifiedannotations'],
-  ...['validatingadmissionpolicies', 'validatingadmissionpolicybindings'],
-  ...['cause', 'event', 'instance', 'job', 'up'], // metrics, their labels and values
-  ...['debug', 'info', 'readonly', 'resync', 'warn'],
-  ...[
-    'all',
-    'baseline',
-    'console',
-    'continue',
-    'false',
-    'latest',
-    'master',
-    'privileged',
-    'stop',
-    'text',
-    'v',
-  ],
-  ...['instanceof', 'x'], // jsii-docgen
-];
 
 describe.each(PAGES)('the links of %s', (page) => {
   test('lead to files and headings that exist', () => {
@@ -215,11 +178,6 @@ describe('the names in the pages', () => {
       // `followNodes`, `followNodes: true`, `OomKillModeAgent`, `OomKillPolicy.of(…)`
       const word = /^([A-Za-z]+)(?:[.(].*|: [^/]*)?$/.exec(code)?.[1] ?? '';
       const words = /^[a-z]+[A-Z]|^(OomKill|OnePerNode|Herder)/.test(word) ? [word] : [];
-      // `thresholds`
-      const lower = /^[a-z]+$/.test(code) && !WORDS.includes(code) && !LOG_KEYS.has(code);
-      if (lower) {
-        words.push(code);
-      }
       return [...dotted, ...called, ...keys, ...words.filter((name) => !names.has(name))];
     });
   }
@@ -246,7 +204,6 @@ describe('the names in the pages', () => {
   test.each([
     ['`event: false`', 'event'],
     ["`seLinuxTyp: 'spc_t'`", 'seLinuxTyp'],
-    ['`threshold`', 'threshold'],
     ['`followNode`', 'followNode'],
     ['`OomKillMode.SINGEL`', 'OomKillMode.SINGEL'],
     ['`KillMode.SINGLE`', 'KillMode.SINGLE'],
@@ -476,10 +433,8 @@ describe('docs/troubleshooting.md', () => {
   });
 });
 
-test('docs/ has at most 900 lines, and an index of its pages', () => {
+test('docs/ has an index of its pages', () => {
   const pages = PAGES.filter((page) => dirname(page) === 'docs');
-  const lines = pages.map((page) => read(page).split('\n').length - 1);
-  expect(lines.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(900);
   const linked = links(read('docs/README.md')).map((link) => normalize(join('docs', link)));
   expect(pages.filter((page) => page !== 'docs/README.md' && !linked.includes(page))).toEqual([]);
 });

@@ -1,118 +1,144 @@
 #!/bin/sh
-# Makes memory.oom.group of the containers of opted-in pods on this node say what the pods' labels say, and
-# touches nothing else.
+# Makes memory.oom.group of the containers of opted-in pods on this node say what the labels of the pods say, and touches
+# nothing else.
 #
-# One process, this shell, holds all state and does all writing. It reads one queue, a FIFO, into which inotifyd tells
-# what changes in the cgroup file system, and curl with api.awk which pods of this node are opted in. What is wanted is
-# a list of containers. One inotifyd watches them all. It takes its watches as arguments only, so another one takes its
-# place when there is more to watch; until that is up, the loop looks at what is new itself, every LOOK_SECONDS, so that
-# no process has to start before a container does. Everything is looked at again every RESYNC_SECONDS, and every second
-# where there is no inotify. Every TICK_SECONDS a child counts killed processes and sends Events.
+# One process, this shell, holds all state and does all writing. It reads one queue, a FIFO. Three kinds of children
+# write to the queue: inotifyd tells what changes in the cgroup file system; curl with api.awk tells which pods of this
+# node are opted in; and a child that runs at each tick, every TICK_SECONDS, tells what it counted and sent. Events of
+# the kernel do the work. Every RESYNC_SECONDS, the loop also looks at everything, for what events did not tell; it does
+# so every second where there is no inotify.
 #
-# Files: agent.sh (the loop), cgroups.sh (where cgroups are, and what their files say), containers.sh (what is wanted,
-# and how it gets there), watch.sh (inotifyd), api.sh and api.awk (the API server), report.sh (killed processes, what
-# cannot work, Events), metrics.sh. Variables in capitals outlive a function; the "current pod" is POD (its UID),
-# NAMESPACE, NAME, MODE and OVERRIDES.
+# Files, in the order in which they are best read:
+#   agent.sh        the queue, the loop, the ticks
+#   lists.sh        searches in lists
+#   cgroups.sh      where cgroups are, and what their files say
+#   containers.sh   which container gets which value, and the write
+#   pods.sh         which pods are opted in
+#   watch.sh        inotifyd
+#   api.sh          the watch of the API server; api.awk makes short lines of its answers
+#   conditions.sh   what keeps a mode from working
+#   systemd.sh      one such condition, for which systemd's files are read
+#   kills.sh        processes that the kernel killed in containers that kept running
+#   events.sh       Events, which tell users of conditions and kills
+#   metrics.sh      numbers for Prometheus
+#
+# Variables in lower case are local to a function. Those in capitals outlive it, and are of four groups:
+#   environment     NODE_NAME and POD_UID of our own pod (downward API), KUBERNETES_SERVICE_HOST and _PORT (kubelet), and
+#                   those with defaults just below
+#   constants       set once, at the top of a file: NL, TAB, FILE, the limits (MOST_…, …_SECONDS)
+#   state           set at the top of the file whose functions change it, each with a comment
+#   results         RESULT, in which a function leaves what it found; and the current pod, container and record:
+#                     find_pod        POD (its UID) MODE NAMESPACE NAME OVERRIDES FLAG HEARD
+#                     find_key        KEY, and describe CONTAINER (the name, or the key if the name is not known)
+#                     find_container  CONTAINER_FILE, and all of the above
+#                     find_pod_directory  POD_DIRECTORY
+#                     read_record     WHAT WHOSE COUNT TOLD EARLIEST LAST_PAUSE SINCE, and POD NAMESPACE NAME
+#                     explain         MESSAGE CONTAINER
 #
 # For busybox ash. Two files are for the probes: RUN_DIR/ready is there once the agent is connected and watches;
-# RUN_DIR/alive is made anew at every tick, and the liveness probe removes it. Environment: NODE_NAME and POD_UID of our
-# own pod (downward API), KUBERNETES_SERVICE_HOST and _PORT (kubelet), and what follows.
+# RUN_DIR/alive is made anew at every tick, and the liveness probe removes it.
 set -eu
 
-: "${LABEL_PREFIX:=cdk8s-oom-kill-mode}" # of the pods' label and annotation
-: "${LOG_LEVEL:=info}"                   # error, warn, info or debug
-: "${EVENTS:=no}" "${METRICS:=no}"       # yes or no
-: "${SCRIPT_SHA256:=}"                   # for the metrics: which script this is
-: "${RESYNC_SECONDS:=60}" "${TICK_SECONDS:=10}" "${LOOK_SECONDS:=0.01}"
-: "${CGROUP_ROOT:=/host/cgroup}"        # the node's /sys/fs/cgroup
-: "${CONTAINER_LOGS:=/host/containers}" # the node's /var/log/containers
-: "${SYSTEMD_TRANSIENT:=}"              # the node's /run/systemd/transient, to look for OOMPolicy= there
-: "${SERVICE_ACCOUNT:=/var/run/secrets/kubernetes.io/serviceaccount}"
-: "${RUN_DIR:=/run/oom-kill-mode}" # a writable directory
+# The label and the annotation of pods; error, warn, info or debug; yes or no; which script this is, for the log.
+: "${LABEL_PREFIX:=cdk8s-oom-kill-mode}" "${LOG_LEVEL:=info}" "${EVENTS:=no}" "${METRICS:=no}" "${SCRIPT_SHA256:=unknown}"
+# From one look at everything to the next, from one tick to the next, and from one look at what is not watched yet to the
+# next.
+: "${RESYNC_SECONDS:=60}" "${TICK_SECONDS:=10}" "${EXAMINE_SECONDS:=0.01}"
+# The node's /sys/fs/cgroup, /var/log/containers, /run/systemd/transient and /run/systemd/system.
+: "${CGROUP_ROOT:=/host/cgroup}" "${CONTAINER_LOGS:=/host/containers}"
+: "${SYSTEMD_TRANSIENT:=/host/systemd/transient}" "${SYSTEMD_SYSTEM:=/host/systemd/system}"
+# The agent's own token, and a directory that it may write.
+: "${SERVICE_ACCOUNT:=/var/run/secrets/kubernetes.io/serviceaccount}" "${RUN_DIR:=/run/oom-kill-mode}"
 
 NL='
 '
-# Lists are lines, and split where they are not quoted.
-IFS=$NL TAB='	'
+TAB='	'
+# Lists are lines, and split where they stand without quotes.
+IFS=$NL
 HERE=$(cd "$(dirname "$0")" && pwd)
-# Seconds since the boot; when the next tick is due; set once we are ready; children that were stopped.
-UPTIME=0 TICK=0 READY='' STOPPED='' ENDED=''
+# So many events are handled before the loop looks at everything else.
+EVENTS_PER_TURN=8
+# So long may a piece of a list get before it is added to a longer one.
+PIECE_LENGTH=4000
+# How long the loop waits for an event when it has more to do. read takes no shorter time.
+NO_PAUSE=0.001
 
-for part in cgroups containers watch api report metrics; do
-  # shellcheck source=/dev/null # each is checked by itself
-  . "$HERE/$part.sh"
-done
+# State: whole seconds since the boot, a clock that nobody sets; when the next tick is due; how long to wait for the next
+# event; whether the agent was ready once; children that were stopped since the last tick, and before it; the child that
+# reports.
+UPTIME=0 TICK=0 PAUSE=$EXAMINE_SECONDS READY='' STOPPED='' ENDED='' REPORTER=''
+
+for part in lists cgroups containers pods watch api conditions systemd kills events metrics; do . "$HERE/$part.sh"; done
 
 # One JSON object a line. Values are our own words, or were checked by api.awk.
-log() { # level message [key value]...
+log() { # level, message, then pairs of a key and a value
   case $LOG_LEVEL:$1 in error:[!e]* | warn:[id]* | info:debug) return 0 ;; esac
-  text="{\"level\":\"$1\",\"msg\":\"$2\""
+  local text="{\"ts\":${EPOCHSECONDS:-0},\"level\":\"$1\",\"msg\":\"$2\""
   shift 2
-  while [ $# -gt 1 ]; do
-    text="$text,\"$1\":\"$2\""
-    shift 2
-  done
+  while [ $# -gt 1 ]; do text="$text,\"$1\":\"$2\"" && shift 2; done
   printf '%s}\n' "$text"
 }
 
-# LINE is the one that begins so in a list, which begins and ends with a line feed. A pattern after "#" or "%" takes
-# far too long in a long string, as a loop does not.
-look_up() { # beginning, list
-  for LINE in $2; do
-    case $LINE in "$1"*) return 0 ;; esac
-  done
-  return 1
+# A child that ended has an entry in /proc until somebody waits for it, but no memory.
+is_running() { # process
+  local pages=0 rest=''
+  IFS=' ' read -r pages rest 2>&6 <"/proc/$1/statm" && [ "$pages" != 0 ]
 }
 
-# Takes that line out: REST.
-take() { # beginning, list
-  look_up "$1" "$2" || return 1
-  REST=$NL
-  for line in $2; do
-    case $line in "$1"*) ;; *) REST=$REST$line$NL ;; esac
-  done
-}
-
-# A child that ended is there until it is waited for, but without memory.
-runs() { # process
-  IFS=' ' read -r pages _ 2>&6 <"/proc/$1/statm" && [ "$pages" != 0 ]
-}
-
-# The end of an inotifyd may take the kernel a while: it is waited for a tick later.
+# The kernel may take a while to end an inotifyd: the loop waits for it a tick later.
 stop() { # process or nothing
   if [ -z "$1" ]; then return 0; fi
   kill -9 "$1" 2>&6 || :
   STOPPED=$STOPPED$1$NL
 }
 
-# The next event: a letter, and fields separated by tabs. Fails when the time is over. Only the letter is waited for: a
-# line is written at once, but a reader that is throttled in the middle of one would lose the rest of it.
+# The next event: a letter, then fields separated by tabs. Fails when the time is over. The time limit is for the letter
+# only. A line is written at once, so the rest of it is there as well; but if this shell were throttled in the middle of
+# a line, a time limit could make it lose the rest.
 next_event() { # seconds
-  # shellcheck disable=SC3045 # busybox ash
-  read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND
+  read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND THIRD FOURTH FIFTH SIXTH
 }
 
+# All letters of the queue, and the fields behind them:
+#
+#   from inotifyd    c  file                        somebody wrote this file
+#                    n  directory, name             there is something new in this directory
+#                    o                              the kernel had no room for some events
+#                    x  file                        a watch ended, because the file is no longer there: nothing to do
+#                    i  text                        a complaint of inotifyd, which begins with its name
+#   from api.awk     C                              the API server answers; it tells of every pod that there is first
+#                    O  uid, name=mode              an override of the pod on the next line with P
+#                    P  uid, mode, namespace, name, flag, version   a pod, new or changed; see api.awk
+#                    L  uid                         a pod that there is, and of which the loop knows all
+#                    G  uid, version                a pod lost its label, or ended
+#                    D  uid, version                a pod was deleted
+#                    B  version, "new" or "old"     a bookmark, and whether it is older than what was told before
+#                    E  status, curl's exit status, seconds, reason, message   the end of a watch
+#   from the child   K  key, kills, counters        processes of a container were killed; see kills.sh
+#   that reports     S  what/whose uid, count, since, status, reason, message   an Event was sent; see events.sh
+#                    Y  key, policy                 what systemd does with a container after a kill; see systemd.sh
 handle_event() {
   case $KIND in
-    # inotifyd: changed, new, overflowed, and what it complains of. There is "x" as well, when a watch ends.
     c) if [ "$FIRST" = "$PING" ]; then watcher_is_up; else file_written "$FIRST" event; fi ;;
     n) created "$FIRST" "$SECOND" ;;
-    o) scan_soon ;;
+    o) resync_soon ;;
     i) complain "${FIRST##*: }" ;;
-    # api.awk
     C) api_connected ;;
     O) PENDING=$PENDING$SECOND, ;;
-    P) pod_told "$FIRST" "$SECOND" ;;
-    G) opt_out "$FIRST" ;;
-    B) bookmark_told ;;
-    E) watch_ended "$FIRST" "$SECOND" ;;
-    # The child that reports.
-    K) kills_counted "$FIRST" "$SECOND" ;;
-    S) event_sent "$FIRST" "$SECOND" ;;
+    P) pod_told "$FIRST" "$SECOND" "$THIRD" "$FOURTH" "$FIFTH" "$SIXTH" ;;
+    L) note_listed "$FIRST" ;;
+    G) SEEN=$SECOND && pod_left "$FIRST" ;;
+    D) SEEN=$SECOND && pod_deleted "$FIRST" ;;
+    B) bookmark_told "$FIRST" "$SECOND" ;;
+    E) watch_ended "$FIRST" "$SECOND" "$THIRD" "$FOURTH" "$FIFTH" ;;
+    K) kills_counted "$FIRST" "$SECOND" "$THIRD" ;;
+    S) event_sent "$FIRST" "$SECOND" "$THIRD" "$FOURTH" "$FIFTH" "$SIXTH" ;;
+    Y) policy_found "$FIRST" "$SECOND" ;;
   esac
 }
 
 tick() {
+  local child=''
   TICK=$((UPTIME + TICK_SECONDS))
   echo 2>&6 >"$RUN_DIR/alive" || :
   if [ -z "$ROOT" ]; then find_node; fi
@@ -123,20 +149,29 @@ tick() {
   report
 }
 
+# At each tick, in a child: what takes long. The loop hears of the results through its queue.
+report() {
+  if [ -n "$REPORTER" ] && is_running "$REPORTER"; then return 0; fi
+  wait $REPORTER 2>&6 || :
+  { check_policies && count_kills && send_events && write_metrics; } &
+  REPORTER=$!
+}
+
 become_ready() {
   if [ -n "$READY" ]; then return 0; fi
   READY=yes
   echo 2>&6 >"$RUN_DIR/ready" || :
-  log info 'ready' node "$NODE_NAME"
+  log info 'ready' node "$NODE_NAME" script "$SCRIPT_SHA256"
 }
 
-# With cgroup v1 there is nothing to do. Where our own container is not where it should be, no other is either.
+# With cgroup v1 there is nothing to do. Where our own container is not where it should be, no other one is either.
 find_node() {
   if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then
     node_condition yes cgroup_v1
     become_ready
   elif find_kubepods; then
     node_condition '' cgroup_not_found
+    log info 'cgroups found' driver "$DRIVER" nodeValue "$NODE_VALUE"
     cd "$ROOT"
     start_api
     start_watcher
@@ -148,27 +183,29 @@ find_node() {
 # How long to wait for an event: as long as there is nothing else to do.
 choose_pause() {
   if [ -n "$TO_SCAN" ]; then
-    PAUSE=0.001
-  elif [ -n "$UNWATCHED$NEXT_WATCHER" ] || { [ -n "$ROOT" ] && ! is_watching && has_inotify; }; then
-    PAUSE=$LOOK_SECONDS
-  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || ! has_inotify; }; then
+    PAUSE=$NO_PAUSE
+  elif [ -n "$UNWATCHED$WATCH_ANEW$NEXT_WATCHER" ] || { [ -n "$ROOT" ] && ! is_watching && has_inotify; }; then
+    PAUSE=$EXAMINE_SECONDS
+  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || [ -n "$LISTED" ] || [ "$CONTESTED" != "$NL" ] || ! has_inotify; }; then
     PAUSE=1
   else
     PAUSE=$((TICK > UPTIME ? TICK - UPTIME : 1))
   fi
 }
 
-look() { # between events
-  scan_next
+# What the loop does besides events, once in each turn.
+between_events() {
+  resync_next
   if [ -z "$ROOT" ]; then return 0; fi
-  look_at "$UNWATCHED$STARTING"
+  examine "$UNWATCHED$STARTING"
+  enforce_contested
   renew_watcher
   renew_api
   if [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
-# The queue becomes fd 0, and 3 for children; 6 is for complaints that nobody needs. The sidecar mounts metrics/, which
-# must stay the same directory.
+# The queue becomes fd 0 of the loop, and fd 3 for children; fd 6 is for complaints that nobody needs. The container with
+# the metrics mounts the directory metrics/, which must stay the same directory.
 prepare() {
   mkdir -p "$RUN_DIR/metrics"
   exec 6>/dev/null
@@ -178,26 +215,26 @@ prepare() {
   exec 3<>"$RUN_DIR/queue" <&3
 }
 
-run() {
+main() {
+  local turn=0 rest=''
   # The children of a container end with its first process.
   trap 'exit 0' TERM INT
   prepare
-  PAUSE=0.01 turn=0
   while :; do
     if next_event "$PAUSE"; then
       handle_event
-      # There may be more, but neither events without a pause nor those that come one by one are to keep us from a look.
-      PAUSE=0.001
+      # There may be more events. Those that come without a pause must not keep the loop from its other work, nor those
+      # that come one by one.
+      PAUSE=$NO_PAUSE
       turn=$((turn + 1))
-      if [ "$turn" -lt 8 ]; then continue; fi
+      if [ "$turn" -lt "$EVENTS_PER_TURN" ]; then continue; fi
     fi
     turn=0
-    # The time that no change of the clock touches.
-    IFS=. read -r UPTIME _ </proc/uptime
-    look
+    IFS=. read -r UPTIME rest </proc/uptime
+    between_events
     if [ "$UPTIME" -ge "$TICK" ]; then tick; fi
     choose_pause
   done
 }
 
-run
+main

@@ -1,39 +1,55 @@
 # Turns an answer of the API server into one short line for each change of mind.
 #
-# Input: an HTTP answer with its head, whose body is one watch event or one object a line (a JSON string has
-# no raw line feed), and at last "ended <HTTP status> <curl's exit status>", which curl adds.
-# Output: fields separated by tabs, each one of our own words or checked against its alphabet.
-#   C                                       connected: an answer of 200, which tells of every pod there is first
-#   O <uid> <name>=<0|1>                    an override of the pod on the next line with P
-#   P <uid> <0|1|-> <ns> <name> <flag>      a pod with the label: 0 Single, 1 Group, - neither; "ok" or "malformed"
-#   G <uid>                                 gone: not opted in any more, or deleted
-#   B                                       bookmark: everything up to here was told
-#   E <HTTP status> <curl's exit status> <reason> <message>   ended; 000 and - if curl was killed
+# Input, one line after the other:
+#   known <uid> <mode> <namespace> <name> <overrides> <flag> ...   what the loop knows of a pod: a line of PODS in pods.sh
+#   seen <resourceVersion>        the highest one that the loop was told anything with
+#   an HTTP answer with its head, whose body is one watch event or one object a line (a JSON string has no raw line feed)
+#   ended <HTTP status> <curl's exit status>   added by curl
+# Output: fields separated by tabs, each one of our own words or checked against its alphabet. All versions are the
+# highest resourceVersion so far.
+#   C                               an answer of 200, which tells of every pod that there is first
+#   O <uid> <name>=<0|1>            an override of the pod on the next line with P
+#   P <uid> <0|1|-> <namespace> <name> <flag> <version>   a pod that is new, or not what the loop knows: 0 Single, 1 Group,
+#                                   - neither; the flag is ok, invalid, malformed or large, see pods.sh
+#   L <uid>                         a pod that there is, as the loop knows it; only before the first bookmark
+#   G <uid> <version>               a pod lost its label, or ended
+#   D <uid> <version>               a pod was deleted
+#   B <version> <new|old>           a bookmark: everything up to its version was told; old if that is lower than the
+#                                   version of something that was told before
+#   E <HTTP status> <curl's exit status> <seconds> <reason> <message>   the end; 000 and - if curl was killed; the seconds
+#                                   are those of Retry-After, or 0
 
 BEGIN {
   mode_label = ENVIRON["LABEL_PREFIX"] "/mode"
   containers_annotation = ENVIRON["LABEL_PREFIX"] "/containers"
   value["Single"] = 0; value["Group"] = 1
-  head = 1
-  status = "000"; curl = reason = message = "-"
+  # So many characters of an event are read at a time, which bounds the memory that a pod with many labels takes. An
+  # event of more than the second number is not read beyond its first piece, which has the pod's name and UID in it.
+  PIECE = 16384; LARGE = 524288
+  head = 1; seen = "0"
+  status = "000"; curl = reason = message = "-"; seconds = 0
 }
 
 /^ended [0-9]+ [0-9]+$/ { if (status !~ /^[45]/) status = $2; curl = $3; exit }
+head && !code && $1 == "known" { if ($7 != "deleted") said[$2] = $3 " " $4 " " $5 " " $6 " " $7; next }
+head && !code && $1 == "seen" { seen = $2; next }
 head && /^HTTP\/[0-9.]+ [0-9][0-9][0-9]/ { code = $2 }
+head && tolower($1) == "retry-after:" && $2 + 0 > 0 && $2 + 0 < 1000000 { seconds = int($2) }
 head && $0 == "\r" && code >= 200 { head = 0; if (code == 200) say("C") }
 head || $0 == "\r" || $0 == "" { next }
 
 {
-  type = name = namespace = uid = mirror = overrides = number = text = why = ""
+  type = name = namespace = uid = version = deleted = mirror = overrides = number = text = why = ""
   mode = "-"
-  if (!parse($0)) next
+  large = length($0) > LARGE
+  if (!parse(large ? substr($0, 1, PIECE) : $0) && !large) next
   if (type == "ERROR" || code >= 300) failed()
   else if (type == "ADDED" || type == "MODIFIED") changed(cgroup_uid())
-  else if (type == "DELETED" && (gone = cgroup_uid()) != "") { delete said[gone]; say("G " gone) }
-  else if (type == "BOOKMARK") say("B")
+  else if (type == "DELETED") departed(cgroup_uid())
+  else if (type == "BOOKMARK") bookmark()
 }
 
-END { printf "E\t%s\t%s\t%s\t%s\n", status, curl, reason, message }
+END { printf "E\t%s\t%s\t%s\t%s\t%s\n", status, curl, seconds, reason, message }
 
 function say(line) {
   gsub(/ /, "\t", line)
@@ -41,37 +57,50 @@ function say(line) {
   fflush()
 }
 
-# Strings are what stands between quotes; the brackets outside of them tell how deep they are. No name that we look for
-# has an escape in it: an apostrophe is in none of their alphabets. Fails if the line is cut off.
-function parse(line,    count, i, structure, depth, key) {
+# Strings are what stands between quotes; the brackets outside of them tell how deep they are. A string is a name if a
+# colon follows it, and a value otherwise. No name that we look for has an escape in it: an apostrophe, which takes the
+# place of each escape, is in none of their alphabets. Fails if the line is cut off.
+function parse(line,    at, end, count, i, part, rest) {
   if (index(line, "\\")) gsub(/\\./, "'", line)
-  count = split(line, part, "\"")
-  for (i = 1; i <= count; i += 2) {
-    structure = part[i]
-    depth += gsub(/[[{]/, "", structure) - gsub(/[]}]/, "", structure)
-    if (i == count) break
-    if (part[i + 2] ~ /^ *:/) {
-      key[depth] = part[i + 1]
-      if (part[i + 1] == "code" && depth < 3) number = part[i + 2]
-    } else if (depth == 1 && key[1] == "type") type = part[i + 1]
-    else if (depth == 1 || (depth == 2 && key[1] == "object")) {
-      if (key[depth] == "reason") why = part[i + 1]
-      else if (key[depth] == "message") text = part[i + 1]
-    }
-    else if (key[1] == "object" && key[2] == "metadata") metadata(depth, key[3], key[4], part[i + 1])
+  depth = inside = 0; pending = rest = ""; end = length(line)
+  for (at = 1; at <= end; at += PIECE) {
+    count = split(rest substr(line, at, PIECE), part, "\"")
+    for (i = 1; i < count; i++) token(part[i])
+    rest = part[count]
   }
-  return depth == 0 && count % 2 == 1
+  token(rest)
+  return depth == 0 && inside
 }
 
-function metadata(depth, key, name_of, string) {
+# A string and what is outside of strings come in turns.
+function token(text_of) {
+  inside = !inside
+  if (!inside) { pending = text_of; return }
+  if (text_of !~ /^ *:/) string(pending)
+  else if ((key[depth] = pending) == "code" && depth < 3) number = text_of
+  depth += gsub(/[[{]/, "", text_of) - gsub(/[]}]/, "", text_of)
+}
+
+# A value, and the names above it.
+function string(content) {
+  if (depth == 1 && key[1] == "type") type = content
+  else if (depth == 1 || (depth == 2 && key[1] == "object")) {
+    if (key[depth] == "reason") why = content
+    else if (key[depth] == "message") text = content
+  } else if (depth > 2 && key[1] == "object" && key[2] == "metadata") metadata(key[3], key[4], content)
+}
+
+function metadata(field, name_of, content) {
   if (depth == 3) {
-    if (key == "name") name = string
-    else if (key == "namespace") namespace = string
-    else if (key == "uid") uid = string
+    if (field == "name") name = content
+    else if (field == "namespace") namespace = content
+    else if (field == "uid") uid = content
+    else if (field == "resourceVersion") version = content
+    else if (field == "deletionTimestamp") deleted = content
   } else if (depth == 4) {
-    if (key == "labels" && name_of == mode_label) mode = (string in value) ? value[string] : "-"
-    else if (key == "annotations" && name_of == containers_annotation) overrides = string
-    else if (key == "annotations" && name_of == "kubernetes.io/config.mirror") mirror = string
+    if (field == "labels" && name_of == mode_label) mode = (content in value) ? value[content] : "-"
+    else if (field == "annotations" && name_of == containers_annotation) overrides = content
+    else if (field == "annotations" && name_of == "kubernetes.io/config.mirror") mirror = content
   }
 }
 
@@ -86,22 +115,49 @@ function failed() {
   if (type == "ERROR") exit
 }
 
-# The UID that names the pod's cgroup. A static pod's is the hash that the kubelet put into its mirror pod:
-# it has no dashes, so that no annotation can point at the cgroup of an ordinary pod.
+# The UID that names the pod's cgroup. A static pod's is the hash that the kubelet put into its mirror pod: it has no
+# dashes, so that no annotation can point at the cgroup of an ordinary pod.
 function cgroup_uid() {
   if (mirror ~ /^[0-9a-f]+$/ && length(mirror) == 32) return mirror
   if (uid ~ /^[0-9a-f-]+$/ && length(uid) == 36) return uid
   return ""
 }
 
+# A resourceVersion is a decimal number that may have more digits than awk counts with.
+function is_newer(one, other) {
+  return length(one) != length(other) ? length(one) > length(other) : one "" > other ""
+}
+
+function note_version() {
+  if (version ~ /^[0-9]+$/ && length(version) < 40 && is_newer(version, seen)) seen = version
+}
+
+function departed(cgroup) {
+  if (cgroup == "") return
+  delete said[cgroup]
+  note_version()
+  say((deleted == "" ? "G " : "D ") cgroup " " seen)
+}
+
+function bookmark(    old) {
+  old = is_newer(seen, version)
+  note_version()
+  if (!old) complete = 1
+  say("B " seen " " (old ? "old" : "new"))
+}
+
 # Most events are changes of a pod's status: only what changes our mind is passed on.
-function changed(cgroup,    lines, count, i, piece) {
+function changed(cgroup,    news, lines, count, i, piece) {
   if (cgroup == "" || !named(namespace, 63) || !named(name, 253)) return
-  lines = container_lines(cgroup) "P " cgroup " " mode " " namespace " " name " " flag
-  if (said[cgroup] == lines) return
-  said[cgroup] = lines
+  list = ","; flag = "ok"; lines = ""
+  if (large || mode == "-") { mode = "-"; flag = large ? "large" : "invalid" }
+  else lines = container_lines(cgroup)
+  news = mode " " namespace " " name " " list " " flag
+  if (said[cgroup] == news) { if (!complete) say("L " cgroup); return }
+  said[cgroup] = news
+  note_version()
   # One write each: writes to a FIFO are in one piece up to 4 KiB.
-  count = split(lines, piece, "\n")
+  count = split(lines "P " cgroup " " mode " " namespace " " name " " flag " " seen, piece, "\n")
   for (i = 1; i <= count; i++) say(piece[i])
 }
 
@@ -109,9 +165,10 @@ function named(word, most) {
   return length(word) > 0 && length(word) <= most && word !~ /[^a-z0-9.-]/
 }
 
-# "worker=Single,proxy=Group": what is well-formed counts, the last entry of a name; the rest sets the flag.
+# "worker=Single,proxy=Group": what is well-formed counts, the last entry of a name; the rest sets the flag. In the list
+# they have the order in which the loop puts them together.
 function container_lines(cgroup,    i, entry, at, container, given, lines) {
-  flag = length(overrides) > 8192 ? "malformed" : "ok"
+  if (length(overrides) > 8192) flag = "malformed"
   if (flag != "ok" || overrides == "") return ""
   for (i = split(overrides, entry, ","); i > 0; i--) {
     gsub(/^ +| +$/, "", entry[i])
@@ -119,8 +176,9 @@ function container_lines(cgroup,    i, entry, at, container, given, lines) {
     container = substr(entry[i], 1, at - 1)
     if (!named(container, 63) || container ~ /[.]/ || !(substr(entry[i], at + 1) in value)) flag = "malformed"
     else if (!(container in given)) {
-      given[container] = 1
-      lines = lines "O " cgroup " " container "=" value[substr(entry[i], at + 1)] "\n"
+      given[container] = container "=" value[substr(entry[i], at + 1)]
+      list = list given[container] ","
+      lines = lines "O " cgroup " " given[container] "\n"
     }
   }
   return lines

@@ -1,111 +1,167 @@
 # shellcheck shell=sh
-# The API server: one watch after the other, and what api.awk makes of it.
+# The API server: one watch of pods after the other.
 
-# The two processes of the watch, when it began, when the next is due, and the pause before it.
-CURL='' PARSER='' BEGAN=0 DUE=0 PAUSE_SECONDS=1
-# The UIDs that the present watch told of, until its first bookmark; the overrides of the pod that comes next.
-LISTED='' PENDING=''
-# How the last watch ended, if not well; how often one was opened; the time of the last bookmark.
+# A watch that is silent for so long has ended without a word. Bookmarks come about once a minute. Some servers send
+# none: then a watch of a node on which nothing happens is silent, too, and the limit grows.
+SILENCE_SECONDS=150
+# A watch that lasted so long after its answer was no failure, and the next one is opened at once. After a failure, the
+# pause doubles from one second up to the longest.
+SHORT_WATCH_SECONDS=2
+LONGEST_PAUSE_SECONDS=30
+# A server that asks for more patience than this (Retry-After) is asked again all the same.
+MOST_PATIENCE_SECONDS=300
+# A watch that lasted so long ends the warning that watches are cut.
+LASTING_SECONDS=120
+# Where there are no bookmarks, the API server has told of every pod once it was silent for so long.
+SETTLE_SECONDS=10
+
+# State: the two processes of the watch; when it was answered, or nothing; when the next one is due, and the pause before
+# it; how long it may be silent.
+CURL='' PARSER='' ANSWERED='' DUE=0 NEXT_PAUSE=1 SILENCE=$SILENCE_SECONDS
+# State: whether to ask for the bookmark that ends the first events. Kubernetes 1.28 answers 422 to that.
+INITIAL_EVENTS=yes
+# State: the UIDs that the present watch told of, until all were told, and when it told something last; whether it had a
+# bookmark.
+LISTED='' TOLD_AT=0 BOOKMARKED=''
+# State: what keeps watches from being answered, or "cut" if answered ones were cut; how many were answered; when the agent
+# last knew all, in seconds since 1970.
 PROBLEM='' CONNECTS=0 SYNCED=''
 
-# Becomes curl for one request. The token is read anew each time, since it rotates, and goes through standard input:
-# arguments are public. The answer has its head before it, and a last line of ours behind it.
-call_api() { # seconds, what follows /api/v1/, more options
-  case $KUBERNETES_SERVICE_HOST in
-    *:*) host="[$KUBERNETES_SERVICE_HOST]" ;;
-    *) host=$KUBERNETES_SERVICE_HOST ;;
-  esac
-  token=
+# Becomes curl for one request. The token is read anew each time, since it rotates, and goes through standard input,
+# because everybody on the node can read arguments. The answer has its head before it, and a last line of ours behind it.
+call_api() { # seconds of silence, seconds in all, what follows /api/v1/, more options
+  local host=$KUBERNETES_SERVICE_HOST token='' silence=$1 seconds=$2 path=$3
+  case $host in *:*) host="[$host]" ;; esac
   IFS= read -r token 2>&6 <"$SERVICE_ACCOUNT/token" || :
   case $token in *[!A-Za-z0-9._~+/=-]*) token= ;; esac
-  seconds=$1
-  path=$2
-  shift 2
+  shift 3
   exec curl -q --config - --silent --http1.1 --noproxy '*' \
     --cacert "$SERVICE_ACCOUNT/ca.crt" --user-agent cdk8s-oom-kill-mode \
-    --connect-timeout 10 --speed-limit 1 --speed-time 150 --max-time "$seconds" \
+    --connect-timeout 10 --speed-limit 1 --speed-time "$silence" --max-time "$seconds" \
     --dump-header - --no-buffer --write-out '\nended %{http_code} %{exitcode}\n' "$@" \
     "https://$host:${KUBERNETES_SERVICE_PORT:-443}/api/v1/$path" <<TOKEN 2>&6
 header = "Authorization: Bearer $token"
 TOKEN
 }
 
-# The metadata of this node's opted-in pods: those there are, then every change. Version 0 is answered from the API
-# server's memory, and never "too old". Half an hour to an hour, as kubelets do, and not all nodes at once.
+# Asks for the metadata of this node's opted-in pods: those there are, then every change. Ended pods are left out, which
+# may be thousands. Version 0 is answered from the API server's memory, and never "too old". A watch takes half an hour to
+# an hour, as the kubelet's do, and not the same time on all nodes. First goes what the loop knows, for api.awk.
 watch_pods() {
-  seconds=$((1800 + 0x${POD_UID%%-*} % 1800))
-  call_api $((seconds + 30)) \
-    "pods?watch=1&resourceVersion=0&allowWatchBookmarks=true&timeoutSeconds=$seconds&fieldSelector=spec.nodeName%3D$NODE_NAME&labelSelector=$LABEL_PREFIX%2Fmode" \
+  local seconds=$((1800 + 0x${POD_UID%%-*} % 1800)) query='' selector="spec.nodeName%3D$NODE_NAME"
+  printf 'known %s\n' $PODS
+  printf 'seen %s\n' "$SEEN"
+  # Not all agents at once, when an API server starts again.
+  if [ "$CONNECTS" -gt 0 ]; then sleep "0.$((0x${POD_UID%%-*} % 10))"; fi
+  query="watch=1&resourceVersion=0&allowWatchBookmarks=true&timeoutSeconds=$seconds"
+  if [ -n "$INITIAL_EVENTS" ]; then query="$query&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"; fi
+  selector="$selector%2Cstatus.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed"
+  call_api "$SILENCE" $((seconds + 30)) \
+    "pods?$query&fieldSelector=$selector&labelSelector=$LABEL_PREFIX%2Fmode" \
     --header 'Accept: application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io'
 }
 
 start_api() {
-  BEGAN=$UPTIME
   watch_pods >"$RUN_DIR/answers" &
   CURL=$!
   LABEL_PREFIX=$LABEL_PREFIX awk -f "$HERE/api.awk" <"$RUN_DIR/answers" >&3 2>&6 &
   PARSER=$!
 }
 
-# At each turn of the loop, and at each tick: somebody may have killed the parser. It tells of the end of curl.
-renew_api() { if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi; }
-check_api() { if [ -n "$CURL" ] && ! runs "$PARSER"; then end_api; fi; }
+# At each turn of the loop.
+renew_api() {
+  if [ -z "$CURL" ]; then
+    if [ "$UPTIME" -ge "$DUE" ]; then start_api; fi
+  elif [ -n "$LISTED" ] && [ -z "$BOOKMARKED" ] && [ "$UPTIME" -ge $((TOLD_AT + SETTLE_SECONDS)) ]; then
+    everybody_told
+  fi
+}
 
-# The next one after 1, 2, 4, up to 30 seconds; or at once, if this one has lasted.
-end_api() {
+# At each tick. Somebody may have killed the parser, which tells of the end of curl. Without bookmarks, an open watch is
+# all there is to know that nothing was missed.
+check_api() {
+  if [ -n "$CURL" ] && ! is_running "$PARSER"; then end_api 0; fi
+  if [ -z "$ANSWERED" ]; then return 0; fi
+  if [ -z "$LISTED$BOOKMARKED" ]; then SYNCED=${EPOCHSECONDS-}; fi
+  if [ "$UPTIME" -ge $((ANSWERED + LASTING_SECONDS)) ]; then watch_lasted; fi
+}
+
+# Ends the processes of a watch, and decides when the next one is due.
+end_api() { # seconds that the server asks for
+  local pause=$NEXT_PAUSE patience=$1
   stop "$CURL"
   stop "$PARSER"
-  CURL='' PARSER='' LISTED=''
-  if [ $((UPTIME - BEGAN)) -ge 60 ]; then PAUSE_SECONDS=1; fi
-  DUE=$((UPTIME + PAUSE_SECONDS))
-  PAUSE_SECONDS=$((PAUSE_SECONDS < 15 ? PAUSE_SECONDS * 2 : 30))
+  NEXT_PAUSE=$((NEXT_PAUSE * 2 < LONGEST_PAUSE_SECONDS ? NEXT_PAUSE * 2 : LONGEST_PAUSE_SECONDS))
+  if [ $((UPTIME - ${ANSWERED:-$UPTIME})) -ge "$SHORT_WATCH_SECONDS" ]; then pause=0 NEXT_PAUSE=1; fi
+  if [ "$patience" -gt "$MOST_PATIENCE_SECONDS" ]; then patience=$MOST_PATIENCE_SECONDS; fi
+  DUE=$((UPTIME + (patience > pause ? patience : pause)))
+  CURL='' PARSER='' ANSWERED='' LISTED=''
 }
 
 api_connected() {
   CONNECTS=$((CONNECTS + 1))
+  ANSWERED=$UPTIME TOLD_AT=$UPTIME LISTED=' ' BOOKMARKED='' PENDING=''
   log debug 'watch of the API server opened'
-  LISTED=' ' PENDING=''
-  if [ -n "$PROBLEM" ]; then log info 'API server answers again'; fi
+  case $PROBLEM in '' | cut) return 0 ;; esac
+  log info 'API server answers again'
   PROBLEM=
 }
 
-# It is the API server that ends a watch that went well.
-watch_ended() { # HTTP status, "<curl's exit status> <reason> <message>", separated by tabs
-  end_api
-  # shellcheck disable=SC2086 # split on purpose: api.awk made them harmless
-  IFS=$TAB && set -- "$1" $2 && IFS=$NL
-  if [ "$1 $2" = '200 0' ] || [ "$*" = "$PROBLEM" ]; then return 0; fi
-  PROBLEM="$*"
-  log warn 'no answer from the API server; known pods stay as they are' status "$1" curl "$2" reason "$3" message "$4"
+watch_ended() { # HTTP status, curl's exit status, seconds that the server asks for, reason, message
+  local answered=$ANSWERED
+  end_api "$3"
+  case $1:$2:$INITIAL_EVENTS:$BOOKMARKED in
+    # The API server ends a watch that went well.
+    200:0:*) watch_lasted ;;
+    400:*:yes:* | 422:*:yes:*) INITIAL_EVENTS='' DUE=$UPTIME NEXT_PAUSE=1 ;;
+    # curl gave up in the silence of a server that may send no bookmarks.
+    200:28:*:) SILENCE=$((SILENCE * 4)) ;;
+    *) tell_problem "$answered" "$1" "$2" "$4" "$5" ;;
+  esac
 }
 
-pod_told() { # uid, "<mode> <namespace> <name> <flag>", separated by tabs
+# A watch that was answered and cut is trouble of another kind than one without an answer, because the next one is likely
+# to be answered as well. Each kind is told once, as long as it lasts.
+tell_problem() { # when the watch was answered, or nothing; HTTP status, curl's exit status, reason, message
+  local text='the API server refused the watch; known pods keep their modes' problem="$*"
+  if [ -n "$1" ]; then problem='cut'; fi
+  if [ "$PROBLEM" = "$problem" ]; then return 0; fi
+  PROBLEM=$problem
+  case $2 in
+    200) text='the watch of the API server was cut; it is opened again at once' ;;
+    000) text='the API server does not answer; known pods keep their modes' ;;
+  esac
+  log warn "$text" status "$2" curl "$3" reason "$4" message "$5"
+}
+
+watch_lasted() {
+  if [ "$PROBLEM" != cut ]; then return 0; fi
+  log info 'the watch of the API server lasts again'
+  PROBLEM=
+}
+
+# The present watch told of this pod.
+note_listed() { # uid
+  TOLD_AT=$UPTIME
   if [ -n "$LISTED" ]; then LISTED="$LISTED$1 "; fi
-  # shellcheck disable=SC2086 # split on purpose: four words that api.awk checked
-  IFS=$TAB && set -- "$1" $2 && IFS=$NL
-  overrides=,$PENDING
-  PENDING=
-  if [ "$2" = - ]; then invalid=yes; else invalid=; fi
-  if [ "$5" = ok ]; then malformed=; else malformed=yes; fi
-  if [ -n "$invalid" ]; then opt_out "$1" invalid; else opt_in "$1" "$2" "$3" "$4" "$overrides"; fi
-  # shellcheck disable=SC2034 # the current pod
-  POD=$1 NAMESPACE=$3 NAME=$4
-  condition "$invalid" invalid_mode/pod
-  condition "$malformed" invalid_override/pod
 }
 
-# A watch first tells of every pod there is: whoever was not told of by its first bookmark left meanwhile.
-bookmark_told() {
-  # shellcheck disable=SC2034,SC3028 # for metrics.sh; busybox ash
-  SYNCED=${EPOCHSECONDS-}
-  if [ -z "$LISTED" ]; then return 0; fi
-  # Of those with an invalid mode there is a record only.
-  for record in $PODS $RECORDS; do
-    case $record in */*) record=${record#* } ;; esac
-    case "$LISTED$NODE_NAME " in
-      *" ${record%% *} "*) ;;
-      *) opt_out "${record%% *}" ;;
-    esac
+# A bookmark says that everything up to a resourceVersion was told. An API server whose memory is behind may send one that
+# is older than what another server told before: who is not told of by then may still come.
+bookmark_told() { # resourceVersion, new or old
+  BOOKMARKED=yes SILENCE=$SILENCE_SECONDS
+  if [ "$2" = old ]; then return 0; fi
+  SEEN=$1 SYNCED=${EPOCHSECONDS-}
+  if [ -n "$LISTED" ]; then everybody_told; fi
+}
+
+# A watch first tells of every pod that there is. Whoever was not told of left while nobody listened. Nobody knows whether
+# such a pod lost its label or was deleted; the containers of one that was deleted end soon.
+everybody_told() {
+  local line='' listed=$LISTED
+  LISTED='' SYNCED=${EPOCHSECONDS-}
+  for line in $PODS; do
+    case $line in *' deleted '*) continue ;; esac
+    case $listed in *" ${line%% *} "*) ;; *) pod_left "${line%% *}" ;; esac
   done
-  LISTED=
 }

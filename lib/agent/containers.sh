@@ -1,230 +1,258 @@
 # shellcheck shell=sh
-# What is wanted of which container, and how it gets there.
+# Which container gets which value, and the write.
 
-# The opted-in pods: "<uid> <mode> <namespace> <name> <overrides> <uptime when we heard of it>", where modes are
-# 0 and 1, and overrides "," or ",name=0,name=1,". Those whose directory is watched, or going to be: "<uid>".
-PODS=$NL ATTACHED=$NL
-# Their containers: "<key> <file>", where the key is the start of the id, see find_id. What those are to
-# have: "<key>=<mode>", apart because it is searched at each event.
-CONTAINERS=$NL MODES=$NL
-# Pods that are still to be looked at, and when that began.
+# More writes of somebody else to one container's file within a second are a contest. Nobody sees the difference between
+# a slow and a fast one, but each write wakes the loop, which has other containers to care for.
+MOST_REPAIRS=50
+# An override of a name that no container has had for so many resyncs is likely to be misspelt.
+OVERRIDE_RESYNCS=5
+# The kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts what is before ".log"
+# after 251 characters. The key is the first 12 of the id: the three names may have so many characters together.
+MOST_NAME_CHARACTERS=236
+
+# State: the containers, "<key> <file>"; what they are to have, "<key>=<0 or 1>", a list apart because it is searched at
+# each event; those that were written to, "<key>".
+CONTAINERS=$NL MODES=$NL WRITTEN=$NL
+# State: the directories of pods that are watched, or going to be: "<uid> <directory>".
+ATTACHED=$NL
+# State: directories of pods that the present resync still has to look at, and when it began.
 TO_SCAN='' SCANNED=0
+# State: how often containers were repaired in this second, "<key>=<count>", and which second that is.
+REPAIRS=$NL REPAIRS_AT=0
+# State: the containers whose file is contested, "<key> <file>": those found since the last resync, and those found in the
+# period before it; and in which second they were enforced last.
+CONTESTED=$NL FORMER_CONTESTED=$NL CONTESTED_AT=0
 
-# Makes a pod the current one.
-find_pod() { # uid
-  look_up "$1 " "$PODS" || return 1
-  # shellcheck disable=SC2086 # split on purpose: six words that api.awk checked
-  IFS=' ' && set -- $LINE && IFS=$NL
-  POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 HEARD=$6
-}
-
-# Makes a container and its pod the current ones: KEY, CONTAINER (its name, if it is known) and FOUND (its file). Fails
-# if the pod is not opted in.
+# Makes a container and its pod the current ones. Fails if the pod is not opted in.
 describe() { # its file
-  find_id "$1" || :
+  find_key "$1" || :
   find_pod_uid "$1"
-  if ! find_pod "$POD"; then NAMESPACE=- NAME=- CONTAINER=${KEY%x} && return 1; fi
-  name_container
+  if find_pod "$POD"; then name_container && return 0; fi
+  NAMESPACE=- NAME=- CONTAINER=${KEY%x}
+  return 1
 }
 
 find_container() { # key
-  look_up "$1 " "$CONTAINERS" || return 1
-  FOUND=${LINE#* }
-  describe "$FOUND"
+  find_line "$1 " "$CONTAINERS" || return 1
+  CONTAINER_FILE=${RESULT#* }
+  describe "$CONTAINER_FILE"
 }
 
-# By the kubelet's link to the log, <pod>_<namespace>_<container>-<id>.log, with the end cut off where names are long: the
-# name of the container of the current pod with this KEY, or the start of the id.
+# The name of the container of the current pod with this KEY: CONTAINER. The kubelet's link to its log has it. Before
+# there is a link, and for a pause container, which never gets one, CONTAINER is the key.
 name_container() {
+  local link=''
   CONTAINER=${KEY%x}
   for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"*"-$CONTAINER"*.log; do
-    link=${link#"$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"}
-    link=${link%-*}
+    link=${link#"$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"} link=${link%-*}
     case $link in '' | *[!a-z0-9-]*) ;; *) CONTAINER=$link ;; esac
   done
 }
 
-# The current pod's mode, or what its annotation has for the container with this KEY, if its name is known by now.
+is_named() { [ "$CONTAINER" != "${KEY%x}" ]; }
+
+# Decides what the container with this KEY is to have: the mode of the current pod, or what the annotation says of it, if
+# its name is known by now.
 choose_mode() {
-  wanted=$MODE
+  local mode=$MODE
   if [ "$OVERRIDES" != , ]; then
     name_container
-    case $OVERRIDES in
-      *",$CONTAINER=0,"*) wanted=0 ;;
-      *",$CONTAINER=1,"*) wanted=1 ;;
-    esac
+    case $OVERRIDES in *",$CONTAINER=0,"*) mode=0 ;; *",$CONTAINER=1,"*) mode=1 ;; esac
   fi
-  case $MODES in *"$NL$KEY=$wanted$NL"*) return 0 ;; esac
-  case $MODES in *"$NL$KEY="*) take "$KEY=" "$MODES" && MODES=$REST ;; esac
-  MODES=$MODES$KEY=$wanted$NL
+  case $MODES in *"$NL$KEY=$mode$NL"*) return 0 ;; esac
+  without_line "$KEY=" "$MODES" && MODES=$RESULT$KEY=$mode$NL
 }
 
-# A container of the current pod, which may be known.
+# Takes note of a container of the current pod, which may be known.
 adopt() { # file
-  find_id "$1" || return 0
-  case $MODES in *"$NL$KEY="*) ;; *)
-    CONTAINERS="$CONTAINERS$KEY $1$NL"
-    remember_kills "${1%/"$FILE"}"
-    watch "$1"
-    ;;
-  esac
+  find_key "$1" || return 0
+  case $MODES in *"$NL$KEY="*) ;; *) CONTAINERS="$CONTAINERS$KEY $1$NL" && remember_kills "${1%/"$FILE"}" && watch "$1" ;; esac
   choose_mode
 }
 
-# Looks at the containers of the current pod, new ones and others.
-scan_pod() { # why: start, resync, or look if there is no need to read those that are known
+# Finds the containers of the current pod. With "resync" it also reads those that are known; with "new" it leaves them to
+# the events that the kernel sends.
+scan_pod() { # why: start, resync or new
+  local file=''
   find_pod_directory "$POD" || return 0
-  case $ATTACHED in *"$NL$POD$NL"*) ;; *)
-    ATTACHED=$ATTACHED$POD$NL
-    watch "pod $POD"
+  case $ATTACHED in *"$NL$POD $POD_DIRECTORY$NL"*) ;; *)
+    without_line "$POD " "$ATTACHED" && ATTACHED="$RESULT$POD $POD_DIRECTORY$NL" && watch "pod $POD"
     ;;
   esac
   for file in "$POD_DIRECTORY"/$LONG_NAME/"$FILE" "$POD_DIRECTORY"/$LONG_NAME/container/"$FILE"; do
-    if [ -e "$file" ]; then
-      adopt "$file"
-      if [ "$1" != look ]; then file_written "$file" "$1"; fi
-      if [ "$1" = resync ]; then check_policy "$file"; fi
-    fi
+    [ -e "$file" ] || continue
+    adopt "$file"
+    if [ "$1" != new ]; then file_written "$file" "$1"; fi
   done
 }
 
-scan_soon() { SCANNED=-$RESYNC_SECONDS; }
+resync_soon() { SCANNED=-$RESYNC_SECONDS; }
 
-# Everything, for what events did not tell, or nobody watches: one pod at each turn of the loop, so that what happens
-# meanwhile does not wait. Then what is gone is forgotten.
-scan_next() {
-  if is_watching; then period=$RESYNC_SECONDS; else period=1; fi
+# Looks at everything again, for what events did not tell, or nobody watches: one pod in each turn of the loop, so that
+# what happens meanwhile does not wait.
+resync_next() {
+  local period=1 directory=''
+  if is_watching; then period=$RESYNC_SECONDS; fi
   if [ -z "$TO_SCAN" ]; then
     if [ "$UPTIME" -lt $((SCANNED + period)) ]; then return 0; fi
-    SCANNED=$UPTIME TO_SCAN=$PODS
+    SCANNED=$UPTIME && list_pod_directories
   fi
-  record=${TO_SCAN%%"$NL"*}
-  # shellcheck disable=SC3057 # busybox ash
-  TO_SCAN=${TO_SCAN:${#record}+1}
-  if find_pod "${record%% *}"; then
-    scan_pod resync
-    check_ancestors
-    check_overrides
-  fi
-  if [ -z "$TO_SCAN" ]; then prune; fi
+  directory=${TO_SCAN%%"$NL"*}
+  TO_SCAN=${TO_SCAN:${#directory}+1}
+  find_pod_uid "$directory"
+  if find_pod "$POD"; then scan_pod resync && check_ancestors && check_overrides; fi
+  if [ -z "$TO_SCAN" ]; then end_resync; fi
 }
 
-# Forgets containers that are gone.
-prune() {
-  gone=$NL
-  for container in $CONTAINERS; do
-    if ! [ -e "${container#* }" ]; then gone=$gone${container%% *}$NL; fi
+# The pods that have a cgroup are few. Those that the API server told of may be many more, such as pods that wait.
+list_pod_directories() {
+  local parent='' directory=''
+  for parent in $PARENTS; do
+    for directory in "$parent"*pod*; do
+      find_pod_uid "$directory"
+      case $PODS in *"$NL$POD "*) TO_SCAN=$TO_SCAN$directory$NL ;; esac
+    done
   done
-  forget "$gone"
 }
 
-# Containers, and what was said of them.
-forget() { # list of keys
+# Forgets containers and pods that are no longer there.
+end_resync() {
+  local line='' ended=$NL
+  for line in $CONTAINERS; do [ -e "${line#* }" ] || ended=$ended${line%% *}$NL; done
+  forget_containers "$ended"
+  for line in $ATTACHED; do
+    [ -d "${line#* }" ] || { without_line "$line" "$ATTACHED" && ATTACHED=$RESULT; }
+  done
+  forget_deleted_pods
+  end_contests
+}
+
+forget_containers() { # list of keys
   if [ "$1" = "$NL" ]; then return 0; fi
-  leave_out "$1" "$CONTAINERS" && CONTAINERS=$REST
-  leave_out "$1" "$MODES" && MODES=$REST
-  leave_out "$1" "$RECORDS" && RECORDS=$REST
+  without_keys "$1" "$CONTAINERS" && CONTAINERS=$RESULT
+  without_keys "$1" "$MODES" && MODES=$RESULT
+  without_keys "$1" "$WRITTEN" && WRITTEN=$RESULT
+  without_keys "$1" "$CONTESTED" && CONTESTED=$RESULT
+  without_keys "$1" "$COUNTERS" && COUNTERS=$RESULT
+  without_keys "$1" "$RECORDS" && RECORDS=$RESULT
 }
 
-# In pieces: long strings take long to copy.
-leave_out() { # list of keys, list: REST
-  REST=$NL piece=
-  for record in $2; do
-    key=${record%%[ =]*}
-    case $1 in *"$NL${key#*/}$NL"*) ;; *) piece=$piece$record$NL ;; esac
-    if [ ${#piece} -gt 4000 ]; then REST=$REST$piece piece=; fi
-  done
-  REST=$REST$piece
-}
-
-# A name that no container has had for a while is likely to be a wrong one.
-check_overrides() { # of the current pod
-  if [ "$OVERRIDES" = , ] || [ $((UPTIME - HEARD)) -lt $((RESYNC_SECONDS * 5)) ]; then return 0; fi
+# Checks the overrides of the current pod. A name that is too long can never be told from the log's name; then the
+# override cannot work. A name that no container has while another container of the pod runs is misspelt, or that of a
+# container that waits for an init container: the agent sees no more of a pod than its metadata.
+check_overrides() {
+  local override='' long='' missing='' waited='' running=''
+  if [ "$OVERRIDES" = , ]; then return 0; fi
+  if [ $((UPTIME - HEARD)) -ge $((RESYNC_SECONDS * OVERRIDE_RESYNCS)) ] && has_started '*'; then waited=yes; fi
   IFS=,
   for override in ${OVERRIDES#,}; do
-    IFS=$NL
-    override=${override%=*}
-    missing=yes
-    for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_$override-"*.log; do
-      link=${link##*"_$override-"}
-      case ${link%.log} in *[!0-9a-f]*) ;; *) missing= ;; esac
-    done
+    IFS=$NL override=${override%=*} long='' missing=$waited
+    if [ $((${#NAME} + ${#NAMESPACE} + ${#override})) -gt "$MOST_NAME_CHARACTERS" ]; then long=yes missing=''; fi
+    if [ -n "$missing" ] && has_started "$override"; then missing=''; fi
+    condition "$long" "name_too_long/$override"
     condition "$missing" "unknown_container/$override"
   done
 }
 
-# Somebody may have written this file.
-file_written() { # file, why
-  find_id "$1" || return 0
+# Whether a container of the current pod has a link, or, for "*", whether one that has a link runs.
+has_started() { # name or *
+  local link='' key=''
+  for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"$1-*.log; do
+    key=${link##*-} key=${key%.log} link=${link%-*}
+    case $key:${link##*_}:$CONTAINERS in
+      *[!0-9a-f]*:*:*) ;;
+      *:"$1":* | *:*:*"$NL${key:0:12} "*) return 0 ;;
+    esac
+  done
+  return 1
+}
+
+# Somebody may have written this file. This and enforce are the hot path.
+file_written() { # file, why: start, event or resync
+  find_key "$1" || return 0
+  case $2$CONTESTED in event*"$NL$KEY "*) return 0 ;; esac
   case $MODES in
     *"$NL$KEY=0$NL"*) enforce 0 "$1" "$2" ;;
     *"$NL$KEY=1$NL"*) enforce 1 "$1" "$2" ;;
   esac
 }
 
-# There is a new pod, a new container, or the kubelet's link to the log of one, which tells its name.
+# Reads the value of the container with this KEY and, if need be, writes it. The write does not truncate the file first:
+# that would be one more event. All else comes after it.
+enforce() { # mode, file, why: start, event, resync or restore
+  read_value "$2" || return 0
+  if [ "$RESULT" = "$1" ]; then
+    if [ "$3" = resync ]; then condition '' "write_refused/$KEY"; fi
+  elif printf '%s\n' "$1" 2>&6 1<>"$2"; then
+    wrote "$1" "$2" "$3" "$RESULT"
+  elif [ -e "$2" ]; then
+    describe "$2" || :
+    condition yes "write_refused/$KEY"
+  fi
+}
+
+# What there is to do after a write. Before a container has a link, its runtime still prepares it, so that the write
+# belongs to the start, whoever told of it.
+wrote() { # mode, file, why, former value
+  local cause=$3
+  describe "$2" || :
+  case $cause in event | resync) is_named || cause=start ;; esac
+  count_write "$cause"
+  case $WRITTEN in *"$NL$KEY$NL"*) ;; *) WRITTEN=$WRITTEN$KEY$NL ;; esac
+  case $CONTESTED in *"$NL$KEY "*) return 0 ;; esac
+  log info 'kill mode written' pod "$NAMESPACE/$NAME" container "$CONTAINER" from "$4" to "$1"
+  condition '' "write_refused/$KEY"
+  if [ "$3" = event ]; then count_repair "$2"; fi
+}
+
+# Counts the repairs of the current container in this second. The next inotifyd does not watch a contested file, and has
+# to start at once.
+count_repair() { # file
+  local count=1
+  if [ "$REPAIRS_AT" != "$UPTIME" ]; then REPAIRS=$NL REPAIRS_AT=$UPTIME; fi
+  if find_line "$KEY=" "$REPAIRS"; then count=$((${RESULT#*=} + 1)); fi
+  without_line "$KEY=" "$REPAIRS" && REPAIRS=$RESULT$KEY=$count$NL
+  if [ "$count" -le "$MOST_REPAIRS" ]; then return 0; fi
+  CONTESTED="$CONTESTED$KEY $1$NL" WATCH_ANEW=yes TURNS=$TURNS_TO_WAIT
+  condition yes "contested/$KEY"
+}
+
+# Nobody watches contested files, so the loop sets them once a second.
+enforce_contested() {
+  local line=''
+  if [ "$CONTESTED" = "$NL" ] || [ "$CONTESTED_AT" = "$UPTIME" ]; then return 0; fi
+  CONTESTED_AT=$UPTIME
+  for line in $CONTESTED; do file_written "${line#* }" resync; done
+}
+
+# After each resync, contested files are watched again. The condition ends if there was no contest until the next one.
+end_contests() {
+  local line=''
+  for line in $FORMER_CONTESTED; do
+    case $CONTESTED in *"$NL$line$NL"*) continue ;; esac
+    if find_container "${line%% *}"; then condition '' "contested/$KEY"; fi
+  done
+  if [ "$CONTESTED" != "$NL" ]; then WATCH_ANEW=yes; fi
+  FORMER_CONTESTED=$CONTESTED CONTESTED=$NL
+}
+
+# There is a new pod, a new container, the child that crun makes in one, the kubelet's link to a log, or a new level
+# above pods. A pod's directory may be another one than before, as that of a static pod.
 created() { # directory, name
   case $1:$2 in
-    "$CONTAINER_LOGS:"*)
-      take_name "$2"
-      return 0
-      ;;
-    *:pod* | *:*-pod*)
-      find_pod_uid "$2"
-      # It may be one that was there before, as a static pod's.
-      case $ATTACHED in *"$NL$POD$NL"*) take "$POD" "$ATTACHED" && ATTACHED=$REST ;; esac
-      ;;
-    *) find_pod_uid "$1" ;;
+    "$CONTAINER_LOGS:"*) link_created "$2" && return 0 ;;
+    *:pod* | *:*-pod*) find_pod_uid "$2" && without_line "$POD " "$ATTACHED" && ATTACHED=$RESULT ;;
+    *pod*:*) find_pod_uid "$1" ;;
+    *) WATCH_ANEW=yes && resync_soon && return 0 ;;
   esac
-  if find_pod "$POD"; then scan_pod look; fi
+  if find_pod "$POD"; then scan_pod new; fi
 }
 
-# A container's name matters where its pod has overrides.
-take_name() { # name of the link
-  link=${1#*_}
-  case $PODS in *" ${link%%_*} ${1%%_*} ,"[!\ ]*) ;; *) return 0 ;; esac
-  # shellcheck disable=SC3057 # busybox ash
-  id=${1##*-} id=${id:0:12}
-  for key in "$id" "${id}x"; do
-    if find_container "$key"; then
-      choose_mode
-      file_written "$FOUND" start
-    fi
+# A new link tells a container's name, which matters where its pod has overrides.
+link_created() { # name of the link
+  local key='' id=${1##*-} names=${1#*_}
+  case $PODS in *" ${names%%_*} ${1%%_*} ,"[!\ ]*) ;; *) return 0 ;; esac
+  for key in "${id:0:12}" "${id:0:12}x"; do
+    if find_container "$key"; then choose_mode && file_written "$CONTAINER_FILE" start; fi
   done
-}
-
-# A pod that opts in, or says something else than before. It may have been there before its label.
-opt_in() { # uid, mode, namespace, name, overrides
-  if ! find_pod "$1"; then
-    log info 'pod opted in' pod "$3/$4" mode "$2" overrides "$5"
-  elif [ "$MODE $OVERRIDES" = "$2 $5" ]; then
-    return 0
-  else
-    log info 'pod changed' pod "$3/$4" mode "$2" overrides "$5"
-    take "$1 " "$PODS" && PODS=$REST
-    end_conditions "$1" invalid
-  fi
-  PODS="$PODS$1 $2 $3 $4 $5 $UPTIME$NL"
-  find_pod "$1"
-  scan_pod start
-  check_ancestors
-}
-
-# Containers go back to what the kubelet gives on this node. Where the cgroup is gone, the next scan does the rest.
-opt_out() { # uid, and "invalid" if that is why
-  if find_pod "$1"; then
-    log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
-    if take "$1" "$ATTACHED"; then ATTACHED=$REST; fi
-    if find_pod_directory "$1"; then
-      gone=$NL
-      for container in $CONTAINERS; do
-        case $container in *" $POD_DIRECTORY/"*) ;; *) continue ;; esac
-        enforce "$NODE_VALUE" "${container#* }" restore
-        gone=$gone${container%% *}$NL
-      done
-      forget "$gone"
-    fi
-    if take "$1 " "$PODS"; then PODS=$REST; fi
-  fi
-  end_conditions "$@"
 }

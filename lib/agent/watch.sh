@@ -1,33 +1,52 @@
 # shellcheck shell=sh
-# One inotifyd for everything, and another one in its place when there is more to watch.
+# inotifyd, which tells what changes in the cgroup file system.
+#
+# One inotifyd watches everything, because each one takes one of the 128 inotify instances that all processes of root on
+# a node have together. It takes its watches as arguments only. So when there is more to watch, another inotifyd has to
+# be started with the whole list, and there are two of them for a moment: the present one watches on while the next one
+# sets up its watches, and there is no moment in which nobody watches.
+#
+# How do we know that the next one has all its watches? It sets them up in the order of its arguments, and its last
+# argument is a ping file. At each turn, the loop writes to that file. The write is told only once the next one watches
+# the file, and so everything before it. The present one watches a ping file as well, so there are two files, and the
+# two processes take turns with them: otherwise the present one would answer for the next.
+#
+# What is new is not watched until the next one is up. Until then the loop itself examines it every EXAMINE_SECONDS, so
+# that no process has to start before a container does. It examines it once more when the next one is up, because the
+# last change may have come between the last look and the watch. Then it ends the former one.
 
-# The process that watches, and the one that starts to. They take turns with two files: the starting one's is written
-# until it tells of that, then it watches.
+# In a burst of starts, the next inotifyd waits for more to come, because each costs CPU: so many turns of the loop, but
+# only while what it is to watch is shorter than so many characters.
+TURNS_TO_WAIT=25
+UNWATCHED_LENGTH=2000
+# After so many failed starts in a row there is no inotify, and the loop looks at everything every second.
+MOST_FAILURES=10
+
+# State: the process that watches, the next one, and the ping file of the next one.
 WATCHER='' NEXT_WATCHER='' PING=$RUN_DIR/ping.0
-# What no inotifyd was told of yet, and what the starting one was told of: "pod <uid>" or a container's file.
+# State: what no inotifyd was told of yet, and what the next one was told of: "pod <uid>" or a container's file.
 UNWATCHED='' STARTING=''
-# Turns of the loop since the last start, and starts in a row that failed: after so many there is no inotify to be had,
-# and everything is looked at every second. What inotifyd said last.
-TURNS=0 FAILURES=0 MOST_FAILURES=10 COMPLAINT=unknown
-# Set once any container has a child of crun's: then others may get one, and are watched for it.
-CRUN=''
+# State: set when a new list is needed, though nothing was added to it.
+WATCH_ANEW=''
+# State: turns of the loop since the last start, failed starts in a row, and what inotifyd complained of last.
+TURNS=0 FAILURES=0 COMPLAINT=unknown
 
 watch() { # "pod <uid>", or a file
   case $1 in */container/"$FILE") CRUN=yes ;; esac
   if has_inotify || [ -n "$NEXT_WATCHER" ]; then UNWATCHED=$UNWATCHED$1$NL; fi
 }
 
-# shellcheck disable=SC2034,SC3060 # for report.sh; busybox ash
 complain() { COMPLAINT=${1//[!A-Za-z ]/}; }
 
 has_inotify() { [ "$FAILURES" -lt "$MOST_FAILURES" ]; }
 is_watching() { [ -n "$WATCHER" ] && has_inotify; }
 
-# What nobody watches: a pod may have new containers, and a container a new value.
-look_at() { # list of what watch was told of
+# Looks at what nobody watches: a pod may have new containers, and a container a new value.
+examine() { # list of what watch was told of
+  local item='' child=''
   for item in $1; do
     case $item in
-      'pod '*) if find_pod "${item#* }"; then scan_pod look; fi ;;
+      'pod '*) if find_pod "${item#* }"; then scan_pod new; fi ;;
       *)
         file_written "$item" start
         # crun makes its child a little later.
@@ -38,72 +57,73 @@ look_at() { # list of what watch was told of
   done
 }
 
-# What there is to watch: inotifyd gives up if something is not there.
+# The arguments of the next inotifyd. It gives up if one of the paths is not there, and confuses them if one is twice in
+# the list.
 list_watches() {
-  for directory in "$CONTAINER_LOGS" . burstable besteffort "$SLICE-burstable.slice" "$SLICE-besteffort.slice"; do
-    if [ -d "$directory" ]; then printf '%s:n\n' "$directory"; fi
+  local item=''
+  for item in "$CONTAINER_LOGS/" $PARENTS; do
+    if [ -d "${item%/*}" ]; then printf '%s:n\n' "${item%/*}"; fi
   done
-  for record in $PODS; do
-    if find_pod_directory "${record%% *}"; then printf '%s:n\n' "$POD_DIRECTORY"; fi
+  for item in $ATTACHED; do
+    if [ -d "${item#* }" ]; then printf '%s:n\n' "${item#* }"; fi
   done
-  for container in $CONTAINERS; do
-    container=${container#* }
-    if [ -e "$container" ]; then
-      printf '%s:c\n' "$container"
-      if [ -n "$CRUN" ]; then printf '%s:n\n' "${container%/*}"; fi
+  for item in $CONTAINERS; do
+    case $CONTESTED in *"$NL$item$NL"*) continue ;; esac
+    item=${item#* }
+    if [ -e "$item" ]; then
+      printf '%s:c\n' "$item"
+      if [ -n "$CRUN" ]; then printf '%s:n\n' "${item%/*}"; fi
     fi
   done
 }
 
 start_watcher() {
   STARTING=$STARTING$UNWATCHED UNWATCHED=''
-  TURNS=0 COMPLAINT=unknown
-  # shellcheck disable=SC2046 # split on purpose, by the child: there is no wildcard in these paths
+  WATCH_ANEW='' TURNS=0 COMPLAINT=unknown
   inotifyd - $(list_watches) "$PING:c" >&3 2>&1 &
   NEXT_WATCHER=$!
 }
 
-# At each turn of the loop. In a burst of starts it takes some turns to the next inotifyd: each costs CPU.
+# At each turn of the loop.
 renew_watcher() {
   TURNS=$((TURNS + 1))
-  if [ -z "$NEXT_WATCHER" ]; then
-    if [ "$TURNS" -le 25 ] && [ ${#UNWATCHED} -le 2000 ]; then return 0; fi
-    if has_inotify && { [ -n "$UNWATCHED" ] || ! is_watching; }; then start_watcher; fi
-  elif runs "$NEXT_WATCHER"; then
-    echo 2>&6 1<>"$PING" || :
-  else
-    watcher_failed
+  if [ -n "$NEXT_WATCHER" ]; then
+    if is_running "$NEXT_WATCHER"; then echo 2>&6 1<>"$PING" || :; else watcher_failed; fi
+  elif [ "$TURNS" -le "$TURNS_TO_WAIT" ] && [ ${#UNWATCHED} -le "$UNWATCHED_LENGTH" ]; then
+    return 0
+  elif has_inotify && { [ -n "$UNWATCHED$WATCH_ANEW" ] || ! is_watching; }; then
+    start_watcher
   fi
 }
 
-# What it watches and the former one did not is looked at once more.
+# The next one told of its ping file.
 watcher_is_up() {
+  local started=$STARTING
   if [ -z "$NEXT_WATCHER" ]; then return 0; fi
-  if ! is_watching || ! runs "$WATCHER"; then scan_soon; fi
+  # Nobody watched before it.
+  if ! is_watching || ! is_running "$WATCHER"; then resync_soon; fi
   stop "$WATCHER"
-  WATCHER=$NEXT_WATCHER NEXT_WATCHER='' FAILURES=0
+  WATCHER=$NEXT_WATCHER NEXT_WATCHER='' FAILURES=0 STARTING=''
   case $PING in *.0) PING=$RUN_DIR/ping.1 ;; *) PING=$RUN_DIR/ping.0 ;; esac
-  log debug 'inotifyd watches all there is'
+  log debug 'inotifyd watches everything'
   node_condition '' no_inotify
-  set -- "$STARTING"
-  STARTING=
-  look_at "$1"
+  examine "$started"
 }
 
-# Something that it was to watch may have gone meanwhile. The former one goes on.
+# The next one ended before it was up. Something that it was to watch may have ended meanwhile. The present one goes on.
 watcher_failed() {
   stop "$NEXT_WATCHER"
   NEXT_WATCHER=
-  UNWATCHED=$STARTING$UNWATCHED STARTING=''
+  UNWATCHED=$STARTING$UNWATCHED STARTING='' WATCH_ANEW=yes
   if [ "$COMPLAINT" != 'No such file or directory' ]; then FAILURES=$((FAILURES + 1)); fi
   if has_inotify; then return 0; fi
-  UNWATCHED=
+  UNWATCHED='' WATCH_ANEW=''
   node_condition yes no_inotify
 }
 
 # At each tick: somebody may have killed it, and there may be inotify again.
 check_watcher() {
-  if [ -n "$WATCHER" ] && ! runs "$WATCHER"; then
+  if [ -n "$WATCHER" ] && ! is_running "$WATCHER"; then
     stop "$WATCHER"
     WATCHER=
   fi

@@ -74,7 +74,7 @@ export class Life {
     const { random } = this;
     this.api = await FakeApiServer.start();
     try {
-      this.api.bookmarksAtOnce = random.chance(0.7);
+      this.api.knowsInitialEvents = random.chance(0.7);
       this.api.chunk = random.pick([Infinity, Infinity, 1 + random.size(2000)]);
       this.start();
       for (let count = 5 + random.int(40); count > 0 && Date.now() < until; count -= 1) {
@@ -321,7 +321,7 @@ export class Life {
     this.everOptedIn.add(cgroup.replace(/\/[^/]*$/, ''));
     this.api.setPod(last);
     await eventually('the last pod', () => this.node.read(cgroup) === '0', this.agent);
-    if (!this.api.bookmarksAtOnce) {
+    if (!this.api.knowsInitialEvents) {
       this.api.bookmark();
     }
     await eventually(
@@ -337,11 +337,7 @@ export class Life {
     );
     this.failure = undefined;
     await this.agent.ticks();
-    const strange = this.node.touched.filter(
-      (path) =>
-        !/\/[^/]*[0-9a-f]{64}[^/]*\/memory\.oom\.group$/.test(path) ||
-        ![...this.everOptedIn].some((pod) => path.startsWith(`${pod}/`)),
-    );
+    const strange = this.node.strange(this.everOptedIn);
     const errors = this.agent.errors.replace(/^Killed\n/gm, '');
     const problems = [
       ...this.wrong().map((one) => `not for long: ${one}`),

@@ -62,7 +62,7 @@ test('is asked for nothing but the labels of the pods of its node, with the toke
 test.each([true, false])(
   'opts out who left while nobody listened, at the first bookmark: at once %s',
   async (atOnce) => {
-    scene.api.bookmarksAtOnce = atOnce;
+    scene.api.knowsInitialEvents = atOnce;
     await scene.ready();
     const [stays, leaves] = [...(await scene.protect()), ...(await scene.protect())] as [
       Container,

@@ -196,7 +196,8 @@ test('ancestor_group: a cgroup above Single containers has 1, of a pod or of all
 describe('systemd_oom_policy: systemd would stop the scope', () => {
   /** The unit of a container's scope, and its drop-ins in the order in which systemd reads them. */
   function unit({ cgroup }: Container, policy: string, ...dropIns: string[]): void {
-    const file = join(scene.node.units, basename(cgroup));
+    const file = join(scene.node.transient, basename(cgroup));
+    mkdirSync(scene.node.transient, { recursive: true });
     const text = (value: string) => `[Scope]\nDelegate=yes\n${value}\n`;
     writeFileSync(file, text(policy));
     rmSync(`${file}.d`, { recursive: true, force: true });
@@ -207,7 +208,7 @@ describe('systemd_oom_policy: systemd would stop the scope', () => {
   }
 
   test('of Single containers, by the last word of the unit and its drop-ins', async () => {
-    await scene.ready({ ...ALL, SYSTEMD_TRANSIENT: scene.node.units });
+    await scene.ready(ALL);
     const names = ['a', 'b', 'c', 'd', 'e'];
     const [a, b, c, d, e] = await scene.protect('Single', ...names);
     const [group] = await scene.protect('Group', 'f');
@@ -234,7 +235,7 @@ describe('systemd_oom_policy: systemd would stop the scope', () => {
 
   test('is not looked for with the cgroupfs driver', async () => {
     const node = new FakeNode(LAYOUTS['cgroupfs driver, containerd'] as Layout);
-    await scene.ready({ ...ALL, SYSTEMD_TRANSIENT: node.units }, node);
+    await scene.ready(ALL, node);
     const [container] = (await scene.protect()) as [Container];
     unit(container, 'OOMPolicy=kill');
     await scene.settle();

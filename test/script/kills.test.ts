@@ -171,11 +171,11 @@ test('in containers that end with them are not called survived', async () => {
   scene.node.empty(main?.cgroup ?? '');
   main?.kill();
   scene.node.empty(whole?.cgroup ?? '');
-  scene.node.count(whole?.cgroup ?? '', { oom_kill: 3, oom_group_kill: 1 });
+  scene.node.kill(whole?.cgroup ?? '', 3, 'container', true);
   worker?.kill();
   worker?.end();
   // A cgroup inside a Group container is full; the container runs on.
-  scene.node.count(docker?.cgroup ?? '', { oom_kill: 2, oom_group_kill: 1 });
+  scene.node.kill(docker?.cgroup ?? '', 2, 'inside', true);
   await counted(2, docker as Container);
   await scene.settle();
   neighbour?.kill();

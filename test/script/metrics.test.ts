@@ -102,7 +102,7 @@ test('count kills, repairs, writes and watches', async () => {
 });
 
 test('tell when the agent last knew the truth: at the last bookmark', async () => {
-  scene.api.bookmarksAtOnce = false;
+  scene.api.knowsInitialEvents = false;
   await scene.ready(SETTINGS);
   await scene.settle();
   const synced = () => value('last_sync_timestamp_seconds');

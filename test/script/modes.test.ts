@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs';
 
 import {
   ANNOTATION,
+  commandLine,
   containerId,
   FakeNode,
   Layout,
@@ -140,30 +141,35 @@ describe('a mode', () => {
     }
   });
 
-  test("is given on crun's own level as well, and nowhere else in a container or beside it", async () => {
-    const node = new FakeNode(CRI_O, { nodeValue: '0' });
-    node.procs = node.file(node.createCgroup(`${node.own}/container`, '1'), 'cgroup.procs');
+  test("is given on crun's level of the first container too, and nowhere else in it or beside it", async () => {
+    const node = new FakeNode(CRI_O, { nodeValue: '1' });
     await scene.ready({}, node);
     expect(scene.agent.logged('cgroups found')).toMatchObject([{ nodeValue: '1' }]);
     const pod = scene.optIn('Single', 'worker=Group');
-    const container = pod.create('1');
+    const id = containerId();
+    const scope = node.createCgroup(`${pod.cgroup}/${node.layout.container(id)}`, '1');
     for (const path of [
-      `${pod.cgroup}/crio-conmon-${containerId()}.scope`,
+      `${pod.cgroup}/crio-conmon-${id}.scope`,
       `${pod.cgroup}/something-else.scope`,
       `${pod.cgroup}/${'g'.repeat(64)}`,
-      `${container.cgroup}/system.slice`,
-      `${container.cgroup}/${containerId()}`,
+      `${scope}/system.slice`,
+      `${scope}/${containerId()}`,
     ]) {
       node.createCgroup(path, '1');
     }
-    await scene.become('0', container);
-    const level = node.createCgroup(`${container.cgroup}/container`, '1');
+    await scene.eventually('0', () => node.read(scope) === '0');
+    // By then only inotify tells of what is new.
+    await scene.eventually('an inotifyd', () =>
+      scene.agent.running('inotifyd').some((pid) => commandLine(pid).includes(id)),
+    );
+    await scene.agent.ticks(2);
+    const level = node.createCgroup(`${scope}/container`, '1');
     node.createCgroup(`${level}/container`, '1');
-    const both = () => node.read(container.cgroup) + node.read(level);
+    const both = () => node.read(scope) + node.read(level);
     await scene.eventually('00', () => both() === '00');
     node.write(level, '1');
     await scene.eventually('00 again', () => both() === '00');
-    container.link('worker');
+    node.createLog(pod.metadata, 'worker', id);
     await scene.eventually('11', () => both() === '11');
     pod.opt('Group', '');
     node.write(level, '0');

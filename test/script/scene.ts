@@ -5,6 +5,7 @@ import {
   eventually,
   FakeNode,
   LABEL,
+  Limit,
   newPod,
   Qos,
   requireTools,
@@ -127,11 +128,7 @@ export class Scene {
     const { node, agent, api } = this;
     await agent.stop('SIGKILL');
     await api.stop();
-    const containers = /^\/[^/]*[0-9a-f]{64}[^/]*(\/container)?\/memory\.oom\.group$/;
-    const strange = node.touched.filter((path) => {
-      const pod = [...this.optedIn].find((one) => path.startsWith(`${one}/`));
-      return !(pod !== undefined && containers.test(path.slice(pod.length)));
-    });
+    const strange = node.strange(this.optedIn);
     node.remove();
     expect(strange).toEqual([]);
     expect(agent.errors.replace(this.noise, '')).toBe('');
@@ -209,8 +206,8 @@ export class Container {
     this.node.createLog(this.pod, name, this.id);
   }
 
-  public kill(processes?: number): void {
-    this.node.kill(this.cgroup, processes);
+  public kill(processes?: number, limit?: Limit): void {
+    this.node.kill(this.cgroup, processes, limit);
   }
 
   public end(): void {

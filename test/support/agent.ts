@@ -53,13 +53,19 @@ export interface Layout {
   pod(uid: string, qos: Qos): string;
   /** The directory of a container, below the pod's. */
   container(id: string): string;
+  /** Whether it is CRI-O's with crun and conmon: the processes are one level below, in `container`. */
+  readonly crun?: boolean;
 }
 
-export type Qos = 'guaranteed' | 'burstable' | 'besteffort';
+/** A class of pods; Kubernetes 1.38 plans a level of its own for the pods of the system. */
+export type Qos = `${'' | 'system-'}${'guaranteed' | 'burstable' | 'besteffort'}`;
+const CLASSES = ['guaranteed', 'burstable', 'besteffort'] as const;
+/** The levels of cgroups from the root of all pods to that of a class. */
+const levels = (qos: Qos) => qos.split('-').filter((level) => level !== 'guaranteed');
 
 export const LAYOUTS: Record<string, Layout> = {
   'systemd driver, containerd': systemd('kubepods', (id) => `cri-containerd-${id}.scope`),
-  'systemd driver, CRI-O': systemd('kubepods', (id) => `crio-${id}.scope`),
+  'systemd driver, CRI-O': { ...systemd('kubepods', (id) => `crio-${id}.scope`), crun: true },
   'systemd driver, cri-dockerd': systemd('kubepods', (id) => `docker-${id}.scope`),
   'systemd driver, kind': systemd(
     'kubelet-kubepods',
@@ -74,29 +80,35 @@ export const LAYOUTS: Record<string, Layout> = {
 /** The most common of them. */
 export const SYSTEMD = LAYOUTS['systemd driver, containerd'] as Layout;
 
-function systemd(slice: string, container: (id: string) => string, root?: string): Layout {
-  const top = root ?? `${slice}.slice`;
-  return {
-    container,
-    pod: (uid, qos) => {
-      const name = `pod${uid.replaceAll('-', '_')}.slice`;
-      return qos === 'guaranteed'
-        ? `${top}/${slice}-${name}`
-        : `${top}/${slice}-${qos}.slice/${slice}-${qos}-${name}`;
-    },
+function systemd(
+  slice: string,
+  container: (id: string) => string,
+  root = `${slice}.slice`,
+): Layout {
+  const pod = (uid: string, qos: Qos) => {
+    const parts = [slice, ...levels(qos), `pod${uid.replaceAll('-', '_')}`];
+    const slices = parts.map((_, i) => `${parts.slice(0, i + 1).join('-')}.slice`);
+    return [root, ...slices.slice(1)].join('/');
   };
+  return { container, pod };
 }
 
 function cgroupfs(top: string, container: (id: string) => string): Layout {
-  return {
-    container,
-    pod: (uid, qos) => (qos === 'guaranteed' ? `${top}/pod${uid}` : `${top}/${qos}/pod${uid}`),
-  };
+  return { container, pod: (uid, qos) => [top, ...levels(qos), `pod${uid}`].join('/') };
 }
 
 /** What the kernel counts in memory.events, in its order. */
 const MEMORY_EVENTS = ['low', 'high', 'max', 'oom', 'oom_kill', 'oom_group_kill'] as const;
 type Counters = Partial<Record<(typeof MEMORY_EVENTS)[number], number>>;
+
+/** The files of the counters of a cgroup and all below it, and of those of the cgroup alone. */
+const COUNTERS = ['memory.events', 'memory.events.local'] as const;
+
+/** Whose limit is hit when processes of a container are killed. */
+export type Limit = 'container' | 'inside' | 'pod' | 'node';
+
+/** The path of a pod's cgroup, at the beginning of a container's. */
+const POD = /^.*?pod[0-9a-f][^/]*/;
 
 let ids = 0;
 
@@ -136,8 +148,9 @@ export class FakeNode {
   public readonly logs = join(this.directory, 'containers');
   public readonly run = join(this.directory, 'run');
   public readonly serviceAccount = join(this.directory, 'serviceaccount');
-  /** What systemd knows of its scopes, if the agent is told to look there. */
-  public readonly units = join(this.directory, 'transient');
+  /** Where systemd keeps its scopes, and files for all scopes of a runtime; neither is there. */
+  public readonly transient = join(this.directory, 'systemd/transient');
+  public readonly system = join(this.directory, 'systemd/system');
   /** The directory of the agent's own container, below the cgroup root. */
   public readonly own: string;
   /** Where the kernel lists the agent's process; another one is a container of a foreign place. */
@@ -149,22 +162,24 @@ export class FakeNode {
 
   public constructor(
     public readonly layout: Layout,
-    options: { nodeValue?: string; ownQos?: Qos; version?: 1 | 2 } = {},
+    options: { nodeValue?: string; ownQos?: Qos; version?: 1 | 2; system?: boolean } = {},
   ) {
-    const { cgroupRoot, logs, run, serviceAccount, units, made } = this;
-    for (const directory of [cgroupRoot, logs, run, serviceAccount, units, made]) {
+    const { cgroupRoot, logs, run, serviceAccount, made } = this;
+    for (const directory of [cgroupRoot, logs, run, serviceAccount, made]) {
       mkdirSync(directory);
     }
     if (options.version !== 1) {
       writeFileSync(join(cgroupRoot, 'cgroup.controllers'), 'cpu memory pids\n');
     }
-    for (const qos of ['guaranteed', 'burstable', 'besteffort'] as const) {
+    for (const qos of CLASSES.flatMap((one): Qos[] =>
+      options.system ? [one, `system-${one}`] : [one],
+    )) {
       const above = dirname(layout.pod('x', qos));
       mkdirSync(join(cgroupRoot, above), { recursive: true });
       this.write(above, '0');
     }
     const pod = this.createPod(OWN_UID, options.ownQos);
-    this.createContainer(pod, containerId(), '0');
+    this.createSandbox(pod);
     this.own = this.createContainer(pod, containerId(), options.nodeValue ?? '1');
     this.procs = join(cgroupRoot, this.own, 'cgroup.procs');
   }
@@ -174,12 +189,28 @@ export class FakeNode {
     const pod = this.layout.pod(uid, qos);
     mkdirSync(join(this.cgroupRoot, pod));
     this.write(pod, '0');
+    COUNTERS.forEach((name) => {
+      this.put(pod, name, memoryEvents({}));
+    });
     return pod;
   }
 
   /** Creates a container's cgroup with a value, as the kernel (0) or runc (1) leaves it. */
   public createContainer(pod: string, id: string, value = '0'): string {
-    return this.createCgroup(join(pod, this.layout.container(id)), value);
+    const path = join(pod, this.layout.container(id));
+    if (!this.layout.crun) {
+      return this.createCgroup(path, value);
+    }
+    this.createCgroup(join(pod, `crio-conmon-${id}.scope`));
+    return this.createCgroup(join(this.createCgroup(path), 'container'), value);
+  }
+
+  /** Creates the cgroup of a pod's sandbox, which never gets a log; CRI-O's is no scope. */
+  public createSandbox(pod: string): string {
+    const id = containerId();
+    return this.createCgroup(
+      join(pod, this.layout.crun ? `crio-${id}` : this.layout.container(id)),
+    );
   }
 
   /** Creates a cgroup in one that there is. */
@@ -187,7 +218,7 @@ export class FakeNode {
     const directory = mkdtempSync(join(this.made, 'cgroup-'));
     const files = {
       'memory.oom.group': `${value}\n`,
-      'memory.events': memoryEvents({}),
+      ...Object.fromEntries(COUNTERS.map((name) => [name, memoryEvents({})])),
       'cgroup.events': 'populated 1\nfrozen 0\n',
     };
     // The processes of others have no number in the agent's container. It is the kernel that writes it.
@@ -212,16 +243,23 @@ export class FakeNode {
     return join(this.cgroupRoot, cgroup, name);
   }
 
-  /** The files below the cgroup root that somebody else wrote after the node had. */
-  public get touched(): string[] {
+  /** The files that somebody else wrote after the node had, but those of containers of these pods. */
+  public strange(pods: Iterable<string>): string[] {
+    const ours = [...pods];
+    const container =
+      /^\/(?!crio-conmon-)[^/]*[0-9a-f]{64}(\.scope)?(\/container)?\/memory\.oom\.group$/;
     return [...this.times]
       .filter(([path, time]) => existsSync(path) && statSync(path).mtimeMs !== time)
-      .map(([path]) => path.slice(this.cgroupRoot.length + 1));
+      .map(([path]) => path.slice(this.cgroupRoot.length + 1))
+      .filter(
+        (path) =>
+          !ours.some((pod) => path.startsWith(`${pod}/`) && container.test(path.slice(pod.length))),
+      );
   }
 
   /** Removes a cgroup, or a pod's with all that are in it. */
   public vanish(cgroup: string): void {
-    const path = join(this.cgroupRoot, cgroup);
+    const path = join(this.cgroupRoot, cgroup.replace(/\/container$/, ''));
     if (lstatSync(path).isSymbolicLink()) {
       const directory = realpathSync(path);
       unlinkSync(path);
@@ -236,18 +274,24 @@ export class FakeNode {
     rmSync(dirname(trash), { recursive: true });
   }
 
-  /** Adds to the kernel's counters of a cgroup and of its pod's. */
-  public count(cgroup: string, events: Counters): void {
-    for (const path of [dirname(cgroup), cgroup]) {
-      const file = this.file(path, 'memory.events');
-      const before = existsSync(file) ? readFileSync(file, 'utf8') : '';
-      this.put(path, 'memory.events', memoryEvents(events, before));
-    }
+  /** Adds to the kernel's counters of a cgroup, which counts what is in those below it as well. */
+  public count(cgroup: string, events: Counters, name: (typeof COUNTERS)[number]): void {
+    this.put(cgroup, name, memoryEvents(events, readFileSync(this.file(cgroup, name), 'utf8')));
   }
 
-  /** The kernel kills processes of a container. */
-  public kill(container: string, processes = 1): void {
-    this.count(container, { oom: processes, oom_kill: processes });
+  /** The kernel kills processes of a container, since a limit is hit; of a group all at once. */
+  public kill(container: string, processes = 1, limit: Limit = 'container', group = false): void {
+    const killed = { oom_kill: processes, oom_group_kill: group ? 1 : 0 };
+    const [pod] = POD.exec(container) as unknown as [string];
+    const hit = { container, pod, inside: undefined, node: undefined }[limit];
+    if (hit !== undefined) {
+      this.count(hit, { oom: 1 }, 'memory.events.local');
+    }
+    this.count(pod, { ...killed, oom: limit === 'node' ? 0 : 1 }, 'memory.events');
+    const own = limit === 'container' || limit === 'inside';
+    for (let path = container; path !== pod; path = dirname(path)) {
+      this.count(path, { ...killed, oom: own ? 1 : 0 }, 'memory.events');
+    }
   }
 
   /** The last process of a container ended; its cgroup is there for a while. */
@@ -291,7 +335,7 @@ export function pathWith(node: FakeNode, program: string, lines: string): string
   return `${bin}:${TOOLS_PATH}`;
 }
 
-/** One JSON line of the agent's log. */
+/** One JSON line of the agent's log, its time as a string like all the rest. */
 export type LogLine = Record<string, string>;
 
 /** The keys that docs/monitoring.md promises, and no other. */
@@ -320,15 +364,16 @@ function parseJson(line: string): Record<string, unknown> {
 function parseLine(line: string): LogLine {
   const parsed = parseJson(line);
   const odd = Object.entries(parsed).filter(
-    ([key, value]) => !LOG_KEYS.has(key) || typeof value !== 'string',
+    ([key, value]) => !LOG_KEYS.has(key) || typeof value !== (key === 'ts' ? 'number' : 'string'),
   );
-  if (odd.length > 0 || parsed.msg === undefined) {
+  const [first] = Object.keys(parsed);
+  if (odd.length > 0 || first !== 'ts' || parsed.msg === undefined) {
     throw new Error(`not what docs/monitoring.md says of the log: ${line}`);
   }
   if (!['error', 'warn', 'info', 'debug'].includes(String(parsed.level))) {
     throw new Error(`not a level: ${line}`);
   }
-  return parsed as LogLine;
+  return { ...(parsed as LogLine), ts: String(parsed.ts) };
 }
 
 /** Reads a whole log, its last line included; throws if one is not what docs/monitoring.md says. */
@@ -393,7 +438,10 @@ export class Agent {
         CGROUP_ROOT: node.cgroupRoot,
         CONTAINER_LOGS: node.logs,
         RUN_DIR: node.run,
+        SYSTEMD_TRANSIENT: node.transient,
+        SYSTEMD_SYSTEM: node.system,
         SERVICE_ACCOUNT: node.serviceAccount,
+        SCRIPT_SHA256: 'abc',
         ...environment,
       },
       detached: true,

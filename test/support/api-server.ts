@@ -14,6 +14,8 @@ export interface PodMetadata {
   readonly labels?: Record<string, string>;
   readonly annotations?: Record<string, string>;
   readonly deletionTimestamp?: string;
+  /** The phase in its status, which no answer has in it: Running unless something else is said. */
+  readonly phase?: 'Pending' | 'Running' | 'Succeeded' | 'Failed';
 }
 
 /** One request for pods. */
@@ -93,19 +95,31 @@ export const NAMESPACE_TERMINATING = status(
   },
 );
 
-/** Answers with a Status. */
-export function fail(response: ServerResponse, code: number | Status): void {
+/** Answers with a Status, and says after how many seconds to ask again if that is given. */
+export function fail(response: ServerResponse, code: number | Status, retryAfter?: number): void {
   const object = typeof code === 'number' ? status(code) : code;
-  const retry = object.code === 429 ? { 'retry-after': '1' } : {};
+  const retry = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) };
   response.writeHead(object.code, { 'content-type': 'application/json', ...retry });
   response.end(`${JSON.stringify(object)}\n`);
 }
+
+/** The version before the first change; each change adds one. */
+const FIRST = 1000;
 
 /** A watch that is open. */
 interface Watch {
   readonly response: ServerResponse;
   /** The label that it is about. */
   readonly label: string;
+  /** The version up to which it was told of changes. */
+  told: number;
+}
+
+/** What a write did to a pod; neither is there before it was created and after it was deleted. */
+interface Change {
+  readonly version: number;
+  readonly before?: PodMetadata;
+  readonly after?: PodMetadata;
 }
 
 /**
@@ -124,10 +138,13 @@ export class FakeApiServer {
   /** The only token that is accepted. */
   public token = 'eyJhbGciOiJSUzI1NiJ9.first_token-1';
   /**
-   * Whether the first bookmark of a watch comes right after the pods that there are, as from
-   * Kubernetes 1.36, or when the test says so: 1.28 takes a minute.
+   * Whether the server knows `sendInitialEvents` and sends the first bookmark of each watch right
+   * after the pods that there are, as Kubernetes 1.36. If not it refuses that word, as 1.28, and
+   * bookmarks come when the test says so, if ever: 1.28 takes a minute.
    */
-  public bookmarksAtOnce = true;
+  public knowsInitialEvents = true;
+  /** The milliseconds after which a balancer in between cuts each watch that begins from now on. */
+  public cutAfter: number | undefined;
   /** Faults for the next requests for pods, one each. */
   public readonly faults: Fault[] = [];
   /** A fault for every request for pods, until it is taken away. */
@@ -144,10 +161,13 @@ export class FakeApiServer {
   public chunk = Infinity;
 
   private readonly pods = new Map<string, PodMetadata>();
+  private readonly changes: Change[] = [];
   private readonly watches = new Set<Watch>();
   private readonly sockets = new Set<Socket>();
   private lastPort = 0;
-  private version = 1000;
+  private latest = FIRST;
+  /** The version that the server's cache has got to. */
+  private cached = Infinity;
 
   private constructor(
     private readonly server: Server,
@@ -169,9 +189,9 @@ export class FakeApiServer {
     return this.lastPort;
   }
 
-  /** The watches that are open now. */
-  public get watching(): number {
-    return this.watches.size;
+  /** The version of the last change. */
+  public get version(): number {
+    return this.latest;
   }
 
   /** Creates or changes a pod. */
@@ -187,6 +207,14 @@ export class FakeApiServer {
     }
   }
 
+  /** All containers of the pod ended, for good; an ended pod does not match the agent's selector. */
+  public endPod(uid: string): void {
+    const pod = this.pods.get(uid);
+    if (pod) {
+      this.change(uid, { ...pod, phase: 'Succeeded' });
+    }
+  }
+
   public deletePod(uid: string): void {
     const pod = this.pods.get(uid);
     if (pod) {
@@ -197,7 +225,25 @@ export class FakeApiServer {
 
   /** The pod is gone, and no open watch is told: only the next one shows it. */
   public forgetSilently(uid: string): void {
-    this.pods.delete(uid);
+    this.watches.forEach((watch) => (watch.told = Infinity));
+    this.change(uid, undefined);
+    this.watches.forEach((watch) => (watch.told = this.latest));
+  }
+
+  /**
+   * From now on a server answers whose cache has got no further than to this version: watches tell
+   * of what there was then, bookmarks have that version, and what came later is told by `catchUp`.
+   */
+  public stayAt(version: number): void {
+    this.cached = version;
+  }
+
+  /** Tells every open watch of all that happened since `stayAt`. */
+  public catchUp(): void {
+    this.cached = Infinity;
+    this.watches.forEach((watch) => {
+      this.tell(watch);
+    });
   }
 
   /** Sends a bookmark to every open watch. */
@@ -266,20 +312,34 @@ export class FakeApiServer {
     await new Promise<void>((resolve) => this.server.listen(port, host, resolve));
   }
 
-  /** What a watch is told depends on whether its selector matched before, and matches now. */
-  private change(uid: string, pod: PodMetadata | undefined): void {
+  private change(uid: string, after: PodMetadata | undefined): void {
     const before = this.pods.get(uid);
-    this.version += 1;
-    if (pod) {
-      this.pods.set(uid, pod);
+    this.latest += 1;
+    this.changes.push({ version: this.latest, before, after });
+    if (after) {
+      this.pods.set(uid, after);
     } else {
       this.pods.delete(uid);
     }
-    for (const { response, label } of this.watches) {
-      if (pod && hasLabel(pod, label)) {
-        this.write(response, this.line(hasLabel(before, label) ? 'MODIFIED' : 'ADDED', pod));
-      } else if (before && hasLabel(before, label)) {
-        this.write(response, this.line('DELETED', before));
+    this.watches.forEach((watch) => {
+      this.tell(watch);
+    });
+  }
+
+  /**
+   * Tells of changes that the watch was not told of yet. What it is told depends on whether its
+   * selector matched before, and matches now: DELETED has the pod as it was before.
+   */
+  private tell(watch: Watch): void {
+    const { response, label } = watch;
+    const news = this.changes.slice(watch.told - FIRST, Math.min(this.cached, this.latest) - FIRST);
+    for (const { version, before, after } of news) {
+      watch.told = version;
+      if (after && matches(after, label)) {
+        const type = matches(before, label) ? 'MODIFIED' : 'ADDED';
+        this.write(response, this.line(type, after, version));
+      } else if (before && matches(before, label)) {
+        this.write(response, this.line('DELETED', before, version));
       }
     }
   }
@@ -320,20 +380,60 @@ export class FakeApiServer {
     if (method !== 'GET' || url.pathname !== '/api/v1/pods' || query.get('watch') !== '1') {
       return status(403, `User "agent" may only watch pods, not ${method ?? ''} ${url.pathname}`);
     }
-    return query.get('resourceVersion') === '0' ? undefined : status(410);
+    const fields = (query.get('fieldSelector') ?? '').split(',').sort();
+    const phases = ['status.phase!=Failed', 'status.phase!=Succeeded'];
+    if (!/^spec\.nodeName=./.test(fields[0] ?? '') || fields.slice(1).join() !== phases.join()) {
+      return status(400, `not a field selector for pods that run: ${fields.join()}`);
+    }
+    return this.checkVersion(query);
+  }
+
+  /** What Kubernetes asks of the words for the beginning of a watch, in its own sentences. */
+  private checkVersion(query: URLSearchParams): Status | undefined {
+    const version = query.get('resourceVersion') ?? '';
+    const match = query.get('resourceVersionMatch');
+    if (query.get('sendInitialEvents') !== 'true') {
+      return match !== null
+        ? status(422, 'resourceVersionMatch is forbidden for watch')
+        : version === '0'
+          ? undefined
+          : status(410);
+    }
+    const forbidden = 'sendInitialEvents: Forbidden: sendInitialEvents';
+    if (!this.knowsInitialEvents) {
+      const why = 'is forbidden for watch unless the WatchList feature gate is enabled';
+      return status(422, `${forbidden} ${why}`);
+    }
+    if (match !== 'NotOlderThan') {
+      return status(422, `${forbidden} requires setting resourceVersionMatch to NotOlderThan`);
+    }
+    return ['', '0'].includes(version) ? undefined : status(410);
   }
 
   private openWatch(response: ServerResponse, label: string): void {
     response.writeHead(200, { 'content-type': 'application/json' });
     response.flushHeaders();
-    const matching = [...this.pods.values()].filter((pod) => hasLabel(pod, label));
-    this.write(response, matching.map((pod) => this.line('ADDED', pod)).join(''));
-    if (this.bookmarksAtOnce) {
+    const present = new Map<string, string>();
+    for (const { version, before, after } of this.changes) {
+      if (version <= this.cached) {
+        present.delete((before ?? after)?.uid ?? '');
+        if (after && matches(after, label)) {
+          present.set(after.uid, this.line('ADDED', after, version));
+        }
+      }
+    }
+    this.write(response, [...present.values()].join(''));
+    if (this.knowsInitialEvents) {
       this.write(response, this.bookmarkLine({ 'k8s.io/initial-events-end': 'true' }));
     }
-    const watch = { response, label };
+    const watch = { response, label, told: Math.min(this.cached, this.latest) };
     this.watches.add(watch);
-    response.on('close', () => this.watches.delete(watch));
+    const { cutAfter } = this;
+    const cut = cutAfter && setTimeout(() => response.destroy(), cutAfter);
+    response.on('close', () => {
+      clearTimeout(cut);
+      this.watches.delete(watch);
+    });
   }
 
   private answerEvent(
@@ -401,7 +501,7 @@ export class FakeApiServer {
 
   private bookmarkLine(annotations: Record<string, string>): string {
     const metadata = {
-      resourceVersion: String(this.version),
+      resourceVersion: String(Math.min(this.cached, this.latest)),
       creationTimestamp: null,
       ...(Object.keys(annotations).length > 0 ? { annotations } : {}),
     };
@@ -414,7 +514,7 @@ export class FakeApiServer {
   }
 
   /** An event of a watch; fields in the order of the Go struct, as the real server writes them. */
-  private line(type: string, pod: PodMetadata): string {
+  private line(type: string, pod: PodMetadata, version: number): string {
     const owner = {
       apiVersion: 'apps/v1',
       kind: 'ReplicaSet',
@@ -437,7 +537,7 @@ export class FakeApiServer {
       generateName: `${pod.name}-`,
       namespace: pod.namespace,
       uid: pod.uid,
-      resourceVersion: String(this.version),
+      resourceVersion: String(version),
       generation: 1,
       creationTimestamp: '2026-01-01T00:00:00Z',
       ...(pod.deletionTimestamp
@@ -453,9 +553,10 @@ export class FakeApiServer {
   }
 }
 
-/** A selector of one key: whether there is such a label, whatever its value. */
-function hasLabel(pod: PodMetadata | undefined, label: string): boolean {
-  return pod !== undefined && (label === '' || Object.hasOwn(pod.labels ?? {}, label));
+/** Whether a pod has not ended and has a label, whatever its value: what the agent selects. */
+function matches(pod: PodMetadata | undefined, label: string): boolean {
+  const { labels = {}, phase = 'Running' } = pod ?? { phase: 'Failed' };
+  return !['Succeeded', 'Failed'].includes(phase) && (label === '' || Object.hasOwn(labels, label));
 }
 
 /** What is no JSON is no Event of anything. */

@@ -218,7 +218,7 @@ export class Cluster {
       LOG_LEVEL: 'debug',
       EVENTS: 'yes',
       METRICS: 'yes',
-      LOOK_SECONDS: '0.1',
+      EXAMINE_SECONDS: '0.1',
       ...more,
     };
     const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);

@@ -3,10 +3,9 @@ import { Cluster, HOG, LIVENESS_PROBE, testIn } from './cluster';
 import { Container, ContainerOptions } from './node';
 import { RealNode } from './real-node';
 
-// A virtual machine for each release of systemd, with the real one as process 1 and the real runc.
+// A virtual machine for each release of systemd, with that systemd as process 1 and the real runc.
 
 const CONDITION = 'systemd_oom_policy';
-const KILL: ContainerOptions = { ...HOG, oomPolicy: 'kill' };
 const DROP_IN = [
   join(__dirname, '../../lib/drop-in'),
   join(__dirname, 'guest/drop-in-container.sh'),
@@ -19,8 +18,10 @@ const inGuest = testIn(() => cluster);
 function machine(release: string, systemd: string): void {
   beforeAll(async () => {
     ({ cluster, node } = await Cluster.bootDebian(release, DROP_IN));
-    expect(await cluster.vm.sh('systemctl --version')).toMatch(new RegExp(`^systemd ${systemd} `));
-    await cluster.startAgent({ RESYNC_SECONDS: '5', SYSTEMD_TRANSIENT: '/host/systemd/transient' });
+    const versions = await cluster.vm.sh('systemctl --version; runc --version; uname -r');
+    console.info(versions);
+    expect(versions).toMatch(new RegExp(`^systemd ${systemd} `));
+    await cluster.startAgent({ RESYNC_SECONDS: '5' });
   });
 
   afterAll(async () => {
@@ -28,12 +29,29 @@ function machine(release: string, systemd: string): void {
   });
 }
 
-/** A hog that waits for a word, so that the agent has all the time it wants before the first kill. */
-const waiting = (word: string, options: ContainerOptions): ContainerOptions => ({
-  ...options,
-  command: `sh -c 'until [ -e /tmp/${word} ]; do sleep 0.3; done; exec ${HOG.command}'`,
-});
-const say = (word: string) => cluster.vm.sh(`: >/image/tmp/${word}`);
+/** A container that will fill its memory once it is told to: the agent has all the time it wants before that. */
+async function start(
+  name: string,
+  mode: 'Single' | 'Group',
+  oomPolicy?: ContainerOptions['oomPolicy'],
+): Promise<Container> {
+  const command = `sh -c 'until [ -e /tmp/${name} ]; do sleep 0.3; done; exec ${HOG.command}'`;
+  const container = await cluster.run(name, { mode }, { ...HOG, command, oomPolicy });
+  await cluster.become([container], mode === 'Single' ? '0' : '1');
+  return container;
+}
+
+const fillMemory = ({ pod }: Container) => cluster.vm.sh(`: >/image/tmp/${pod.name}`);
+
+async function survives(container: Container): Promise<void> {
+  await fillMemory(container);
+  await cluster.survives(container, 3);
+}
+
+async function diesAsAWhole(container: Container): Promise<void> {
+  await fillMemory(container);
+  await cluster.isKilled(container);
+}
 
 /** Waits until the agent has begun and ended a tick, twice. */
 async function ticks(): Promise<void> {
@@ -43,79 +61,87 @@ async function ticks(): Promise<void> {
   }
 }
 
-const logged = async ({ pod }: Container) =>
-  (await cluster.log()).filter((line) => line.pod === `default/${pod.name}`);
+/** What the agent said of a container's condition. */
+async function told({ pod }: Container): Promise<string[]> {
+  const log = await cluster.log();
+  return log
+    .filter(({ pod: name, condition }) => name === `default/${pod.name}` && condition === CONDITION)
+    .map(({ msg }) => (msg === 'works again' ? 'ended' : 'told'));
+}
 
-async function isNotCalledSurvivor(container: Container): Promise<void> {
+const isTold = (container: Container) => cluster.conditionEvent(container.pod.name, CONDITION);
+
+async function ends(container: Container): Promise<void> {
+  await cluster.eventually('the end of the condition', async () =>
+    (await told(container)).includes('ended'),
+  );
+}
+
+/** systemd ends the container, whose file says 0, and the agent does not say that it kept running. */
+async function isEndedBySystemd(container: Container): Promise<void> {
+  await isTold(container);
+  expect(await cluster.value(container)).toBe('0');
+  await diesAsAWhole(container);
+  await node.isEndedBySystemd(container);
   await ticks();
-  expect((await logged(container)).filter(({ msg }) => msg?.includes('kept running'))).toEqual([]);
   expect(cluster.events(container.pod.name).map(({ reason }) => reason)).toEqual([
     'OomKillModeCannotApply',
   ]);
-}
-
-const ends = ({ pod }: Container) =>
-  cluster.logs(
-    (line) =>
-      line.condition === CONDITION &&
-      line.pod === `default/${pod.name}` &&
-      line.msg === 'works again',
+  const log = await cluster.log();
+  expect(log.filter(({ pod, kills }) => pod === `default/${container.pod.name}` && kills)).toEqual(
+    [],
   );
+  await cluster.removePods([container.pod]);
+}
 
 describe('systemd 257', () => {
   machine('trixie', '257');
 
   inGuest('without an OOMPolicy `Single` survives, and `Group` dies as a whole', async () => {
-    const single = await cluster.run('single', { mode: 'Single' }, HOG);
-    const group = await cluster.run('group', { mode: 'Group' }, HOG);
-    await cluster.isKilled(group);
-    await cluster.survives(single, 3);
+    const single = await start('single', 'Single');
     expect(await node.oomPolicy(single)).toBe('continue');
-    expect((await cluster.log()).filter(({ condition }) => condition === CONDITION)).toEqual([]);
-    await cluster.removePods([single.pod, group.pod]);
+    await survives(single);
+    await cluster.removePods([single.pod]);
+    await diesAsAWhole(await start('group', 'Group'));
+    expect(await told(single)).toEqual([]);
   });
 
   inGuest('with OOMPolicy=kill `Single` dies as a whole, and the agent says why', async () => {
-    const single = await cluster.run('killed', { mode: 'Single' }, waiting('killed', KILL));
-    await cluster.become([single], '0');
-    await cluster.conditionEvent('killed', CONDITION);
-    await say('killed');
-    await cluster.isKilled(single);
-    await node.isEndedBySystemd(single);
-    await isNotCalledSurvivor(single);
-    await cluster.removePods([single.pod]);
+    await isEndedBySystemd(await start('killed', 'Single', 'kill'));
   });
 
   describe('with the drop-in', () => {
     let early: Container;
 
     beforeAll(async () => {
-      early = await cluster.run('early', { mode: 'Single' }, waiting('early', KILL));
-      await cluster.conditionEvent('early', CONDITION);
-      const dropIn = await cluster.run('drop-in', {}, { command: 'sh /drop-in-container.sh', hostPid: true });
-      await cluster.vm.until(`grep 'OOMPolicy=continue is in place' ${dropIn.log}`);
+      early = await start('early', 'Single', 'kill');
+      await isTold(early);
+      const options = { command: 'sh /drop-in-container.sh', hostPid: true };
+      const { log } = await cluster.run('drop-in', {}, options);
+      await cluster.vm.until(`grep 'OOMPolicy=continue is in place' ${log}`);
     });
 
-    inGuest('a container that was there survives, and the condition ends', async () => {
+    inGuest('a container that ran before survives, and its condition ends', async () => {
       await cluster.eventually(
         'OOMPolicy=continue',
         async () => (await node.oomPolicy(early)) === 'continue',
       );
       await ends(early);
-      await say('early');
-      await cluster.survives(early, 3);
+      await survives(early);
+      await cluster.removePods([early.pod]);
     });
 
     inGuest('a new one survives, without a condition', async () => {
-      const late = await cluster.run('late', { mode: 'Single' }, KILL);
-      await cluster.survives(late, 3);
+      const late = await start('late', 'Single', 'kill');
       expect(await node.oomPolicy(late)).toBe('continue');
+      await survives(late);
       await ticks();
-      expect((await logged(late)).filter(({ condition }) => condition === CONDITION)).toEqual([]);
+      expect(await told(late)).toEqual([]);
+      await cluster.removePods([late.pod]);
     });
 
     inGuest('`Group` dies as a whole', async () => {
-      await cluster.isKilled(await cluster.run('group-kill', { mode: 'Group' }, KILL));
+      await diesAsAWhole(await start('group-with-kill', 'Group', 'kill'));
     });
   });
 });
@@ -124,33 +150,27 @@ describe('systemd 262', () => {
   machine('forky', '262');
 
   inGuest('with OOMPolicy=kill `Single` survives, and the condition ends', async () => {
-    const single = await cluster.run('single', { mode: 'Single' }, waiting('single', KILL));
-    await cluster.conditionEvent('single', CONDITION);
-    await say('single');
-    await cluster.survives(single, 3);
+    const single = await start('single', 'Single', 'kill');
+    await isTold(single);
+    await survives(single);
     await ends(single);
     expect(await node.oomPolicy(single)).toBe('kill');
+    await cluster.removePods([single.pod]);
   });
 
-  inGuest('it does not come back for another container', async () => {
-    const next = await cluster.run('next', { mode: 'Single' }, KILL);
-    await cluster.survives(next, 3);
+  inGuest('the condition does not come back for another container', async () => {
+    const next = await start('next', 'Single', 'kill');
+    await survives(next);
     await ticks();
-    expect((await logged(next)).filter(({ condition }) => condition === CONDITION)).toEqual([]);
+    expect(await told(next)).toEqual([]);
+    await cluster.removePods([next.pod]);
   });
 
   inGuest('`Group` dies as a whole', async () => {
-    await cluster.isKilled(await cluster.run('group', { mode: 'Group' }, KILL));
+    await diesAsAWhole(await start('group', 'Group', 'kill'));
   });
 
   inGuest('with OOMPolicy=stop `Single` dies as a whole, and the agent says why', async () => {
-    const stop: ContainerOptions = { ...HOG, oomPolicy: 'stop' };
-    const single = await cluster.run('stopped', { mode: 'Single' }, waiting('stopped', stop));
-    await cluster.become([single], '0');
-    await cluster.conditionEvent('stopped', CONDITION);
-    await say('stopped');
-    await cluster.isKilled(single);
-    await node.isEndedBySystemd(single);
-    await isNotCalledSurvivor(single);
+    await isEndedBySystemd(await start('stopped', 'Single', 'stop'));
   });
 });

@@ -11,16 +11,21 @@
 # Every container has the root file system of the tests, and may mount: what a program shall not have it gives up.
 set -eu
 
+# A property of the scope, as runc takes it.
+property() { # name, value
+  printf '"org.systemd.property.%s": "%s"' "$1" "$2"
+}
+
 memory=-1
 group='"memory.oom.group": "1"'
-policy=''
+properties=''
 pids='{"type": "pid"}, '
 while getopts psm:o:t: option; do
   case $option in
     p) pids='' ;;
     s) group='' ;;
     m) case $OPTARG in max) ;; *) memory=$((${OPTARG%M} << 20)) ;; esac ;;
-    o) policy="\"org.systemd.property.OOMPolicy\": \"'$OPTARG'\"" ;;
+    o) properties=$(property OOMPolicy "'$OPTARG'"), ;;
     t) ;;
     *) exit 2 ;;
   esac
@@ -59,7 +64,7 @@ cat >"$bundle/config.json" <<END
     {"destination": "/run/systemd", "type": "bind", "source": "/run/systemd", "options": ["bind"]},
     {"destination": "/var/log/containers", "type": "bind", "source": "/var/log/containers", "options": ["bind"]}
   ],
-  "annotations": {$policy},
+  "annotations": {$properties $(property TimeoutStopUSec "uint64 2000000")},
   "linux": {
     "cgroupsPath": "${slice##*/}:cri-containerd:$id",
     "resources": {"memory": {"limit": $memory}, "unified": {$group}},

@@ -1,22 +1,27 @@
-import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Duration, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { removeNamespace } from './private/cluster-scoped';
-import {
-  AGENT_IMAGE,
-  DEFAULT_LABEL_PREFIX,
-  modeLabel,
-  requireLabelPrefix,
-} from './private/contract';
+import { DEFAULT_LABEL_PREFIX, modeLabel, requireLabelPrefix } from './private/contract';
 import { guard } from './private/guard';
 import { leaveOut, unlessEmpty } from './private/left-out';
 import { METRICS_PORT } from './private/metrics';
 import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
 import { misuse } from './private/misuse';
+import {
+  OWN_NAMESPACE,
+  SCRIPT_DIR,
+  SELINUX_LEVEL,
+  Script,
+  imageOf,
+  placement,
+  priorityClass,
+  readScript,
+  rootWithoutCapabilities,
+  scriptName,
+} from './private/node-daemon';
 import { NodeTerms, nodeTerms } from './private/nodes';
 import { requireProps } from './private/props';
 import { NO_SUBSTITUTION } from './private/substitution';
@@ -26,23 +31,16 @@ import {
   requireCpuFloor,
   requireCpu,
   requireDnsLabel,
-  requireDnsSubdomain,
   requireLabels,
   requireMember,
-  requireNodeSelector,
+  requirePercentOrAbsolute,
   requirePinnedImage,
   requireSeconds,
   requireRequest,
   requireSize,
-  requireTolerations,
 } from './private/validation';
-import { REAL_NODES } from './private/virtual-nodes';
 
-const SCRIPT_DIR = '/opt/oom-kill-mode';
 const RUN_DIR = '/run/oom-kill-mode';
-
-/** The namespace that is ours by its name. */
-const OWN_NAMESPACE = 'oom-kill-mode';
 
 // Enforced because hostPath needs it; audited and warned about alike, because a cluster whose
 // default is stricter would complain about what we enforce.
@@ -59,9 +57,6 @@ const SYSTEM_PRIORITY_CLASSES = ['system-node-critical', 'system-cluster-critica
 // A thousand million, what GKE gives kube-system: the quota is there to admit pods, not to count them out. A
 // cluster has at most some ten thousand nodes, and during a rollout a tenth more pods of the agent.
 const QUOTA_PODS = '1G';
-
-// Without categories, which every policy has.
-const SELINUX_LEVEL = 's0';
 
 /**
  * How much the agent writes to its log. At rest it writes nothing but, at the
@@ -212,6 +207,21 @@ export interface OomKillModeAgentProps {
   readonly resourceQuota?: boolean;
 
   /**
+   * How many nodes may be without a ready agent during a rollout, at least one node
+   * or 1 percent and at most 100 percent: the old pod ends before the new one
+   * starts. Containers that start on such a node have the node's value until the
+   * new agent is ready.
+   *
+   * The default needs room for a second agent, 100m CPU and a pod, on each node
+   * during a rollout. Where a full node has none, a system priority class has the
+   * scheduler preempt somebody's workload for it; without one the rollout waits.
+   *
+   * @default no node is without an agent: the new pod is ready before the old one
+   * ends, on a tenth of the nodes at a time
+   */
+  readonly maxUnavailable?: kplus.PercentOrAbsolute;
+
+  /**
    * The taints that the agent tolerates, instead of the default.
    *
    * @default every taint, because opted-in pods may be on any node
@@ -268,15 +278,6 @@ export interface OomKillModeAgentProps {
    * @default true
    */
   readonly events?: boolean;
-
-  /**
-   * Whether to look into `/run/systemd/transient` of the node, through a
-   * read-only mount, for scopes of containers with `OOMPolicy=kill` or `stop`,
-   * for which `Single` cannot work. The nodes must have systemd.
-   *
-   * @default false: nothing of the node is mounted for that
-   */
-  readonly systemdUnits?: boolean;
 
   /**
    * Whether to serve metrics for Prometheus: a second, unprivileged container,
@@ -364,18 +365,13 @@ export class OomKillModeAgent extends Construct {
   /** The labels that select the agent's pods, in its namespace. */
   public readonly podSelector: { [key: string]: string };
 
-  /** The name of the ConfigMap, which is another one for another script. */
-  private get scriptName(): string {
-    return `${this.name}-${this.scriptHash.slice(0, 10)}`;
-  }
-
   /** @internal */
   public readonly _createsNamespace: boolean;
 
   /** @internal */
   public readonly _nodes: NodeTerms;
 
-  private readonly scriptHash: string;
+  private readonly script: Script;
 
   public constructor(scope: Construct, id: string, options: OomKillModeAgentProps = {}) {
     super(scope, id);
@@ -390,6 +386,7 @@ export class OomKillModeAgent extends Construct {
       resources: 'object',
       priorityClassName: 'string',
       resourceQuota: 'boolean',
+      maxUnavailable: 'percentOrAbsolute',
       tolerations: 'list',
       nodeSelector: 'map',
       affinity: 'object',
@@ -397,7 +394,6 @@ export class OomKillModeAgent extends Construct {
       logLevel: 'string',
       resyncPeriod: 'duration',
       events: 'boolean',
-      systemdUnits: 'boolean',
       metrics: 'boolean',
       metricsImage: 'string',
       labels: 'map',
@@ -411,8 +407,7 @@ export class OomKillModeAgent extends Construct {
     this.metrics = props.metrics ?? false;
     guard(this, 'agent');
 
-    const script = readScript(this);
-    this.scriptHash = sha256(script);
+    this.script = readScript(this, join(__dirname, 'agent'), 'agent');
     const events = props.events ?? true;
     const selector = {
       'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
@@ -469,10 +464,10 @@ export class OomKillModeAgent extends Construct {
     new kplus.ConfigMap(this, 'ConfigMap', {
       metadata: {
         ...metadata,
-        name: this.scriptName,
+        name: scriptName(this.name, this.script),
         annotations: { ...props.annotations, ...NO_SUBSTITUTION },
       },
-      data: script,
+      data: this.script.files,
       immutable: true,
     });
     // The L2 NetworkPolicy has no rule for a port without one for a peer, and who Prometheus is,
@@ -496,14 +491,7 @@ export class OomKillModeAgent extends Construct {
       spec: {
         selector: { matchLabels: selector },
         revisionHistoryLimit: 3,
-        // The new pod is ready before the old one goes: no moment without an agent on a node.
-        updateStrategy: {
-          type: 'RollingUpdate',
-          rollingUpdate: {
-            maxSurge: k8s.IntOrString.fromString('10%'),
-            maxUnavailable: k8s.IntOrString.fromNumber(0),
-          },
-        },
+        updateStrategy: { type: 'RollingUpdate', rollingUpdate: this.rollingUpdate(props) },
         template: {
           metadata: {
             labels: { ...props.labels, ...selector },
@@ -527,10 +515,21 @@ export class OomKillModeAgent extends Construct {
     return asked ?? this.namespace === OWN_NAMESPACE;
   }
 
+  private rollingUpdate({ maxUnavailable }: OomKillModeAgentProps): k8s.RollingUpdateDaemonSet {
+    // The new pod is ready before the old one ends: no moment without an agent on a node.
+    return maxUnavailable === undefined
+      ? {
+          maxSurge: k8s.IntOrString.fromString('10%'),
+          maxUnavailable: k8s.IntOrString.fromNumber(0),
+        }
+      : {
+          maxSurge: k8s.IntOrString.fromNumber(0),
+          maxUnavailable: requirePercentOrAbsolute(this, 'maxUnavailable', maxUnavailable),
+        };
+  }
+
   private priorityClass({ priorityClassName }: OomKillModeAgentProps): string | undefined {
-    return priorityClassName === ''
-      ? undefined
-      : requireDnsSubdomain(this, 'priorityClassName', priorityClassName ?? 'system-node-critical');
+    return priorityClass(this, priorityClassName ?? 'system-node-critical');
   }
 
   private createQuota(props: OomKillModeAgentProps, metadata: k8s.ObjectMeta): void {
@@ -564,27 +563,16 @@ export class OomKillModeAgent extends Construct {
   }
 
   private podSpec(props: OomKillModeAgentProps): k8s.PodSpec {
-    const nodeSelector = { 'kubernetes.io/os': 'linux' };
-    requireNodeSelector(this, props.nodeSelector ?? {}, nodeSelector);
     return {
       serviceAccountName: this.name,
       automountServiceAccountToken: true,
       priorityClassName: this.priorityClass(props),
-      tolerations: unlessEmpty(
-        requireTolerations(this, props.tolerations) ?? [{ operator: 'Exists' }],
-      ),
-      nodeSelector: { ...props.nodeSelector, ...nodeSelector },
-      affinity: unlessEmpty(props.affinity ?? REAL_NODES),
+      ...placement(this, props),
       // The API server is found by its environment variables, which are always there; resolving
       // through the node leaves the agent independent of the cluster's DNS.
       dnsPolicy: 'Default',
       enableServiceLinks: false,
       terminationGracePeriodSeconds: 5,
-      imagePullSecrets: unlessEmpty(
-        props.imagePullSecrets?.map((name) => ({
-          name: requireDnsSubdomain(this, 'imagePullSecrets', name),
-        })),
-      ),
       securityContext: {
         seccompProfile: { type: 'RuntimeDefault' },
         // The containers share a volume: a random level for each would keep one from the other's files.
@@ -592,7 +580,10 @@ export class OomKillModeAgent extends Construct {
       },
       containers: [this.container(props), ...this.sidecars(props)],
       volumes: [
-        { name: 'script', configMap: { name: this.scriptName, defaultMode: 0o444 } },
+        {
+          name: 'script',
+          configMap: { name: scriptName(this.name, this.script), defaultMode: 0o444 },
+        },
         {
           name: 'run',
           emptyDir: { medium: 'Memory', sizeLimit: k8s.Quantity.fromString('4Mi') },
@@ -600,14 +591,9 @@ export class OomKillModeAgent extends Construct {
         { name: 'cgroup', hostPath: { path: '/sys/fs/cgroup', type: 'Directory' } },
         // The kubelet creates this directory when it starts.
         { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
-        ...(props.systemdUnits
-          ? [
-              {
-                name: 'systemd',
-                hostPath: { path: '/run/systemd/transient', type: 'Directory' },
-              },
-            ]
-          : []),
+        // Without a type: the runtime makes a directory that is missing, so a node without systemd keeps its agent.
+        // /run/systemd/system must not be made there, because programs take it for a sign of systemd.
+        { name: 'systemd', hostPath: { path: '/run/systemd/transient' } },
         ...(this.metrics ? [NO_TOKEN_VOLUME] : []),
       ],
     };
@@ -616,8 +602,6 @@ export class OomKillModeAgent extends Construct {
   private container(props: OomKillModeAgentProps): k8s.Container {
     const logLevel = props.logLevel ?? AgentLogLevel.INFO;
     requireMember(this, 'logLevel', logLevel, AgentLogLevel);
-    const pullPolicy = props.imagePullPolicy ?? kplus.ImagePullPolicy.IF_NOT_PRESENT;
-    requireMember(this, 'imagePullPolicy', pullPolicy, kplus.ImagePullPolicy);
     const resync = requireSeconds(
       this,
       'resyncPeriod',
@@ -627,8 +611,7 @@ export class OomKillModeAgent extends Construct {
     );
     return {
       name: 'agent',
-      image: requirePinnedImage(this, 'image', props.image ?? AGENT_IMAGE),
-      imagePullPolicy: pullPolicy,
+      ...imageOf(this, props),
       command: ['/bin/sh', `${SCRIPT_DIR}/agent.sh`],
       workingDir: RUN_DIR,
       env: [
@@ -638,14 +621,9 @@ export class OomKillModeAgent extends Construct {
         { name: 'LABEL_PREFIX', value: this.labelPrefix },
         { name: 'LOG_LEVEL', value: logLevel },
         { name: 'RESYNC_SECONDS', value: String(resync) },
+        { name: 'SCRIPT_SHA256', value: this.script.hash },
         ...((props.events ?? true) ? [{ name: 'EVENTS', value: 'yes' }] : []),
-        ...(props.systemdUnits ? [{ name: 'SYSTEMD_TRANSIENT', value: '/host/systemd' }] : []),
-        ...(this.metrics
-          ? [
-              { name: 'METRICS', value: 'yes' },
-              { name: 'SCRIPT_SHA256', value: this.scriptHash },
-            ]
-          : []),
+        ...(this.metrics ? [{ name: 'METRICS', value: 'yes' }] : []),
       ],
       // Every exec probe is a process in this container's cgroup, so there is one at the start, which waits
       // for what it asks for, and one a minute. Nobody sends requests to the agent: it needs no readiness
@@ -665,25 +643,13 @@ export class OomKillModeAgent extends Construct {
         failureThreshold: 3,
       },
       resources: this.resources(props.resources ?? {}),
-      securityContext: {
-        // Root without any capability: enough for files that belong to root, and for nothing else.
-        runAsUser: 0,
-        runAsGroup: 0,
-        runAsNonRoot: false,
-        privileged: false,
-        allowPrivilegeEscalation: false,
-        readOnlyRootFilesystem: true,
-        capabilities: { drop: ['ALL'] },
-        seLinuxOptions: this.seLinuxOptions(props.selinuxType),
-      },
+      securityContext: rootWithoutCapabilities(this, props),
       volumeMounts: [
         { name: 'script', mountPath: SCRIPT_DIR, readOnly: true },
         { name: 'run', mountPath: RUN_DIR },
         { name: 'cgroup', mountPath: '/host/cgroup' },
         { name: 'containers', mountPath: '/host/containers', readOnly: true },
-        ...(props.systemdUnits
-          ? [{ name: 'systemd', mountPath: '/host/systemd', readOnly: true }]
-          : []),
+        { name: 'systemd', mountPath: '/host/systemd', readOnly: true },
       ],
     };
   }
@@ -730,35 +696,4 @@ export class OomKillModeAgent extends Construct {
       },
     };
   }
-
-  private seLinuxOptions(type?: string): k8s.SeLinuxOptions | undefined {
-    if (type !== undefined && !/^[A-Za-z0-9_]+$/.test(type)) {
-      throw misuse(
-        this,
-        `selinuxType is not an SELinux type: ${JSON.stringify(type)}`,
-        'a name such as "spc_t"',
-      );
-    }
-    return type === undefined ? undefined : { type, level: SELINUX_LEVEL };
-  }
-}
-
-/** The files of the script, in a stable order, by name. */
-function readScript(construct: Construct): Record<string, string> {
-  const directory = join(__dirname, 'agent');
-  if (!existsSync(directory)) {
-    throw misuse(
-      construct,
-      `the agent's script is not in ${directory}, as happens when a bundler has moved the library`,
-      'lib/agent of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/agent DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle,',
-    );
-  }
-  const names = readdirSync(directory).filter((name) => /\.(sh|awk)$/.test(name));
-  return Object.fromEntries(
-    names.sort().map((name) => [name, readFileSync(join(directory, name), 'utf8')]),
-  );
-}
-
-function sha256(files: Record<string, string>): string {
-  return createHash('sha256').update(JSON.stringify(files)).digest('hex');
 }

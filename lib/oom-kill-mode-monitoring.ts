@@ -74,6 +74,14 @@ export interface AlertThresholds {
   readonly processKillsWindow?: Duration;
 
   /**
+   * How long a node must have had a condition before `OomKillModeCannotApply`
+   * fires: whole seconds, from 1 minute to 1 day. The Event tells of it at once.
+   *
+   * @default Duration.minutes(5)
+   */
+  readonly cannotApply?: Duration;
+
+  /**
    * How old an agent's view of the API server may be before
    * `OomKillModeStaleSync` fires, two minutes later: whole seconds, from 5
    * minutes to 1 day.
@@ -370,12 +378,13 @@ export class OomKillModeMonitoring extends Construct {
         notApplied: 'duration',
         processKills: 'number',
         processKillsWindow: 'duration',
+        cannotApply: 'duration',
         staleSync: 'duration',
       },
       'thresholds',
     );
     const threshold = (
-      prop: 'agentDown' | 'notApplied' | 'processKillsWindow' | 'staleSync',
+      prop: 'agentDown' | 'notApplied' | 'processKillsWindow' | 'cannotApply' | 'staleSync',
       minutes: number,
       min: number,
     ) =>
@@ -394,6 +403,7 @@ export class OomKillModeMonitoring extends Construct {
       mismatchFor: threshold('notApplied', 5, 1),
       processKills: requireCount(this, 'processKills', thresholds.processKills ?? 10),
       processKillsWindow: threshold('processKillsWindow', 15, 5),
+      cannotApplyFor: threshold('cannotApply', 5, 1),
       staleSync: threshold('staleSync', 10, 5),
     });
     return {

@@ -344,6 +344,9 @@ test('a bundle that has lost the script says where it belongs', () => {
     expect(() => new moved.OomKillModeAgent(new Chart(new App(), 'a'), 'agent')).toThrow(
       /^\[a\/agent\] the agent's script is not in .*, as happens when a bundler has moved the library; write lib\/agent of this package beside the bundle .* instead$/,
     );
+    expect(() => new moved.OomPolicyDropIn(new Chart(new App(), 'a'), 'drop-in')).toThrow(
+      /^\[a\/drop-in\] the drop-in's script is not in .*; write lib\/drop-in of this package beside the bundle .* instead$/,
+    );
     jest.dontMock('node:fs');
   });
 });

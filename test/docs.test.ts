@@ -42,6 +42,7 @@ const FOREIGN = [
   'OomKilledProcess', // reasons of the agent's Events
   'OomKillModeApplied', // what there was, in CHANGELOG.md
   'eventsApplied',
+  'systemdUnits',
   'nodeValue', // a key of its log
   'with', // later versions of constructs
 ];

@@ -6,6 +6,7 @@ import { Chart, Testing, Yaml } from 'cdk8s';
 import {
   admissionChart,
   allPropsChart,
+  dropInChart,
   followingChart,
   monitoringChart,
 } from './support/all-props';
@@ -18,6 +19,7 @@ const CHARTS: [string, () => Chart][] = [
   ['the agent with every option', () => allPropsChart(Testing.app())],
   ['a deployment that follows the nodes', () => followingChart(Testing.app())],
   ['the admission policy', () => admissionChart(Testing.app())],
+  ['the drop-in', () => dropInChart(Testing.app())],
   ['the monitoring', () => monitoringChart(Testing.app())],
 ];
 
@@ -68,6 +70,7 @@ describe('Flux', () => {
     );
     const expected: Record<string, number> = {
       'the agent with every option': 1,
+      'the drop-in': 2,
       'the monitoring': 2,
     };
     expect(annotated).toHaveLength(expected[name] ?? 0);

@@ -146,6 +146,7 @@ const ALL_THRESHOLDS: Required<AlertThresholds> = {
   notApplied: Duration.seconds(90),
   processKills: 0,
   processKillsWindow: Duration.hours(1),
+  cannotApply: Duration.minutes(20),
   staleSync: Duration.hours(2),
 };
 
@@ -228,11 +229,8 @@ describe('an agent with metrics', () => {
     const without = chart();
     new OomKillModeAgent(without, 'agent', { metrics: false });
     const other = template(find(synth(without), 'DaemonSet')).spec;
-    expect(agent?.env.slice(-2)).toEqual([
-      { name: 'METRICS', value: 'yes' },
-      { name: 'SCRIPT_SHA256', value: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
-    ]);
-    expect({ ...agent, env: agent?.env.slice(0, -2) }).toEqual(other.containers[0]);
+    expect(agent?.env.slice(-1)).toEqual([{ name: 'METRICS', value: 'yes' }]);
+    expect({ ...agent, env: agent?.env.slice(0, -1) }).toEqual(other.containers[0]);
     const { volumes } = spec;
     expect(volumes.at(-1)).toEqual({
       name: 'no-token',
@@ -628,7 +626,7 @@ describe('what an expression names', () => {
 
   test('a misspelt metric and a misspelt label are strangers', () => {
     expect(strangers('oom_kill_mode_writes')).toEqual(['oom_kill_mode_writes']);
-    expect(strangers('sum by (reason) (oom_kill_mode_drift_repairs_total)')).toEqual(['reason']);
+    expect(strangers('sum by (reason) (oom_kill_mode_writes_total)')).toEqual(['reason']);
     expect(strangers('oom_kill_mode_condition_total')).toEqual(['oom_kill_mode_condition_total']);
     expect(strangers('up{pod="x"}')).toEqual(['pod']);
   });
@@ -752,6 +750,11 @@ describe('misuse', () => {
       'a short processKillsWindow',
       { thresholds: { processKillsWindow: Duration.minutes(4) } },
       'processKillsWindow is not a whole number of seconds from 300 to 86400: 240',
+    ],
+    [
+      'a short cannotApply',
+      { thresholds: { cannotApply: Duration.seconds(59) } },
+      'cannotApply is not a whole number of seconds from 60 to 86400: 59',
     ],
     [
       'a broken staleSync',

@@ -211,9 +211,12 @@ describe('the script', () => {
     expect(other).not.toBe(HASH);
     const withoutData = (manifests: Manifest[]) =>
       JSON.stringify(manifests.map((manifest) => ({ ...manifest, data: undefined })));
-    // Of the ConfigMap and of the volume.
-    expect(withoutData(after).split(other)).toHaveLength(3);
-    expect(withoutData(after).replaceAll(other, HASH)).toBe(withoutData(before));
+    // Of the ConfigMap, of the volume, and in full in the environment.
+    expect(withoutData(after).split(other)).toHaveLength(4);
+    const [hash = ''] = new RegExp(`${other}[0-9a-f]{54}`).exec(withoutData(after)) ?? [];
+    expect(withoutData(after).replace(hash, SHA256).replaceAll(other, HASH)).toBe(
+      withoutData(before),
+    );
   });
 
   test('leaves no other trace: no other name, label or annotation has a hash', () => {
@@ -246,6 +249,20 @@ describe('the DaemonSet', () => {
     expect(revisionHistoryLimit).toBe(3);
     expect(minReadySeconds).toBeUndefined();
   });
+
+  test.each([
+    [kplus.PercentOrAbsolute.absolute(3), 3],
+    [kplus.PercentOrAbsolute.percent(100), '100%'],
+  ])(
+    'rolls out without a second agent on a node, if nodes may be without one',
+    (given, written) => {
+      const { updateStrategy } = find(synthAgent({ maxUnavailable: given }), 'DaemonSet').spec;
+      expect(updateStrategy).toEqual({
+        type: 'RollingUpdate',
+        rollingUpdate: { maxSurge: 0, maxUnavailable: written },
+      });
+    },
+  );
 
   test('runs on Linux nodes, before anything else', () => {
     expect(pod(synthAgent()).spec).toMatchObject({
@@ -280,6 +297,7 @@ describe('the DaemonSet', () => {
       { name: 'LABEL_PREFIX', value: 'cdk8s-oom-kill-mode' },
       { name: 'LOG_LEVEL', value: 'info' },
       { name: 'RESYNC_SECONDS', value: '60' },
+      { name: 'SCRIPT_SHA256', value: SHA256 },
       { name: 'EVENTS', value: 'yes' },
     ]);
   });
@@ -366,10 +384,9 @@ describe('every option', () => {
       { name: 'LABEL_PREFIX', value: 'oom.example.com' },
       { name: 'LOG_LEVEL', value: 'debug' },
       { name: 'RESYNC_SECONDS', value: '300' },
+      { name: 'SCRIPT_SHA256', value: SHA256 },
       { name: 'EVENTS', value: 'yes' },
-      { name: 'SYSTEMD_TRANSIENT', value: '/host/systemd' },
       { name: 'METRICS', value: 'yes' },
-      { name: 'SCRIPT_SHA256', value: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
     ]);
     expect(sidecar).toMatchObject({
       name: 'metrics',
@@ -492,6 +509,19 @@ describe('misuse', () => {
       'a quota for no class',
       { priorityClassName: '', resourceQuota: true },
       'resourceQuota is true, and there is no priority class; write a priorityClassName, or leave out resourceQuota, instead',
+    ],
+    ...[
+      ...[0, 101, 1.5, NaN].map((percent) => kplus.PercentOrAbsolute.percent(percent)),
+      ...[0, -1, 1.5, NaN].map((count) => kplus.PercentOrAbsolute.absolute(count)),
+    ].map((maxUnavailable): [string, OomKillModeAgentProps, string] => [
+      `a rollout of ${String(maxUnavailable.value)}`,
+      { maxUnavailable },
+      `maxUnavailable is neither a positive whole number nor from 1 to 100 percent: ${String(maxUnavailable.value)}; write an amount such as PercentOrAbsolute.absolute(1) or PercentOrAbsolute.percent(10) instead`,
+    ]),
+    [
+      'a number for a PercentOrAbsolute',
+      { maxUnavailable: 1 as never },
+      'maxUnavailable is not a PercentOrAbsolute: 1; write an amount such as PercentOrAbsolute.percent(10) instead',
     ],
     [
       'a bad SELinux type',

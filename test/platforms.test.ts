@@ -50,6 +50,11 @@ describe('a cluster that limits the priority classes of the system, as GKE does'
     ['examples/agent-only', ['examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml']],
     ['examples/openshift', ['examples', 'openshift', 'dist', 'openshift.k8s.yaml']],
     ['examples/node-pools', ['examples', 'node-pools', 'dist', 'node-pools.k8s.yaml']],
+    // They have no class, and no quota either.
+    [
+      'examples/systemd-drop-in',
+      ['examples', 'systemd-drop-in', 'dist', 'systemd-drop-in.k8s.yaml'],
+    ],
   ])('admits the pods of %s', (_, path) => {
     expect(admit(parse(read(...path)))).toBeUndefined();
   });
@@ -171,7 +176,6 @@ describe('OpenShift', () => {
   // Whatever of the pod can be changed by an option, and all options at once.
   const options: OomKillModeAgentProps[] = [
     { metrics: true },
-    { systemdUnits: true },
     { events: false },
     { selinuxType: 'spc_t' },
     { imagePullSecrets: ['mirror'], labels: { a: 'b' }, annotations: { c: 'd' } },
@@ -192,7 +196,7 @@ describe('OpenShift', () => {
         allotted(namespace),
       );
     });
-    expect(every).toHaveLength(64);
+    expect(every).toHaveLength(32);
     expect(refused).toEqual([]);
   });
 
@@ -259,6 +263,7 @@ describe('OpenShift', () => {
     expect(refused).toEqual([
       'spec.volumes[2]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.volumes[3]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
+      'spec.volumes[4]: Invalid value: "hostPath": hostPath volumes are not allowed to be used',
       'spec.containers[0].securityContext.runAsUser: Invalid value: 0: must be in the ranges: [1000660000, 1000669999]',
     ]);
   });

@@ -25,6 +25,7 @@ const AGENT = {
       { name: 'run', emptyDir: { medium: 'Memory', sizeLimit: '4Mi' } },
       { name: 'cgroup', hostPath: { path: '/sys/fs/cgroup', type: 'Directory' } },
       { name: 'containers', hostPath: { path: '/var/log/containers', type: 'Directory' } },
+      { name: 'systemd', hostPath: { path: '/run/systemd/transient' } },
     ],
   },
   containers: [
@@ -48,6 +49,7 @@ const AGENT = {
         { name: 'run', mountPath: '/run/oom-kill-mode' },
         { name: 'cgroup', mountPath: '/host/cgroup' },
         { name: 'containers', mountPath: '/host/containers', readOnly: true },
+        { name: 'systemd', mountPath: '/host/systemd', readOnly: true },
       ],
     },
   ],
@@ -91,22 +93,51 @@ const AGENT_WITH_METRICS = {
   ],
 };
 
-/** The agent that looks at the units of systemd: one more mount, read-only. */
-const AGENT_WITH_SYSTEMD = {
+/** The drop-in for systemd: who can write unit files owns the node. */
+const DROP_IN = {
   pod: {
-    ...AGENT.pod,
+    hostNetwork: undefined,
+    hostPID: true,
+    hostIPC: undefined,
+    shareProcessNamespace: undefined,
+    hostUsers: undefined,
+    serviceAccountName: undefined,
+    automountServiceAccountToken: false,
+    securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
     volumes: [
-      ...AGENT.pod.volumes,
-      { name: 'systemd', hostPath: { path: '/run/systemd/transient', type: 'Directory' } },
+      {
+        name: 'script',
+        configMap: {
+          name: expect.stringMatching(/^oom-policy-drop-in-[0-9a-f]{10}$/) as string,
+          defaultMode: 0o444,
+        },
+      },
+      { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'Directory' } },
     ],
   },
-  containers: AGENT.containers.map((container) => ({
-    ...container,
-    volumeMounts: [
-      ...container.volumeMounts,
-      { name: 'systemd', mountPath: '/host/systemd', readOnly: true },
-    ],
-  })),
+  containers: [
+    {
+      name: 'drop-in',
+      ports: undefined,
+      envFrom: undefined,
+      lifecycle: undefined,
+      volumeDevices: undefined,
+      securityContext: {
+        runAsUser: 0,
+        runAsGroup: 0,
+        runAsNonRoot: false,
+        privileged: false,
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        capabilities: { drop: ['ALL'] },
+        appArmorProfile: { type: 'Unconfined' },
+      },
+      volumeMounts: [
+        { name: 'script', mountPath: '/opt/oom-kill-mode', readOnly: true },
+        { name: 'systemd', mountPath: '/host/systemd/system' },
+      ],
+    },
+  ],
 };
 
 /** Waits for the agent before the herder starts. */
@@ -332,13 +363,6 @@ describe.each([
     rbac: RBAC_WITHOUT_EVENTS,
     ingress: undefined,
   },
-  {
-    name: 'the agent that looks at the units of systemd',
-    manifests: agentWith({ systemdUnits: true }),
-    kinds: AGENT_KINDS,
-    workloads: { 'DaemonSet/oom-kill-mode-agent': AGENT_WITH_SYSTEMD },
-    ingress: undefined,
-  },
 ])('$name', ({ manifests, kinds, workloads, rbac = RBAC, ingress }) => {
   test('has these objects and no other', () => {
     expect(manifests.map((m) => m.kind)).toEqual(kinds);
@@ -374,6 +398,55 @@ function automaticTokens(manifests: Manifest[]): unknown[] {
     .filter((m) => m.kind === 'ServiceAccount')
     .map((m) => m.automountServiceAccountToken);
 }
+
+/** The drop-in for systemd, which is neither in dist/ nor part of the agent. */
+describe('examples/systemd-drop-in/dist/systemd-drop-in.k8s.yaml', () => {
+  const manifests = parse(read('examples', 'systemd-drop-in', 'dist', 'systemd-drop-in.k8s.yaml'));
+
+  test('has these objects and no other, and so no access to the API', () => {
+    expect(manifests.map((m) => m.kind)).toEqual(['ConfigMap', 'NetworkPolicy', 'DaemonSet']);
+  });
+
+  test('has these privileges and no other', () => {
+    const daemonSet = find(manifests, 'DaemonSet');
+    expect(privileges(daemonSet as unknown as Manifest)).toEqual(DROP_IN);
+    expect(template(daemonSet).metadata.annotations).toEqual({
+      'container.apparmor.security.beta.kubernetes.io/drop-in': 'unconfined',
+    });
+  });
+
+  test('lets nobody in to its pods, and its pods nowhere', () => {
+    const { spec } = find(manifests, 'NetworkPolicy');
+    expect([spec.policyTypes, spec.ingress, spec.egress]).toEqual([
+      ['Ingress', 'Egress'],
+      undefined,
+      undefined,
+    ]);
+    expect(spec.podSelector).toEqual({
+      matchLabels: template(find(manifests, 'DaemonSet')).metadata.labels,
+    });
+  });
+
+  test('has a line in docs/security.md for each of its privileges', () => {
+    const lines = read('docs', 'security.md').split('\n');
+    const { pod, containers } = DROP_IN;
+    const wanted = [
+      ...pod.volumes.flatMap(({ hostPath }) =>
+        hostPath ? [`hostPath \`${hostPath.path}\`, writable`] : [],
+      ),
+      ...(pod.hostPID ? ['`hostPID`'] : []),
+      ...containers.flatMap(({ securityContext: own }) => [
+        `\`runAsUser: ${own.runAsUser}\``,
+        `AppArmor \`${own.appArmorProfile.type}\``,
+      ]),
+      'no ingress and no egress',
+    ];
+    expect(wanted).toHaveLength(5);
+    const found = (start: string) =>
+      lines.filter((line) => line.startsWith(`| ${start}`) && line.includes('| `OomPolicyDropIn`'));
+    expect(wanted.filter((start) => found(start).length !== 1)).toEqual([]);
+  });
+});
 
 /** A deployment that follows the nodes: what its autoscaler may do, and nothing else. */
 describe('followNodes', () => {

@@ -1,7 +1,7 @@
 import { ApiObject, Cron, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OnePerNodeDeployment, OomKillMode, OomKillPolicy } from '../lib';
-import { admissionChart, allPropsChart, followingChart } from './support/all-props';
+import { admissionChart, allPropsChart, dropInChart, followingChart } from './support/all-props';
 import { Manifest, chart, parse, read, synth } from './support/manifests';
 import { Schema, VERSIONS, loadSchemas, violations } from './support/schema';
 
@@ -65,6 +65,17 @@ describe.each(VERSIONS)('Kubernetes %s', (version) => {
       Number(version.slice(2)) >= 30
         ? []
         : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
+    );
+  });
+
+  // Before, kubectl refuses the field, or drops it with --validate=warn. An annotation says the same.
+  test('accepts the drop-in for systemd, from 1.30 on with its field for AppArmor', () => {
+    const all = synth(dropInChart(Testing.app()));
+    expect(all).toHaveLength(6);
+    const unknown =
+      'DaemonSet.spec.template.spec.containers[0].securityContext.appArmorProfile is unknown';
+    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
+      Number(version.slice(2)) >= 30 ? [] : [unknown, unknown],
     );
   });
 

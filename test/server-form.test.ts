@@ -12,6 +12,7 @@ import {
 import {
   admissionChart,
   allPropsChart,
+  dropInChart,
   followingChart,
   monitoringChart,
 } from './support/all-props';
@@ -192,6 +193,7 @@ const CHARTS: [string, () => Chart][] = [
   ['a large deployment', largeChart],
   ['what is given and empty', emptyChart],
   ['the admission policy', () => admissionChart(Testing.app())],
+  ['the drop-in', () => dropInChart(Testing.app())],
   ['the monitoring', () => monitoringChart(Testing.app())],
 ];
 

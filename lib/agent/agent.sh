@@ -44,9 +44,8 @@ set -eu
 # From one look at everything to the next, from one tick to the next, and from one look at what is not watched yet to the
 # next.
 : "${RESYNC_SECONDS:=60}" "${TICK_SECONDS:=10}" "${EXAMINE_SECONDS:=0.01}"
-# The node's /sys/fs/cgroup, /var/log/containers, /run/systemd/transient and /run/systemd/system.
-: "${CGROUP_ROOT:=/host/cgroup}" "${CONTAINER_LOGS:=/host/containers}"
-: "${SYSTEMD_TRANSIENT:=/host/systemd/transient}" "${SYSTEMD_SYSTEM:=/host/systemd/system}"
+# The node's /sys/fs/cgroup, /var/log/containers and /run/systemd/transient.
+: "${CGROUP_ROOT:=/host/cgroup}" "${CONTAINER_LOGS:=/host/containers}" "${SYSTEMD_TRANSIENT:=/host/systemd}"
 # The agent's own token, and a directory that it may write.
 : "${SERVICE_ACCOUNT:=/var/run/secrets/kubernetes.io/serviceaccount}" "${RUN_DIR:=/run/oom-kill-mode}"
 
@@ -56,12 +55,9 @@ TAB='	'
 # Lists are lines, and split where they stand without quotes.
 IFS=$NL
 HERE=$(cd "$(dirname "$0")" && pwd)
-# So many events are handled before the loop looks at everything else.
-EVENTS_PER_TURN=8
-# So long may a piece of a list get before it is added to a longer one.
-PIECE_LENGTH=4000
-# How long the loop waits for an event when it has more to do. read takes no shorter time.
-NO_PAUSE=0.001
+# So many events are handled before the loop looks at everything else; so long may a piece of a list get before it is added
+# to a longer one; and so long the loop waits for an event when it has more to do, because read takes no shorter time.
+EVENTS_PER_TURN=8 PIECE_LENGTH=4000 NO_PAUSE=0.001
 
 # State: whole seconds since the boot, a clock that nobody sets; when the next tick is due; how long to wait for the next
 # event; whether the agent was ready once; children that were stopped since the last tick, and before it; the child that
@@ -95,9 +91,7 @@ stop() { # process or nothing
 # The next event: a letter, then fields separated by tabs. Fails when the time is over. The time limit is for the letter
 # only. A line is written at once, so the rest of it is there as well; but if this shell were throttled in the middle of
 # a line, a time limit could make it lose the rest.
-next_event() { # seconds
-  read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND THIRD FOURTH FIFTH SIXTH
-}
+next_event() { read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND THIRD FOURTH FIFTH SIXTH; }
 
 # All letters of the queue, and the fields behind them:
 #
@@ -121,7 +115,7 @@ handle_event() {
   case $KIND in
     c) if [ "$FIRST" = "$PING" ]; then watcher_is_up; else file_written "$FIRST" event; fi ;;
     n) created "$FIRST" "$SECOND" ;;
-    o) resync_soon ;;
+    o) WATCH_ANEW=yes && resync_soon ;;
     i) complain "${FIRST##*: }" ;;
     C) api_connected ;;
     O) PENDING=$PENDING$SECOND, ;;
@@ -144,6 +138,7 @@ tick() {
   if [ -z "$ROOT" ]; then find_node; fi
   for child in $ENDED; do wait "$child" 2>&6 || :; done
   ENDED=$STOPPED STOPPED=''
+  enforce_contested
   check_api
   check_watcher
   report
@@ -152,13 +147,12 @@ tick() {
 # At each tick, in a child: what takes long. The loop hears of the results through its queue.
 report() {
   if [ -n "$REPORTER" ] && is_running "$REPORTER"; then return 0; fi
-  wait $REPORTER 2>&6 || :
+  if [ -n "$REPORTER" ]; then wait "$REPORTER" 2>&6 || :; fi
   { check_policies && count_kills && send_events && write_metrics; } &
   REPORTER=$!
 }
 
 become_ready() {
-  if [ -n "$READY" ]; then return 0; fi
   READY=yes
   echo 2>&6 >"$RUN_DIR/ready" || :
   log info 'ready' node "$NODE_NAME" script "$SCRIPT_SHA256"
@@ -166,31 +160,22 @@ become_ready() {
 
 # With cgroup v1 there is nothing to do. Where our own container is not where it should be, no other one is either.
 find_node() {
-  if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then
-    node_condition yes cgroup_v1
-    become_ready
-  elif find_kubepods; then
-    node_condition '' cgroup_not_found
-    log info 'cgroups found' driver "$DRIVER" nodeValue "$NODE_VALUE"
-    cd "$ROOT"
-    start_api
-    start_watcher
-  else
-    node_condition yes cgroup_not_found
-  fi
+  if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then node_condition yes cgroup_v1 && become_ready && return 0; fi
+  if ! find_kubepods; then node_condition yes cgroup_not_found && return 0; fi
+  node_condition '' cgroup_not_found
+  log info 'cgroups found' driver "$DRIVER" nodeValue "$NODE_VALUE"
+  cd "$ROOT"
+  start_api
+  start_watcher
 }
 
 # How long to wait for an event: as long as there is nothing else to do.
 choose_pause() {
-  if [ -n "$TO_SCAN" ]; then
-    PAUSE=$NO_PAUSE
-  elif [ -n "$UNWATCHED$WATCH_ANEW$NEXT_WATCHER" ] || { [ -n "$ROOT" ] && ! is_watching && has_inotify; }; then
-    PAUSE=$EXAMINE_SECONDS
-  elif [ -n "$ROOT" ] && { [ -z "$CURL" ] || [ -n "$LISTED" ] || [ "$CONTESTED" != "$NL" ] || ! has_inotify; }; then
-    PAUSE=1
-  else
-    PAUSE=$((TICK > UPTIME ? TICK - UPTIME : 1))
-  fi
+  PAUSE=$((TICK > UPTIME ? TICK - UPTIME : 1))
+  if [ -n "$ROOT" ] && { [ -z "$CURL" ] || [ -n "$LISTED" ] || ! has_inotify; }; then PAUSE=1; fi
+  if [ -n "$ROOT" ] && ! is_watching && has_inotify; then PAUSE=$EXAMINE_SECONDS; fi
+  if [ -n "$UNWATCHED$WATCH_ANEW$NEXT_WATCHER" ]; then PAUSE=$EXAMINE_SECONDS; fi
+  if [ -n "$TO_SCAN" ]; then PAUSE=$NO_PAUSE; fi
 }
 
 # What the loop does besides events, once in each turn.
@@ -198,10 +183,9 @@ between_events() {
   resync_next
   if [ -z "$ROOT" ]; then return 0; fi
   examine "$UNWATCHED$STARTING"
-  enforce_contested
   renew_watcher
   renew_api
-  if [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
+  if [ -z "$READY" ] && [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
 # The queue becomes fd 0 of the loop, and fd 3 for children; fd 6 is for complaints that nobody needs. The container with
@@ -209,8 +193,7 @@ between_events() {
 prepare() {
   mkdir -p "$RUN_DIR/metrics"
   exec 6>/dev/null
-  rm -f "$RUN_DIR/queue" "$RUN_DIR/answers" "$RUN_DIR/ready"
-  mkfifo "$RUN_DIR/queue" "$RUN_DIR/answers"
+  rm -f "$RUN_DIR/queue" "$RUN_DIR/answers" "$RUN_DIR/ready" && mkfifo "$RUN_DIR/queue" "$RUN_DIR/answers"
   echo | tee "$RUN_DIR/ping.0" >"$RUN_DIR/ping.1"
   exec 3<>"$RUN_DIR/queue" <&3
 }
@@ -226,8 +209,7 @@ main() {
       # There may be more events. Those that come without a pause must not keep the loop from its other work, nor those
       # that come one by one.
       PAUSE=$NO_PAUSE
-      turn=$((turn + 1))
-      if [ "$turn" -lt "$EVENTS_PER_TURN" ]; then continue; fi
+      turn=$((turn + 1)) && if [ "$turn" -lt "$EVENTS_PER_TURN" ]; then continue; fi
     fi
     turn=0
     IFS=. read -r UPTIME rest </proc/uptime

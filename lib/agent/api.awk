@@ -20,14 +20,16 @@
 #                                   are those of Retry-After, or 0
 
 BEGIN {
-  mode_label = ENVIRON["LABEL_PREFIX"] "/mode"
-  containers_annotation = ENVIRON["LABEL_PREFIX"] "/containers"
+  # Of labels and annotations, only these are kept.
+  label = "labels" SUBSEP ENVIRON["LABEL_PREFIX"] "/mode"
+  annotation = "annotations" SUBSEP ENVIRON["LABEL_PREFIX"] "/containers"
+  mirror = "annotations" SUBSEP "kubernetes.io/config.mirror"
+  ours[label] = ours[annotation] = ours[mirror] = 1
   value["Single"] = 0; value["Group"] = 1
   # So many characters of an event are read at a time, which bounds the memory that a pod with many labels takes. An
   # event of more than the second number is not read beyond its first piece, which has the pod's name and UID in it.
   PIECE = 16384; LARGE = 524288
-  head = 1; seen = "0"
-  status = "000"; curl = reason = message = "-"; seconds = 0
+  head = 1; seen = "0"; status = "000"; curl = reason = message = "-"; seconds = 0
 }
 
 /^ended [0-9]+ [0-9]+$/ { if (status !~ /^[45]/) status = $2; curl = $3; exit }
@@ -39,9 +41,7 @@ head && $0 == "\r" && code >= 200 { head = 0; if (code == 200) say("C") }
 head || $0 == "\r" || $0 == "" { next }
 
 {
-  type = name = namespace = uid = version = deleted = mirror = overrides = number = text = why = ""
-  mode = "-"
-  large = length($0) > LARGE
+  type = number = text = why = ""; split("", field); large = length($0) > LARGE
   if (!parse(large ? substr($0, 1, PIECE) : $0) && !large) next
   if (type == "ERROR" || code >= 300) failed()
   else if (type == "ADDED" || type == "MODIFIED") changed(cgroup_uid())
@@ -87,40 +87,25 @@ function string(content) {
   else if (depth == 1 || (depth == 2 && key[1] == "object")) {
     if (key[depth] == "reason") why = content
     else if (key[depth] == "message") text = content
-  } else if (depth > 2 && key[1] == "object" && key[2] == "metadata") metadata(key[3], key[4], content)
-}
-
-function metadata(field, name_of, content) {
-  if (depth == 3) {
-    if (field == "name") name = content
-    else if (field == "namespace") namespace = content
-    else if (field == "uid") uid = content
-    else if (field == "resourceVersion") version = content
-    else if (field == "deletionTimestamp") deleted = content
-  } else if (depth == 4) {
-    if (field == "labels" && name_of == mode_label) mode = (content in value) ? value[content] : "-"
-    else if (field == "annotations" && name_of == containers_annotation) overrides = content
-    else if (field == "annotations" && name_of == "kubernetes.io/config.mirror") mirror = content
+  } else if (key[1] == "object" && key[2] == "metadata") {
+    if (depth == 3) field[key[3]] = content
+    else if (depth == 4 && (key[3], key[4]) in ours) field[key[3], key[4]] = content
   }
 }
 
 # Of a Status object, which the API server answers instead, or puts into a watch that it ends.
 function failed() {
-  gsub(/[^0-9]/, "", number)
-  if (length(number) == 3) status = number
-  gsub(/[^A-Za-z]/, "", why)
-  gsub(/[^A-Za-z0-9 .,:;'\/_()@=+-]/, "?", text)
-  if (why != "") reason = substr(why, 1, 60)
-  if (text != "") message = substr(text, 1, 300)
+  gsub(/[^0-9]/, "", number); if (length(number) == 3) status = number
+  gsub(/[^A-Za-z]/, "", why); if (why != "") reason = substr(why, 1, 60)
+  gsub(/[^A-Za-z0-9 .,:;'\/_()@=+-]/, "?", text); if (text != "") message = substr(text, 1, 300)
   if (type == "ERROR") exit
 }
 
 # The UID that names the pod's cgroup. A static pod's is the hash that the kubelet put into its mirror pod: it has no
 # dashes, so that no annotation can point at the cgroup of an ordinary pod.
 function cgroup_uid() {
-  if (mirror ~ /^[0-9a-f]+$/ && length(mirror) == 32) return mirror
-  if (uid ~ /^[0-9a-f-]+$/ && length(uid) == 36) return uid
-  return ""
+  if (field[mirror] ~ /^[0-9a-f]+$/ && length(field[mirror]) == 32) return field[mirror]
+  return field["uid"] ~ /^[0-9a-f-]+$/ && length(field["uid"]) == 36 ? field["uid"] : ""
 }
 
 # A resourceVersion is a decimal number that may have more digits than awk counts with.
@@ -128,36 +113,36 @@ function is_newer(one, other) {
   return length(one) != length(other) ? length(one) > length(other) : one "" > other ""
 }
 
-function note_version() {
+function note_version(    version) {
+  version = field["resourceVersion"]
   if (version ~ /^[0-9]+$/ && length(version) < 40 && is_newer(version, seen)) seen = version
 }
 
 function departed(cgroup) {
   if (cgroup == "") return
-  delete said[cgroup]
-  note_version()
-  say((deleted == "" ? "G " : "D ") cgroup " " seen)
+  delete said[cgroup]; note_version()
+  say((field["deletionTimestamp"] == "" ? "G " : "D ") cgroup " " seen)
 }
 
 function bookmark(    old) {
-  old = is_newer(seen, version)
+  old = is_newer(seen, field["resourceVersion"])
   note_version()
   if (!old) complete = 1
   say("B " seen " " (old ? "old" : "new"))
 }
 
 # Most events are changes of a pod's status: only what changes our mind is passed on.
-function changed(cgroup,    news, lines, count, i, piece) {
-  if (cgroup == "" || !named(namespace, 63) || !named(name, 253)) return
-  list = ","; flag = "ok"; lines = ""
-  if (large || mode == "-") { mode = "-"; flag = large ? "large" : "invalid" }
-  else lines = container_lines(cgroup)
-  news = mode " " namespace " " name " " list " " flag
+function changed(cgroup,    mode, pod, news, lines, count, i, piece) {
+  if (cgroup == "" || !named(field["namespace"], 63) || !named(field["name"], 253)) return
+  mode = field[label] in value && !large ? value[field[label]] : "-"
+  list = ","; flag = large ? "large" : mode == "-" ? "invalid" : "ok"
+  lines = flag == "ok" ? container_lines(cgroup, field[annotation]) : ""
+  pod = mode " " field["namespace"] " " field["name"]
+  news = pod " " list " " flag
   if (said[cgroup] == news) { if (!complete) say("L " cgroup); return }
-  said[cgroup] = news
-  note_version()
+  said[cgroup] = news; note_version()
   # One write each: writes to a FIFO are in one piece up to 4 KiB.
-  count = split(lines "P " cgroup " " mode " " namespace " " name " " flag " " seen, piece, "\n")
+  count = split(lines "P " cgroup " " pod " " flag " " seen, piece, "\n")
   for (i = 1; i <= count; i++) say(piece[i])
 }
 
@@ -167,13 +152,11 @@ function named(word, most) {
 
 # "worker=Single,proxy=Group": what is well-formed counts, the last entry of a name; the rest sets the flag. In the list
 # they have the order in which the loop puts them together.
-function container_lines(cgroup,    i, entry, at, container, given, lines) {
-  if (length(overrides) > 8192) flag = "malformed"
-  if (flag != "ok" || overrides == "") return ""
+function container_lines(cgroup, overrides,    i, entry, at, container, given, lines) {
+  if (length(overrides) > 8192) { flag = "malformed"; return "" }
   for (i = split(overrides, entry, ","); i > 0; i--) {
     gsub(/^ +| +$/, "", entry[i])
-    at = index(entry[i], "=")
-    container = substr(entry[i], 1, at - 1)
+    at = index(entry[i], "="); container = substr(entry[i], 1, at - 1)
     if (!named(container, 63) || container ~ /[.]/ || !(substr(entry[i], at + 1) in value)) flag = "malformed"
     else if (!(container in given)) {
       given[container] = container "=" value[substr(entry[i], at + 1)]

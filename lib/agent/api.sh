@@ -1,25 +1,22 @@
 # shellcheck shell=sh
 # The API server: one watch of pods after the other.
 
-# A watch that is silent for so long has ended without a word. Bookmarks come about once a minute. Some servers send
-# none: then a watch of a node on which nothing happens is silent, too, and the limit grows.
-SILENCE_SECONDS=150
-# A watch that lasted so long after its answer was no failure, and the next one is opened at once. After a failure, the
-# pause doubles from one second up to the longest.
-SHORT_WATCH_SECONDS=2
-LONGEST_PAUSE_SECONDS=30
-# A server that asks for more patience than this (Retry-After) is asked again all the same.
-MOST_PATIENCE_SECONDS=300
-# A watch that lasted so long ends the warning that watches are cut.
-LASTING_SECONDS=120
-# Where there are no bookmarks, the API server has told of every pod once it was silent for so long.
-SETTLE_SECONDS=10
+# Limits, all in seconds:
+#   SILENCE_SECONDS        A watch that is silent for so long has ended without a word. Bookmarks come about once a minute.
+#                          Some servers send none: then a watch of a node on which nothing happens is silent as well, and
+#                          the limit grows.
+#   SHORT_WATCH_SECONDS    A watch that lasted so long after its answer was no failure, and the next one is opened at once.
+#   LONGEST_PAUSE_SECONDS  After a failure, the pause doubles from one second up to this.
+#   MOST_PATIENCE_SECONDS  A server that asks for a longer pause (Retry-After) is asked again all the same.
+#   LASTING_SECONDS        A watch that lasted so long ends the warning that watches are cut.
+#   SETTLE_SECONDS         Where there are no bookmarks, the API server has told of every pod when it was silent for so long.
+SILENCE_SECONDS=150 SHORT_WATCH_SECONDS=2 LONGEST_PAUSE_SECONDS=30
+MOST_PATIENCE_SECONDS=300 LASTING_SECONDS=120 SETTLE_SECONDS=10
 
 # State: the two processes of the watch; when it was answered, or nothing; when the next one is due, and the pause before
 # it; how long it may be silent.
-CURL='' PARSER='' ANSWERED='' DUE=0 NEXT_PAUSE=1 SILENCE=$SILENCE_SECONDS
-# State: whether to ask for the bookmark that ends the first events. Kubernetes 1.28 answers 422 to that.
-INITIAL_EVENTS=yes
+# And whether to ask for the bookmark that ends the first events. Kubernetes 1.28 answers 422 to that.
+CURL='' PARSER='' ANSWERED='' DUE=0 NEXT_PAUSE=1 SILENCE=$SILENCE_SECONDS INITIAL_EVENTS=yes
 # State: the UIDs that the present watch told of, until all were told, and when it told something last; whether it had a
 # bookmark.
 LISTED='' TOLD_AT=0 BOOKMARKED=''
@@ -48,16 +45,14 @@ TOKEN
 # may be thousands. Version 0 is answered from the API server's memory, and never "too old". A watch takes half an hour to
 # an hour, as the kubelet's do, and not the same time on all nodes. First goes what the loop knows, for api.awk.
 watch_pods() {
-  local seconds=$((1800 + 0x${POD_UID%%-*} % 1800)) query='' selector="spec.nodeName%3D$NODE_NAME"
+  local seconds=$((1800 + 0x${POD_UID%%-*} % 1800)) query='watch=1&resourceVersion=0&allowWatchBookmarks=true'
   printf 'known %s\n' $PODS
   printf 'seen %s\n' "$SEEN"
   # Not all agents at once, when an API server starts again.
   if [ "$CONNECTS" -gt 0 ]; then sleep "0.$((0x${POD_UID%%-*} % 10))"; fi
-  query="watch=1&resourceVersion=0&allowWatchBookmarks=true&timeoutSeconds=$seconds"
-  if [ -n "$INITIAL_EVENTS" ]; then query="$query&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"; fi
-  selector="$selector%2Cstatus.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed"
-  call_api "$SILENCE" $((seconds + 30)) \
-    "pods?$query&fieldSelector=$selector&labelSelector=$LABEL_PREFIX%2Fmode" \
+  query="$query${INITIAL_EVENTS:+&sendInitialEvents=true&resourceVersionMatch=NotOlderThan}&timeoutSeconds=$seconds"
+  query="$query&fieldSelector=spec.nodeName%3D$NODE_NAME%2Cstatus.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed"
+  call_api "$SILENCE" $((seconds + 30)) "pods?$query&labelSelector=$LABEL_PREFIX%2Fmode" \
     --header 'Accept: application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io'
 }
 
@@ -70,11 +65,8 @@ start_api() {
 
 # At each turn of the loop.
 renew_api() {
-  if [ -z "$CURL" ]; then
-    if [ "$UPTIME" -ge "$DUE" ]; then start_api; fi
-  elif [ -n "$LISTED" ] && [ -z "$BOOKMARKED" ] && [ "$UPTIME" -ge $((TOLD_AT + SETTLE_SECONDS)) ]; then
-    everybody_told
-  fi
+  if [ -z "$CURL" ] && [ "$UPTIME" -ge "$DUE" ]; then start_api; fi
+  if [ -n "$LISTED" ] && [ -z "$BOOKMARKED" ] && [ "$UPTIME" -ge $((TOLD_AT + SETTLE_SECONDS)) ]; then everybody_told; fi
 }
 
 # At each tick. Somebody may have killed the parser, which tells of the end of curl. Without bookmarks, an open watch is
@@ -89,8 +81,7 @@ check_api() {
 # Ends the processes of a watch, and decides when the next one is due.
 end_api() { # seconds that the server asks for
   local pause=$NEXT_PAUSE patience=$1
-  stop "$CURL"
-  stop "$PARSER"
+  stop "$CURL" && stop "$PARSER"
   NEXT_PAUSE=$((NEXT_PAUSE * 2 < LONGEST_PAUSE_SECONDS ? NEXT_PAUSE * 2 : LONGEST_PAUSE_SECONDS))
   if [ $((UPTIME - ${ANSWERED:-$UPTIME})) -ge "$SHORT_WATCH_SECONDS" ]; then pause=0 NEXT_PAUSE=1; fi
   if [ "$patience" -gt "$MOST_PATIENCE_SECONDS" ]; then patience=$MOST_PATIENCE_SECONDS; fi
@@ -102,9 +93,7 @@ api_connected() {
   CONNECTS=$((CONNECTS + 1))
   ANSWERED=$UPTIME TOLD_AT=$UPTIME LISTED=' ' BOOKMARKED='' PENDING=''
   log debug 'watch of the API server opened'
-  case $PROBLEM in '' | cut) return 0 ;; esac
-  log info 'API server answers again'
-  PROBLEM=
+  case $PROBLEM in '' | cut) ;; *) log info 'API server answers again' && PROBLEM='' ;; esac
 }
 
 watch_ended() { # HTTP status, curl's exit status, seconds that the server asks for, reason, message
@@ -135,9 +124,7 @@ tell_problem() { # when the watch was answered, or nothing; HTTP status, curl's 
 }
 
 watch_lasted() {
-  if [ "$PROBLEM" != cut ]; then return 0; fi
-  log info 'the watch of the API server lasts again'
-  PROBLEM=
+  if [ "$PROBLEM" = cut ]; then log info 'the watch of the API server lasts again' && PROBLEM=''; fi
 }
 
 # The present watch told of this pod.
@@ -161,7 +148,6 @@ everybody_told() {
   local line='' listed=$LISTED
   LISTED='' SYNCED=${EPOCHSECONDS-}
   for line in $PODS; do
-    case $line in *' deleted '*) continue ;; esac
-    case $listed in *" ${line%% *} "*) ;; *) pod_left "${line%% *}" ;; esac
+    case $listed:$line in *" ${line%% *} "*:* | *' deleted '*) ;; *) pod_left "${line%% *}" ;; esac
   done
 }

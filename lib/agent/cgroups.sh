@@ -58,9 +58,7 @@ read_node_value() { # the directory of our own container
   local file=''
   if [ -d "$1/container" ]; then CRUN=yes; fi
   NODE_VALUE=0
-  for file in "$1/$FILE" "$1/container/$FILE"; do
-    if read_value "$file" && [ "$RESULT" = 1 ]; then NODE_VALUE=1; fi
-  done
+  for file in "$1/$FILE" "$1/container/$FILE"; do if read_value "$file" && [ "$RESULT" = 1 ]; then NODE_VALUE=1; fi; done
 }
 
 # The directory of a pod: POD_DIRECTORY. All paths are relative to ROOT, where this shell is.
@@ -68,17 +66,12 @@ find_pod_directory() { # uid
   local name="pod$1" parent=''
   # systemd's names have no dashes within a part.
   if [ "$DRIVER" = systemd ]; then name=pod${1//-/_}.slice; fi
-  for parent in $PARENTS; do
-    POD_DIRECTORY=$parent$name
-    if [ -d "$POD_DIRECTORY" ]; then return 0; fi
-  done
+  for parent in $PARENTS; do POD_DIRECTORY=$parent$name && if [ -d "$POD_DIRECTORY" ]; then return 0; fi; done
   return 1
 }
 
-# The UID of the pod that a path belongs to: POD.
-find_pod_uid() { # the directory of a pod, or a path below it
-  POD=${1##*pod} POD=${POD%%/*} POD=${POD%.slice} POD=${POD//_/-}
-}
+# The UID of the pod that a path belongs to, which is the directory of the pod or something in it: POD.
+find_pod_uid() { POD=${1##*pod} POD=${POD%%/*} POD=${POD%.slice} POD=${POD//_/-}; }
 
 # The key of a container, which is the beginning of its id: KEY. Fails for what no runtime named so: for conmon's cgroup,
 # and for those that a container made inside its own. The child that crun makes in a container's cgroup has the key of

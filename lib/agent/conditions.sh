@@ -14,9 +14,8 @@ read_record() { # line of RECORDS
   WHAT=${1%%/*} WHOSE=${1#*/} POD=$2 NAMESPACE=$3 NAME=$4 COUNT=$5 TOLD=$6 EARLIEST=$7 LAST_PAUSE=$8 SINCE=$9
 }
 
-add_record() { # what/whose of the current pod, count, how much of it was told
-  RECORDS="$RECORDS$1 $POD $NAMESPACE $NAME $2 $3 0 0 -$NL"
-}
+# For the current pod: what/whose, the count, and how much of it was told.
+add_record() { RECORDS="$RECORDS$1 $POD $NAMESPACE $NAME $2 $3 0 0 -$NL"; }
 
 # Whether the current pod has a condition.
 condition() { # yes or nothing, condition/whose
@@ -33,47 +32,37 @@ condition() { # yes or nothing, condition/whose
   fi
 }
 
-# For Events, a node is in the namespace default, and its name is its UID.
-node_condition() { # yes or nothing, condition
-  POD=$NODE_NAME NAMESPACE=default NAME=$NODE_NAME
-  condition "$1" "$2/node"
-}
+# Whether the node has a condition. For Events, a node is in the namespace default, and its name is its UID.
+node_condition() { POD=$NODE_NAME NAMESPACE=default NAME=$NODE_NAME && condition "$1" "$2/node"; }
 
 # The conditions of a pod end without a word. Its kills stay, because they end with their containers.
 end_conditions() { # uid, the beginning of those that stay
   local line='' former=$RECORDS
-  case $RECORDS in *" $1 "*) ;; *) return 0 ;; esac
   RECORDS=$NL
   for line in $former; do
-    case $line in
-      kills/* | "${2:-kills}"*) ;;
-      *" $1 "*) continue ;;
-    esac
+    case $line in kills/* | "${2:-kills}"*) ;; *" $1 "*) continue ;; esac
     RECORDS=$RECORDS$line$NL
   done
 }
 
 # In sentences: MESSAGE, and CONTAINER, which is "-" if it is about no container.
 explain() { # condition or "kills", whose
-  local label=$LABEL_PREFIX/mode annotation=$LABEL_PREFIX/containers length=0
+  local label=$LABEL_PREFIX/mode annotation=$LABEL_PREFIX/containers
   CONTAINER=- MESSAGE=
-  case $1 in
-    unknown_container | name_too_long) CONTAINER=$2 ;;
-    kills | write_refused | contested | systemd_oom_policy) KEY=$2 && name_container ;;
-  esac
-  length=$((${#NAME} + ${#NAMESPACE} + ${#CONTAINER}))
+  case $1 in unknown_container | name_too_long) CONTAINER=$2 ;; esac
+  case $1 in kills | write_refused | contested | systemd_oom_policy) KEY=$2 && name_container ;; esac
   case $1 in
     cgroup_v1) MESSAGE='The node has cgroup v1. The kernel kills single processes there, whatever the label says.' ;;
     cgroup_not_found) MESSAGE="The agent's own container is not in the cgroup of its pod, so the agent cannot find any container. Do the kubelet and the runtime have the same cgroup driver?" ;;
     no_inotify) MESSAGE="The agent gets no inotify ($COMPLAINT). It looks at everything every second." ;;
     write_refused) MESSAGE='The node refuses writes to memory.oom.group. The cause is SELinux, a read-only mount or a user namespace.' ;;
-    contested) MESSAGE="Something writes memory.oom.group of container $CONTAINER more than $MOST_REPAIRS times a second. The agent sets it once a second." ;;
+    contested) MESSAGE="Something writes memory.oom.group of container $CONTAINER more than $MOST_REPAIRS times a second. The agent sets it every $TICK_SECONDS seconds." ;;
     ancestor_group) MESSAGE='A cgroup above the containers has memory.oom.group=1. If its limit is hit, the kernel kills everything in it, although the mode is Single.' ;;
     systemd_oom_policy) MESSAGE="The scope of container $CONTAINER has OOMPolicy=kill or stop. systemd 253 to 258 ends the whole scope after any kill, although the mode is Single; see docs/systemd.md." ;;
     invalid_mode) MESSAGE="The label $label is neither Single nor Group, so the pod is not opted in." ;;
     invalid_override) MESSAGE="The annotation $annotation has an entry that is not <container>=Single or <container>=Group. The agent ignores such entries." ;;
     unknown_container) MESSAGE="The annotation $annotation names the container $CONTAINER, and no container of that name has started. Either the name is misspelt, or the container waits for an init container." ;;
-    name_too_long) MESSAGE="The names of the pod, its namespace and its container $CONTAINER have $length characters together. Beyond $MOST_NAME_CHARACTERS the agent cannot tell containers apart, so the entry of $CONTAINER in the annotation $annotation does nothing." ;;
+    name_too_long) MESSAGE="The names of the pod, its namespace and its container $CONTAINER have $((${#NAME} + ${#NAMESPACE} + ${#CONTAINER})) characters together. Beyond $MOST_NAME_CHARACTERS the agent cannot tell containers apart, so the entry of $CONTAINER in the annotation $annotation does nothing." ;;
     pod_too_large) MESSAGE="The metadata of the pod is larger than 512 KiB, so the agent does not read its label and annotation." ;;
   esac
 }
@@ -81,13 +70,10 @@ explain() { # condition or "kills", whose
 # Of the cgroups from the container's up to the one whose limit was hit, the highest with 1 decides.
 check_ancestors() { # of the current pod, whose directory is POD_DIRECTORY
   local found='' above=$POD_DIRECTORY
-  if ! [ -d "$POD_DIRECTORY" ]; then return 0; fi
-  case $MODE$OVERRIDES in 0* | *=0,*)
-    while read_value "$above/$FILE"; do
-      if [ "$RESULT" = 1 ]; then found=yes; fi
-      above=$above/..
-    done
-    ;;
-  esac
+  if ! [ -d "$above" ]; then return 0; fi
+  while read_value "$above/$FILE"; do
+    case $RESULT:$MODE$OVERRIDES in 1:0* | 1:*=0,*) found=yes ;; esac
+    above=$above/..
+  done
   condition "$found" ancestor_group/pod
 }

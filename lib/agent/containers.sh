@@ -3,25 +3,19 @@
 
 # More writes of somebody else to one container's file within a second are a contest. Nobody sees the difference between
 # a slow and a fast one, but each write wakes the loop, which has other containers to care for.
-MOST_REPAIRS=50
 # An override of a name that no container has had for so many resyncs is likely to be misspelt.
-OVERRIDE_RESYNCS=5
 # The kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts what is before ".log"
 # after 251 characters. The key is the first 12 of the id: the three names may have so many characters together.
-MOST_NAME_CHARACTERS=236
+MOST_REPAIRS=50 OVERRIDE_RESYNCS=5 MOST_NAME_CHARACTERS=236
 
 # State: the containers, "<key> <file>"; what they are to have, "<key>=<0 or 1>", a list apart because it is searched at
 # each event; those that were written to, "<key>".
 CONTAINERS=$NL MODES=$NL WRITTEN=$NL
-# State: the directories of pods that are watched, or going to be: "<uid> <directory>".
-ATTACHED=$NL
 # State: directories of pods that the present resync still has to look at, and when it began.
 TO_SCAN='' SCANNED=0
-# State: how often containers were repaired in this second, "<key>=<count>", and which second that is.
-REPAIRS=$NL REPAIRS_AT=0
-# State: the containers whose file is contested, "<key> <file>": those found since the last resync, and those found in the
-# period before it; and in which second they were enforced last.
-CONTESTED=$NL FORMER_CONTESTED=$NL CONTESTED_AT=0
+# State: how often containers were repaired in this second, "<key>=<count>", and which second that is; the containers whose
+# file is contested, "<key> <file>": those found since the last resync, and those found in the period before it.
+REPAIRS=$NL REPAIRS_AT=0 CONTESTED=$NL FORMER_CONTESTED=$NL
 
 # Makes a container and its pod the current ones. Fails if the pod is not opted in.
 describe() { # its file
@@ -32,11 +26,8 @@ describe() { # its file
   return 1
 }
 
-find_container() { # key
-  find_line "$1 " "$CONTAINERS" || return 1
-  CONTAINER_FILE=${RESULT#* }
-  describe "$CONTAINER_FILE"
-}
+# The same for the container with a key.
+find_container() { find_line "$1 " "$CONTAINERS" && CONTAINER_FILE=${RESULT#* } && describe "$CONTAINER_FILE"; }
 
 # The name of the container of the current pod with this KEY: CONTAINER. The kubelet's link to its log has it. Before
 # there is a link, and for a pause container, which never gets one, CONTAINER is the key.
@@ -55,10 +46,8 @@ is_named() { [ "$CONTAINER" != "${KEY%x}" ]; }
 # its name is known by now.
 choose_mode() {
   local mode=$MODE
-  if [ "$OVERRIDES" != , ]; then
-    name_container
-    case $OVERRIDES in *",$CONTAINER=0,"*) mode=0 ;; *",$CONTAINER=1,"*) mode=1 ;; esac
-  fi
+  if [ "$OVERRIDES" != , ]; then name_container; fi
+  case $OVERRIDES in *",$CONTAINER=0,"*) mode=0 ;; *",$CONTAINER=1,"*) mode=1 ;; esac
   case $MODES in *"$NL$KEY=$mode$NL"*) return 0 ;; esac
   without_line "$KEY=" "$MODES" && MODES=$RESULT$KEY=$mode$NL
 }
@@ -70,15 +59,10 @@ adopt() { # file
   choose_mode
 }
 
-# Finds the containers of the current pod. With "resync" it also reads those that are known; with "new" it leaves them to
-# the events that the kernel sends.
+# Finds the containers of the current pod. With "new", those that are known are left to the events that the kernel sends.
 scan_pod() { # why: start, resync or new
   local file=''
   find_pod_directory "$POD" || return 0
-  case $ATTACHED in *"$NL$POD $POD_DIRECTORY$NL"*) ;; *)
-    without_line "$POD " "$ATTACHED" && ATTACHED="$RESULT$POD $POD_DIRECTORY$NL" && watch "pod $POD"
-    ;;
-  esac
   for file in "$POD_DIRECTORY"/$LONG_NAME/"$FILE" "$POD_DIRECTORY"/$LONG_NAME/container/"$FILE"; do
     [ -e "$file" ] || continue
     adopt "$file"
@@ -95,7 +79,8 @@ resync_next() {
   if is_watching; then period=$RESYNC_SECONDS; fi
   if [ -z "$TO_SCAN" ]; then
     if [ "$UPTIME" -lt $((SCANNED + period)) ]; then return 0; fi
-    SCANNED=$UPTIME && list_pod_directories
+    SCANNED=$UPTIME
+    list_pod_directories && TO_SCAN=$RESULT
   fi
   directory=${TO_SCAN%%"$NL"*}
   TO_SCAN=${TO_SCAN:${#directory}+1}
@@ -104,13 +89,14 @@ resync_next() {
   if [ -z "$TO_SCAN" ]; then end_resync; fi
 }
 
-# The pods that have a cgroup are few. Those that the API server told of may be many more, such as pods that wait.
+# The directories of opted-in pods: RESULT. The pods that have one are few. Those that the API server told of may be many
+# more, such as pods that wait.
 list_pod_directories() {
   local parent='' directory=''
+  RESULT=
   for parent in $PARENTS; do
     for directory in "$parent"*pod*; do
-      find_pod_uid "$directory"
-      case $PODS in *"$NL$POD "*) TO_SCAN=$TO_SCAN$directory$NL ;; esac
+      find_pod_uid "$directory" && case $PODS in *"$NL$POD "*) RESULT=$RESULT$directory$NL ;; esac
     done
   done
 }
@@ -120,9 +106,6 @@ end_resync() {
   local line='' ended=$NL
   for line in $CONTAINERS; do [ -e "${line#* }" ] || ended=$ended${line%% *}$NL; done
   forget_containers "$ended"
-  for line in $ATTACHED; do
-    [ -d "${line#* }" ] || { without_line "$line" "$ATTACHED" && ATTACHED=$RESULT; }
-  done
   forget_deleted_pods
   end_contests
 }
@@ -154,15 +137,13 @@ check_overrides() {
   done
 }
 
-# Whether a container of the current pod has a link, or, for "*", whether one that has a link runs.
+# Whether a container of the current pod with this name has started, or, for "*", whether one with a name runs.
 has_started() { # name or *
   local link='' key=''
   for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"$1-*.log; do
     key=${link##*-} key=${key%.log} link=${link%-*}
-    case $key:${link##*_}:$CONTAINERS in
-      *[!0-9a-f]*:*:*) ;;
-      *:"$1":* | *:*:*"$NL${key:0:12} "*) return 0 ;;
-    esac
+    case $key in *[!0-9a-f]*) continue ;; esac
+    case ${link##*_}:$CONTAINERS in "$1":* | *"$NL${key:0:12} "*) return 0 ;; esac
   done
   return 1
 }
@@ -171,10 +152,7 @@ has_started() { # name or *
 file_written() { # file, why: start, event or resync
   find_key "$1" || return 0
   case $2$CONTESTED in event*"$NL$KEY "*) return 0 ;; esac
-  case $MODES in
-    *"$NL$KEY=0$NL"*) enforce 0 "$1" "$2" ;;
-    *"$NL$KEY=1$NL"*) enforce 1 "$1" "$2" ;;
-  esac
+  case $MODES in *"$NL$KEY=0$NL"*) enforce 0 "$1" "$2" ;; *"$NL$KEY=1$NL"*) enforce 1 "$1" "$2" ;; esac
 }
 
 # Reads the value of the container with this KEY and, if need be, writes it. The write does not truncate the file first:
@@ -197,7 +175,7 @@ wrote() { # mode, file, why, former value
   local cause=$3
   describe "$2" || :
   case $cause in event | resync) is_named || cause=start ;; esac
-  count_write "$cause"
+  add_one "$cause" "$WRITES" && WRITES=$RESULT
   case $WRITTEN in *"$NL$KEY$NL"*) ;; *) WRITTEN=$WRITTEN$KEY$NL ;; esac
   case $CONTESTED in *"$NL$KEY "*) return 0 ;; esac
   log info 'kill mode written' pod "$NAMESPACE/$NAME" container "$CONTAINER" from "$4" to "$1"
@@ -208,20 +186,17 @@ wrote() { # mode, file, why, former value
 # Counts the repairs of the current container in this second. The next inotifyd does not watch a contested file, and has
 # to start at once.
 count_repair() { # file
-  local count=1
   if [ "$REPAIRS_AT" != "$UPTIME" ]; then REPAIRS=$NL REPAIRS_AT=$UPTIME; fi
-  if find_line "$KEY=" "$REPAIRS"; then count=$((${RESULT#*=} + 1)); fi
-  without_line "$KEY=" "$REPAIRS" && REPAIRS=$RESULT$KEY=$count$NL
-  if [ "$count" -le "$MOST_REPAIRS" ]; then return 0; fi
+  add_one "$KEY" "$REPAIRS" && REPAIRS=$RESULT
+  find_line "$KEY=" "$REPAIRS"
+  if [ "${RESULT#*=}" -le "$MOST_REPAIRS" ]; then return 0; fi
   CONTESTED="$CONTESTED$KEY $1$NL" WATCH_ANEW=yes TURNS=$TURNS_TO_WAIT
   condition yes "contested/$KEY"
 }
 
-# Nobody watches contested files, so the loop sets them once a second.
+# At each tick, because nobody watches contested files.
 enforce_contested() {
   local line=''
-  if [ "$CONTESTED" = "$NL" ] || [ "$CONTESTED_AT" = "$UPTIME" ]; then return 0; fi
-  CONTESTED_AT=$UPTIME
   for line in $CONTESTED; do file_written "${line#* }" resync; done
 }
 
@@ -237,15 +212,18 @@ end_contests() {
 }
 
 # There is a new pod, a new container, the child that crun makes in one, the kubelet's link to a log, or a new level
-# above pods. A pod's directory may be another one than before, as that of a static pod.
+# above pods.
 created() { # directory, name
+  local new=''
   case $1:$2 in
     "$CONTAINER_LOGS:"*) link_created "$2" && return 0 ;;
-    *:pod* | *:*-pod*) find_pod_uid "$2" && without_line "$POD " "$ATTACHED" && ATTACHED=$RESULT ;;
+    *:pod* | *:*-pod*) new=yes && find_pod_uid "$2" ;;
     *pod*:*) find_pod_uid "$1" ;;
     *) WATCH_ANEW=yes && resync_soon && return 0 ;;
   esac
-  if find_pod "$POD"; then scan_pod new; fi
+  if ! find_pod "$POD"; then return 0; fi
+  if [ -n "$new" ]; then watch "pod $POD"; fi
+  scan_pod new
 }
 
 # A new link tells a container's name, which matters where its pod has overrides.

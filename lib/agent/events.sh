@@ -1,11 +1,9 @@
 # shellcheck shell=sh
 # Events, which kubectl describe shows.
 
-# Whether it was told or not, the next Event about the same waits: at first so long, then twice as long each time.
-FIRST_PAUSE_SECONDS=10
-MOST_PAUSE_SECONDS=300
-# So long may the API server take for one.
-EVENT_SECONDS=30
+# Whether it was told or not, the next Event about the same waits: at first so long, then twice as long each time, up to
+# the second number. So long may the API server take for one.
+FIRST_PAUSE_SECONDS=10 MOST_PAUSE_SECONDS=300 EVENT_SECONDS=30
 
 # State: why the last Event was not taken.
 EVENT_PROBLEM=''
@@ -33,12 +31,7 @@ send_events() {
 send_event() { # time
   local reason=OomKillModeCannotApply kind=Pod field='' event=''
   explain "$WHAT" "$WHOSE"
-  if [ "$WHAT" = kills ]; then
-    reason=OomKilledProcess
-    explain_kills
-  else
-    MESSAGE="$MESSAGE Condition: $WHAT"
-  fi
+  case $WHAT in kills) reason=OomKilledProcess && explain_kills ;; *) MESSAGE="$MESSAGE Condition: $WHAT" ;; esac
   if [ "$CONTAINER" != - ]; then field=",\"fieldPath\":\"spec.containers{$CONTAINER}\""; fi
   if [ "$WHOSE" = node ]; then kind=Node; fi
   event=oom-kill-mode.$POD.${WHAT//_/-}.$WHOSE
@@ -57,18 +50,12 @@ EVENT
 event_sent() { # "<what>/<whose> <uid>", count, since, HTTP status, reason, message
   find_line "$1 " "$RECORDS" || return 0
   read_record "$RESULT"
-  if [ "$LAST_PAUSE" = 0 ] || [ "$UPTIME" -gt $((EARLIEST + LAST_PAUSE + TICK_SECONDS)) ]; then
-    LAST_PAUSE=$FIRST_PAUSE_SECONDS
-  else
-    LAST_PAUSE=$((LAST_PAUSE * 2 < MOST_PAUSE_SECONDS ? LAST_PAUSE * 2 : MOST_PAUSE_SECONDS))
-  fi
+  LAST_PAUSE=$((UPTIME > EARLIEST + LAST_PAUSE + TICK_SECONDS ? 0 : LAST_PAUSE * 2))
+  LAST_PAUSE=$((LAST_PAUSE == 0 ? FIRST_PAUSE_SECONDS : LAST_PAUSE < MOST_PAUSE_SECONDS ? LAST_PAUSE : MOST_PAUSE_SECONDS))
   case $4:$EVENT_PROBLEM in
     2??:*) TOLD=$2 EVENT_PROBLEM='' ;;
     *:"$4 $5") ;;
-    *)
-      EVENT_PROBLEM="$4 $5"
-      log warn 'Event not sent; it is tried again later' status "$4" reason "$5" message "$6"
-      ;;
+    *) EVENT_PROBLEM="$4 $5" && log warn 'Event not sent; it is tried again later' status "$4" reason "$5" message "$6" ;;
   esac
   without_line "$1 " "$RECORDS" &&
     RECORDS="$RESULT$WHAT/$WHOSE $POD $NAMESPACE $NAME $COUNT $TOLD $((UPTIME + LAST_PAUSE)) $LAST_PAUSE $3$NL"

@@ -2,8 +2,7 @@
 # Processes that the kernel killed for memory in containers that kept running.
 
 # A container that ends with a kill is empty after so many seconds, also where systemd ends it, which takes longer.
-SECONDS_TO_END=1
-SECONDS_TO_BE_ENDED=5
+SECONDS_TO_END=1 SECONDS_TO_BE_ENDED=5
 
 # State: what the kernel had counted at the last kill of a container, "<key> <own> <inside> <pod> <limit>": how often the
 # container's own limit was hit, that of a cgroup inside it or its own, and that of its pod; and whose limit the last
@@ -15,15 +14,11 @@ COUNTERS=$NL
 count_kills() {
   local item='' counted='' news='' patience=$SECONDS_TO_END
   counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $(
-    for item in $CONTAINERS; do
-      item=${item#* }
-      printf '%s/memory.events\n' "${item%/*}"
-    done
+    for item in $CONTAINERS; do item=${item#* } && printf '%s/memory.events\n' "${item%/*}"; done
   )) || :
   for item in $counted; do
     find_key "${item%/*}" || continue
-    COUNT=0
-    if find_line "kills/$KEY " "$RECORDS"; then read_record "$RESULT"; fi
+    if find_line "kills/$KEY " "$RECORDS"; then read_record "$RESULT"; else COUNT=0; fi
     # The child that crun makes has the counters of its container, and a scope with "stop" is ended whatever it holds.
     case $KEY:$COUNT:$POLICIES in *x:*:* | *:"${item##* }":* | *"$NL$KEY=stop$NL"*) continue ;; esac
     case $POLICIES in *"$NL$KEY=kill$NL"*) patience=$SECONDS_TO_BE_ENDED ;; esac
@@ -32,33 +27,30 @@ count_kills() {
   if [ -n "$news" ]; then sleep "$patience"; fi
   for item in $news; do
     IFS=' ' && set -- $item && IFS=$NL
-    if grep -qsx 'populated 1' "$3/cgroup.events"; then
-      choose_limit "$1" "$3"
-      printf 'K\t%s\t%s\t%s\n' "$1" "$2" "$RESULT" >&3
-    fi
+    grep -qsx 'populated 1' "$3/cgroup.events" || continue
+    choose_limit "$1" "$3" && printf 'K\t%s\t%s\t%s\n' "$1" "$2" "$RESULT" >&3
   done
 }
 
 # What the kernel counted of a container and whose limit was hit, by what grew since the last kill: RESULT, as in COUNTERS.
 choose_limit() { # key, directory
-  local key=$1 limit=node former=''
+  local key=$1 limit=node
   set -- $(grep -hs '^oom ' "$2/memory.events.local" "$2/memory.events" "$2/../memory.events.local")
   # Kernels before 5.2 do not count for each cgroup alone.
   RESULT='0 0 0 unknown'
   if [ $# != 3 ]; then return 0; fi
-  former="$key 0 0 0 -"
-  if find_line "$key " "$COUNTERS"; then former=$RESULT; fi
-  IFS=' ' && set -- "${1#* }" "${2#* }" "${3#* }" $former && IFS=$NL
-  if [ "$1" -gt "$5" ]; then limit=container; elif [ "$2" -gt "$6" ]; then limit=inside; elif [ "$3" -gt "$7" ]; then limit=pod; fi
+  find_line "$key " "$COUNTERS" || RESULT="$key 0 0 0 -"
+  IFS=' ' && set -- "${1#* }" "${2#* }" "${3#* }" $RESULT && IFS=$NL
+  if [ "$3" -gt "$7" ]; then limit=pod; fi
+  if [ "$2" -gt "$6" ]; then limit=inside; fi
+  if [ "$1" -gt "$5" ]; then limit=container; fi
   RESULT="$1 $2 $3 $limit"
 }
 
 # What the kernel killed before the agent looked for the first time is no news.
 remember_kills() { # directory of a container of the current pod, with this KEY
   local name='' count='' kills=0
-  while IFS=' ' read -r name count; do
-    if [ "$name" = oom_kill ]; then kills=$count; fi
-  done 2>&6 <"$1/memory.events" || :
+  while IFS=' ' read -r name count; do if [ "$name" = oom_kill ]; then kills=$count; fi; done 2>&6 <"$1/memory.events" || :
   without_line "kills/$KEY " "$RECORDS" && RECORDS=$RESULT
   if [ "$kills" = 0 ]; then return 0; fi
   add_record "kills/$KEY" "$kills" "$kills"

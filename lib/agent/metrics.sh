@@ -1,32 +1,18 @@
 # shellcheck shell=sh
 # The agent's numbers, as a file for node-exporter's textfile collector.
 
-# State: values written, by cause.
-STARTS=0 DRIFTS=0 RESYNCS=0 RESTORES=0
+# State: values written, "<cause>=<count>".
+WRITES=$NL
 # State, of the child that reports: samples of the containers, and how many have which mode.
 DESIRED='' EFFECTIVE='' SURVIVED='' IN_SINGLE=0 IN_GROUP=0
-
-# A contested file is set once a second, as are all others where there is no inotify.
-count_write() { # start, event, resync, contested or restore
-  case $1 in
-    start) STARTS=$((STARTS + 1)) ;;
-    event) DRIFTS=$((DRIFTS + 1)) ;;
-    resync | contested) RESYNCS=$((RESYNCS + 1)) ;;
-    restore) RESTORES=$((RESTORES + 1)) ;;
-  esac
-}
 
 # One sample for each container that has a cgroup and a link. A pause container has no link. The link of a container that
 # ended stays for a while, but its cgroup does not.
 sample_containers() {
   local line='' link='' key='' name='' names='' labels='' wanted='' value='' values=$NL
-  for line in $CONTAINERS; do
-    if read_value "${line#* }"; then values=$values${line%% *}=$RESULT$NL; fi
-  done
+  for line in $CONTAINERS; do if read_value "${line#* }"; then values=$values${line%% *}=$RESULT$NL; fi; done
   for link in "$CONTAINER_LOGS"/*.log; do
-    name=${link#"$CONTAINER_LOGS/"}
-    key=${link##*-}
-    key=${key:0:12} name=${name%-*} wanted=0 value=0
+    name=${link#"$CONTAINER_LOGS/"} name=${name%-*} key=${link##*-} key=${key:0:12} wanted=0 value=0
     case $name in *[!a-z0-9._-]*) continue ;; esac
     case $MODES in *"$NL$key=0$NL"*) ;; *"$NL$key=1$NL"*) wanted=1 ;; *) continue ;; esac
     case $values in *"$NL$key=0$NL"*) ;; *"$NL$key=1$NL"*) value=1 ;; *) continue ;; esac
@@ -34,8 +20,7 @@ sample_containers() {
     labels="{namespace=\"${names%%_*}\",pod=\"${name%%_*}\",container=\"${names#*_}\"}"
     case $DESIRED in *"$labels "*) continue ;; esac
     if [ "$wanted" = 0 ]; then IN_SINGLE=$((IN_SINGLE + 1)); else IN_GROUP=$((IN_GROUP + 1)); fi
-    COUNT=0
-    if find_line "kills/$key " "$RECORDS"; then read_record "$RESULT"; fi
+    if find_line "kills/$key " "$RECORDS"; then read_record "$RESULT"; else COUNT=0; fi
     DESIRED="${DESIRED}oom_kill_mode_container_group_desired$labels $wanted$NL"
     EFFECTIVE="${EFFECTIVE}oom_kill_mode_container_group_effective$labels $value$NL"
     SURVIVED="${SURVIVED}oom_kill_mode_survived_process_kills_total$labels $COUNT$NL"
@@ -47,6 +32,7 @@ metric() { # name, type, help, samples
 }
 
 print_metrics() {
+  local cause=''
   metric build_info gauge 'Always 1; the label tells which script runs.' "oom_kill_mode_build_info{script_sha256=\"$SCRIPT_SHA256\"} 1$NL"
   metric containers gauge 'Containers of opted-in pods on this node, by the mode they are to have.' \
     "oom_kill_mode_containers{mode=\"Single\"} $IN_SINGLE${NL}oom_kill_mode_containers{mode=\"Group\"} $IN_GROUP$NL"
@@ -56,13 +42,15 @@ print_metrics() {
     'Processes that the kernel killed for memory in a container that kept running.' "$SURVIVED"
   metric writes_total counter \
     'Values written to memory.oom.group: at the start of a container, at an event of the kernel (drift), in the periodic look (drift), or when a pod opted out.' ''
-  printf 'oom_kill_mode_writes_total{cause="%s"} %s\n' start "$STARTS" event "$DRIFTS" resync "$RESYNCS" restore "$RESTORES"
+  for cause in start event resync restore; do
+    find_line "$cause=" "$WRITES" || RESULT='=0'
+    printf 'oom_kill_mode_writes_total{cause="%s"} %s\n' "$cause" "${RESULT#*=}"
+  done
   metric watch_reconnects_total counter 'Times the watch on the API server was opened again.' \
     "oom_kill_mode_watch_reconnects_total $((CONNECTS > 0 ? CONNECTS - 1 : 0))$NL"
-  if [ -n "$SYNCED" ]; then
-    metric last_sync_timestamp_seconds gauge 'When the agent last had the complete truth from the API server, in seconds since 1970.' \
-      "oom_kill_mode_last_sync_timestamp_seconds $SYNCED$NL"
-  fi
+  [ -z "$SYNCED" ] || metric last_sync_timestamp_seconds gauge \
+    'When the agent last had the complete truth from the API server, in seconds since 1970.' \
+    "oom_kill_mode_last_sync_timestamp_seconds $SYNCED$NL"
   print_conditions
 }
 

@@ -6,10 +6,9 @@
 # ",name=0,name=1,". The flag is "ok", "invalid" (the label), "malformed" (the annotation has an entry that means nothing),
 # "large" (neither was read) or "deleted" (from the API; it may still run). The uptime is that of the last change.
 PODS=$NL
-# State: the overrides of the pod that api.awk tells of next, each with a comma behind it.
-PENDING=''
-# State: the highest resourceVersion that anything was told with.
-SEEN=0
+# State: the overrides of the pod that api.awk tells of next, each with a comma behind it; and the highest resourceVersion
+# that anything was told with.
+PENDING='' SEEN=0
 
 # Makes a pod the current one. Fails if it is not opted in.
 find_pod() { # uid
@@ -19,10 +18,8 @@ find_pod() { # uid
   [ "$MODE" != - ]
 }
 
-# Takes note of a pod, or of what changed.
-store_pod() { # uid, mode, namespace, name, overrides, flag, uptime
-  without_line "$1 " "$PODS" && PODS="$RESULT$1 $2 $3 $4 $5 $6 $7$NL"
-}
+# Takes note of a pod, or of what changed: uid, mode, namespace, name, overrides, flag, uptime.
+store_pod() { without_line "$1 " "$PODS" && PODS="$RESULT$1 $2 $3 $4 $5 $6 $7$NL"; }
 
 # A pod that opts in, or says something else than before, or has a label that means nothing.
 pod_told() { # uid, mode, namespace, name, flag, resourceVersion
@@ -44,7 +41,7 @@ pod_told() { # uid, mode, namespace, name, flag, resourceVersion
 # The current pod is opted in, or has another mode or other overrides than before. It may have run before it had a label.
 opt_in() { # what it had before, or nothing
   local what='pod opted in'
-  if [ -n "$1" ]; then what='pod changed'; fi
+  if [ -n "$1" ]; then what='pod changed'; elif find_pod_directory "$POD"; then watch "pod $POD"; fi
   log info "$what" pod "$NAMESPACE/$NAME" mode "$MODE" overrides "$OVERRIDES"
   scan_pod start
   check_ancestors
@@ -94,7 +91,6 @@ forget_deleted_pods() {
 release() { # uid
   local line='' released=$NL
   log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
-  without_line "$1 " "$ATTACHED" && ATTACHED=$RESULT
   # Where there is no cgroup any more, the next resync does the rest.
   find_pod_directory "$1" || return 0
   for line in $CONTAINERS; do

@@ -13,8 +13,7 @@ SYSTEMD_SPARES=''
 # In the child that reports: finds the policies, and tells the loop of those that changed. One process reads all files.
 check_policies() {
   local lines='' line='' key='' policies=$NL
-  lines=$(grep -Hs '^OOMPolicy=' /dev/null "$SYSTEMD_TRANSIENT"/*.scope "$SYSTEMD_TRANSIENT"/*.scope.d/*.conf \
-    "$SYSTEMD_SYSTEM"/*-.scope.d/*.conf) || :
+  lines=$(grep -Hs '^OOMPolicy=' /dev/null "$SYSTEMD_TRANSIENT"/*.scope "$SYSTEMD_TRANSIENT"/*.scope.d/*.conf) || :
   if [ -z "$lines" ] && [ "$POLICIES" = "$NL" ]; then return 0; fi
   for line in $CONTAINERS; do
     key=${line%% *} line=${line%/"$FILE"}
@@ -28,16 +27,13 @@ check_policies() {
   POLICIES=$policies
 }
 
-# What a scope has: RESULT, or "-". The last assignment counts: grep found those of scopes before those of their drop-ins,
-# and these before those of the drop-ins for all scopes of a runtime, such as cri-containerd-.scope.d.
+# What a scope has: RESULT, or "-". The last assignment counts: grep found those of scopes before those of their drop-ins.
+# A drop-in for all scopes of a runtime is elsewhere, and the agent does not see it: a mount of /run/systemd/system would
+# make that directory on a node without systemd, where programs take it for a sign of systemd.
 read_policy() { # scope, lines of grep: "<path>:OOMPolicy=<policy>"
   local line=''
   RESULT=-
-  for line in $2; do
-    case $line in
-      "$SYSTEMD_TRANSIENT/$1:"* | "$SYSTEMD_TRANSIENT/$1.d/"* | "$SYSTEMD_SYSTEM/${1%-*}-.scope.d/"*) RESULT=${line##*=} ;;
-    esac
-  done
+  for line in $2; do case $line in "$SYSTEMD_TRANSIENT/$1:"* | "$SYSTEMD_TRANSIENT/$1.d/"*) RESULT=${line##*=} ;; esac done
 }
 
 # In the loop.
@@ -55,7 +51,5 @@ survived_kills() { # how many
   case $POLICIES in *"$NL$KEY=kill$NL"*) ;; *) return 0 ;; esac
   if [ "$1" -lt "$KILLS_TO_SURVIVE" ]; then return 0; fi
   SYSTEMD_SPARES=yes
-  for line in $POLICIES; do
-    case $line in *=kill) policy_found "${line%=*}" - ;; esac
-  done
+  for line in $POLICIES; do case $line in *=kill) policy_found "${line%=*}" - ;; esac done
 }

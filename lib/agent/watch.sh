@@ -16,18 +16,15 @@
 # last change may have come between the last look and the watch. Then it ends the former one.
 
 # In a burst of starts, the next inotifyd waits for more to come, because each costs CPU: so many turns of the loop, but
-# only while what it is to watch is shorter than so many characters.
-TURNS_TO_WAIT=25
-UNWATCHED_LENGTH=2000
-# After so many failed starts in a row there is no inotify, and the loop looks at everything every second.
-MOST_FAILURES=10
+# only while what it is to watch is shorter than so many characters. After so many failed starts in a row there is no
+# inotify, and the loop looks at everything every second.
+TURNS_TO_WAIT=25 UNWATCHED_LENGTH=2000 MOST_FAILURES=10
 
 # State: the process that watches, the next one, and the ping file of the next one.
 WATCHER='' NEXT_WATCHER='' PING=$RUN_DIR/ping.0
 # State: what no inotifyd was told of yet, and what the next one was told of: "pod <uid>" or a container's file.
-UNWATCHED='' STARTING=''
-# State: set when a new list is needed, though nothing was added to it.
-WATCH_ANEW=''
+# Set when a new list is needed, though the loop knows of nothing that is missing in the present one.
+UNWATCHED='' STARTING='' WATCH_ANEW=''
 # State: turns of the loop since the last start, failed starts in a row, and what inotifyd complained of last.
 TURNS=0 FAILURES=0 COMPLAINT=unknown
 
@@ -61,19 +58,15 @@ examine() { # list of what watch was told of
 # the list.
 list_watches() {
   local item=''
-  for item in "$CONTAINER_LOGS/" $PARENTS; do
-    if [ -d "${item%/*}" ]; then printf '%s:n\n' "${item%/*}"; fi
-  done
-  for item in $ATTACHED; do
-    if [ -d "${item#* }" ]; then printf '%s:n\n' "${item#* }"; fi
-  done
+  for item in "$CONTAINER_LOGS/" $PARENTS; do if [ -d "${item%/*}" ]; then printf '%s:n\n' "${item%/*}"; fi; done
+  list_pod_directories
+  for item in $RESULT; do printf '%s:n\n' "$item"; done
   for item in $CONTAINERS; do
     case $CONTESTED in *"$NL$item$NL"*) continue ;; esac
     item=${item#* }
-    if [ -e "$item" ]; then
-      printf '%s:c\n' "$item"
-      if [ -n "$CRUN" ]; then printf '%s:n\n' "${item%/*}"; fi
-    fi
+    [ -e "$item" ] || continue
+    printf '%s:c\n' "$item"
+    [ -z "$CRUN" ] || printf '%s:n\n' "${item%/*}"
   done
 }
 
@@ -89,10 +82,8 @@ renew_watcher() {
   TURNS=$((TURNS + 1))
   if [ -n "$NEXT_WATCHER" ]; then
     if is_running "$NEXT_WATCHER"; then echo 2>&6 1<>"$PING" || :; else watcher_failed; fi
-  elif [ "$TURNS" -le "$TURNS_TO_WAIT" ] && [ ${#UNWATCHED} -le "$UNWATCHED_LENGTH" ]; then
-    return 0
-  elif has_inotify && { [ -n "$UNWATCHED$WATCH_ANEW" ] || ! is_watching; }; then
-    start_watcher
+  elif [ "$TURNS" -gt "$TURNS_TO_WAIT" ] || [ ${#UNWATCHED} -gt "$UNWATCHED_LENGTH" ]; then
+    if has_inotify && { [ -n "$UNWATCHED$WATCH_ANEW" ] || ! is_watching; }; then start_watcher; fi
   fi
 }
 
@@ -123,9 +114,6 @@ watcher_failed() {
 
 # At each tick: somebody may have killed it, and there may be inotify again.
 check_watcher() {
-  if [ -n "$WATCHER" ] && ! is_running "$WATCHER"; then
-    stop "$WATCHER"
-    WATCHER=
-  fi
+  if [ -n "$WATCHER" ] && ! is_running "$WATCHER"; then stop "$WATCHER" && WATCHER=''; fi
   if ! has_inotify && [ -z "$NEXT_WATCHER" ]; then start_watcher; fi
 }

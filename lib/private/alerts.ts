@@ -21,6 +21,7 @@ export interface AlertOptions {
   readonly mismatchFor: number;
   readonly processKills: number;
   readonly processKillsWindow: number;
+  readonly cannotApplyFor: number;
   readonly staleSync: number;
 }
 
@@ -84,6 +85,8 @@ export function alerts(options: AlertOptions): Alert[] {
     {
       name: 'OomKillModeCannotApply',
       expr: `max by (node, condition) (${of(METRICS.CONDITION)}) == 1`,
+      // Some end without anybody's help: an override waits for an init container, a file is fought over for a moment.
+      for: seconds(options.cannotApplyFor),
       summary:
         'Kill modes do not work as asked on node {{ $labels.node }}: {{ $labels.condition }}.',
       description:

@@ -95,14 +95,14 @@ export function dashboard(job: string): string {
     },
     {
       type: 'timeseries',
-      title: 'Writes and repairs',
-      description: 'Values written, and those of them that replaced a wrong one, by cause.',
+      title: 'Writes by cause',
+      description:
+        'Values written. Those at the start of a container are ordinary; event and resync are drift: something else had written.',
       unit: 'cps',
       targets: [
-        { expr: `sum(rate(${of(METRICS.WRITES)}[$__rate_interval]))`, legend: 'writes' },
         {
-          expr: `sum by (cause) (rate(${of(METRICS.DRIFT_REPAIRS)}[$__rate_interval]))`,
-          legend: 'repairs: {{cause}}',
+          expr: `sum by (cause) (rate(${of(METRICS.WRITES)}[$__rate_interval]))`,
+          legend: '{{cause}}',
         },
       ],
     },

@@ -106,6 +106,8 @@ class Survey {
         this.agents.set(construct as GuardedAgent, cluster ?? []);
         // Nobody opts in the pods of an agent.
         policies = undefined;
+      } else if (mark === 'drop-in') {
+        policies = undefined;
       } else if (mark === 'monitoring') {
         // Wherever it is written down, it is where its agent is.
         cluster = this.clusterOf((construct as GuardedMonitoring)._agent);

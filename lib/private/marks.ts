@@ -7,7 +7,7 @@ const MARK = Symbol.for('cdk8s-oom-kill-mode.construct');
 const POLICIES = Symbol.for('cdk8s-oom-kill-mode.policies');
 
 /** What makes a construct one of ours. */
-export type Mark = 'agent' | 'admission' | 'monitoring' | 'deployment';
+export type Mark = 'agent' | 'admission' | 'monitoring' | 'deployment' | 'drop-in';
 
 export function setMark(construct: IConstruct, mark: Mark): void {
   Object.defineProperty(construct, MARK, { value: mark });

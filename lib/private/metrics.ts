@@ -18,11 +18,14 @@ export const CONDITIONS = [
   'cgroup_not_found',
   'no_inotify',
   'write_refused',
+  'contested',
   'ancestor_group',
   'systemd_oom_policy',
   'invalid_mode',
   'invalid_override',
   'unknown_container',
+  'name_too_long',
+  'pod_too_large',
 ] as const;
 
 export const METRICS = {
@@ -53,14 +56,8 @@ export const METRICS = {
   WRITES: {
     name: 'oom_kill_mode_writes_total',
     type: 'counter',
-    labels: {},
-    help: 'Values written to memory.oom.group.',
-  },
-  DRIFT_REPAIRS: {
-    name: 'oom_kill_mode_drift_repairs_total',
-    type: 'counter',
-    labels: { cause: ['start', 'event', 'resync'] },
-    help: 'Values written over a wrong one, by what told the agent: the start of a container, an event of the kernel, or the periodic look.',
+    labels: { cause: ['start', 'event', 'resync', 'restore'] },
+    help: 'Values written to memory.oom.group: at the start of a container, at an event of the kernel (drift), in the periodic look (drift), or when a pod opted out.',
   },
   SURVIVED_KILLS: {
     name: 'oom_kill_mode_survived_process_kills_total',

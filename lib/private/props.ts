@@ -25,6 +25,11 @@ const KINDS = {
     'a quantity such as Size.mebibytes(64)',
     (value: unknown) => has(value, 'toMebibytes'),
   ],
+  percentOrAbsolute: [
+    'a PercentOrAbsolute',
+    'an amount such as PercentOrAbsolute.percent(10)',
+    (value: unknown) => has(value, 'isZero'),
+  ],
   duration: [
     'a Duration',
     'a duration such as Duration.seconds(60)',

@@ -151,6 +151,28 @@ export function requireReplicas(construct: IConstruct, replicas: number): number
   return replicas;
 }
 
+/** A number of nodes from 1, or whole percents from 1 to 100: 0 would be no rollout at all. */
+export function requirePercentOrAbsolute(
+  construct: IConstruct,
+  prop: string,
+  amount: kplus.PercentOrAbsolute,
+): k8s.IntOrString {
+  const value = amount.value as unknown;
+  const percent = /^(\d+)%$/.exec(String(value))?.[1];
+  const count = Number(percent ?? value);
+  const most = percent === undefined ? MAX_INT32 : 100;
+  if (!Number.isInteger(count) || count < 1 || count > most) {
+    throw misuse(
+      construct,
+      `${prop} is neither a positive whole number nor from 1 to 100 percent: ${String(value)}`,
+      'an amount such as PercentOrAbsolute.absolute(1) or PercentOrAbsolute.percent(10)',
+    );
+  }
+  return percent === undefined
+    ? k8s.IntOrString.fromNumber(count)
+    : k8s.IntOrString.fromString(`${percent}%`);
+}
+
 /** Whole seconds. */
 export function requireSeconds(
   construct: IConstruct,

@@ -64,8 +64,10 @@ test('the package is what lib and imports compile to, the script and the documen
   const compiled = sources
     .filter((path) => path.endsWith('.ts'))
     .flatMap((path) => [path.replace(/ts$/, 'js'), path.replace(/ts$/, 'd.ts')]);
-  const script = sources.filter((path) => path.startsWith('lib/agent/'));
-  expect(script).toEqual(expect.arrayContaining(['lib/agent/agent.sh', 'lib/agent/api.awk']));
+  const script = sources.filter((path) => /^lib\/(agent|drop-in)\//.test(path));
+  expect(script).toEqual(
+    expect.arrayContaining(['lib/agent/agent.sh', 'lib/agent/api.awk', 'lib/drop-in/drop-in.sh']),
+  );
 
   const packed = lines(run(directory, 'tar', '-tzf', tarball));
   expect(packed.map((path) => path.replace(/^package\//, '')).sort()).toEqual(

@@ -148,9 +148,8 @@ export class FakeNode {
   public readonly logs = join(this.directory, 'containers');
   public readonly run = join(this.directory, 'run');
   public readonly serviceAccount = join(this.directory, 'serviceaccount');
-  /** Where systemd keeps its scopes, and files for all scopes of a runtime; neither is there. */
-  public readonly transient = join(this.directory, 'systemd/transient');
-  public readonly system = join(this.directory, 'systemd/system');
+  /** Where systemd keeps its scopes; it is not there. */
+  public readonly transient = join(this.directory, 'systemd');
   /** The directory of the agent's own container, below the cgroup root. */
   public readonly own: string;
   /** Where the kernel lists the agent's process; another one is a container of a foreign place. */
@@ -439,7 +438,6 @@ export class Agent {
         CONTAINER_LOGS: node.logs,
         RUN_DIR: node.run,
         SYSTEMD_TRANSIENT: node.transient,
-        SYSTEMD_SYSTEM: node.system,
         SERVICE_ACCOUNT: node.serviceAccount,
         SCRIPT_SHA256: 'abc',
         ...environment,

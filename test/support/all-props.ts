@@ -13,6 +13,8 @@ import {
   OnePerNodeDeployment,
   OnePerNodeDeploymentProps,
   OomKillMode,
+  OomPolicyDropIn,
+  OomPolicyDropInProps,
 } from '../../lib';
 
 /** Every option of the agent; a new option does not compile until it is here. */
@@ -34,6 +36,7 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   resources: ALL_RESOURCES,
   priorityClassName: 'agents',
   resourceQuota: true,
+  maxUnavailable: kplus.PercentOrAbsolute.percent(25),
   tolerations: [{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' }],
   nodeSelector: { 'example.com/pool': 'workers' },
   affinity: {
@@ -49,7 +52,6 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   logLevel: AgentLogLevel.DEBUG,
   resyncPeriod: Duration.minutes(5),
   events: true,
-  systemdUnits: true,
   metrics: true,
   metricsImage: 'registry.example.com:5000/mirror/node-exporter:v1.12.1',
   labels: { 'example.com/team': 'platform' },
@@ -122,6 +124,30 @@ export function followingChart(app: App): Chart {
     labels: { 'example.com/chart': 'following' },
   });
   new OnePerNodeDeployment(chart, 'web', ALL_FOLLOWING_PROPS);
+  return chart;
+}
+
+/** Every option of the drop-in. */
+export const ALL_DROP_IN_PROPS: Required<OomPolicyDropInProps> = {
+  namespace: 'node-agents',
+  name: 'every',
+  image: 'registry.example.com:5000/mirror/curl:8.20.0',
+  imagePullPolicy: kplus.ImagePullPolicy.ALWAYS,
+  imagePullSecrets: ['mirror-credentials'],
+  priorityClassName: 'agents',
+  tolerations: [{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' }],
+  nodeSelector: { 'example.com/pool': 'workers' },
+  affinity: ALL_PROPS.affinity,
+  selinuxType: 'spc_t',
+  labels: { 'example.com/team': 'platform' },
+  annotations: { 'example.com/runbook': 'https://example.com/oom' },
+};
+
+/** The drop-in as it is by default, and with every option. */
+export function dropInChart(app: App): Chart {
+  const chart = new Chart(app, 'drop-in', { namespace: 'elsewhere' });
+  new OomPolicyDropIn(chart, 'default');
+  new OomPolicyDropIn(chart, 'every', ALL_DROP_IN_PROPS);
   return chart;
 }
 

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { Cluster, HOG, SLEEP, STARTUP_PROBE, testIn } from './cluster';
 import { Container, Pod } from './node';
 
@@ -10,7 +11,7 @@ let cluster: Cluster;
 const inGuest = testIn(() => cluster);
 
 beforeAll(async () => {
-  cluster = await Cluster.boot('cgroupfs');
+  cluster = await Cluster.boot('cgroupfs', [join(__dirname, 'guest/flip.c')]);
   await cluster.node.prepare();
 });
 
@@ -45,6 +46,14 @@ const logged = async (condition: string) =>
 const ends = (condition: string, times: number) =>
   cluster.logs((line) => line.condition === condition && line.msg === 'works again', times);
 
+/** Microseconds of CPU that the agent's container has had, and of the guest's clock. */
+async function cpu(): Promise<{ used: number; clock: number }> {
+  const { cgroup } = cluster.agent;
+  const script = `sed -n 's/^usage_usec //p' ${cgroup}/cpu.stat; cut -d ' ' -f 1 /proc/uptime`;
+  const [used, seconds] = (await cluster.vm.sh(script)).split('\n').map(Number);
+  return { used: used ?? 0, clock: (seconds ?? 0) * 1e6 };
+}
+
 async function ready(): Promise<boolean> {
   return (
     (await cluster.vm.run(await cluster.probe('test -e /run/oom-kill-mode/ready'))).status === 0
@@ -57,7 +66,7 @@ describe('with the agent', () => {
   let many: Pod[];
 
   beforeAll(async () => {
-    await cluster.startAgent({ RESYNC_SECONDS: '10' });
+    await cluster.startAgent({ RESYNC_SECONDS: '5' });
   });
 
   inGuest('the first instruction of an opted-in container sees Single, 20 of 20', async () => {
@@ -76,6 +85,23 @@ describe('with the agent', () => {
     await cluster.survives(hog, 3);
     await cluster.removePods([hog.pod, other.pod]);
   });
+
+  inGuest(
+    'where only the pod has a limit, the neighbour of a hog survives in both modes',
+    async () => {
+      for (const mode of ['Single', 'Group']) {
+        const pod = await cluster.makePod(`limit-${mode.toLowerCase()}`, { mode, memory: '32M' });
+        const neighbour = await cluster.start(pod, { name: 'neighbour', ...SLEEP });
+        const hog = await cluster.start(pod, { name: 'hog', command: HOG.command });
+        await (mode === 'Single' ? cluster.survives(hog, 3) : cluster.isKilled(hog));
+        expect(await cluster.vm.sh(`cat ${neighbour.log}`)).not.toMatch(/killed|exited/);
+        expect(await cluster.vm.sh(`cat ${hog.log}`)).toMatch(
+          mode === 'Single' ? /child died/ : /^master started\nstarted \d+\nkilled 9$/,
+        );
+        await cluster.removePods([pod]);
+      }
+    },
+  );
 
   inGuest('a write that is refused is said once, and done once it can be', async () => {
     single = await cluster.run('single', { mode: 'Single' });
@@ -125,6 +151,27 @@ describe('with the agent', () => {
     await cluster.become(three, '0');
     expect(next).not.toBe('');
   });
+
+  inGuest(
+    'a container that flips its own file ten thousand times a second harms no other',
+    async () => {
+      const command = "sh -c 'flip CGROUP/memory.oom.group 10000 & exec sleep 100000'";
+      const flipper = await cluster.run('flipper', { mode: 'Single' }, { command });
+      await cluster.conditionEvent('flipper', 'contested');
+      const before = await cpu();
+      const pods = await cluster.makePods(
+        Array.from({ length: 10 }, (_, i) => `beside-${i}`),
+        { mode: 'Single' },
+      );
+      expect(await cluster.firstModes(pods)).toEqual(Array(10).fill('0'));
+      const after = await cpu();
+      console.log(before, after);
+      await cluster.removePods(pods);
+      await cluster.vm.sh('kill $(pidof flip)');
+      await cluster.become([flipper], '0');
+      await ends('contested', 1);
+    },
+  );
 
   inGuest('330 containers that are reset at once are all repaired', async () => {
     const names = Array.from({ length: 110 }, (_, i) => `many-${i}`);

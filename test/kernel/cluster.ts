@@ -1,7 +1,8 @@
 import { LogLine, parseLog } from '../support/agent';
 import { EventObject, FakeApiServer } from '../support/api-server';
 import { Container, ContainerOptions, Driver, Node, Pod, Qos } from './node';
-import { PATIENCE, Vm } from './vm';
+import { RealNode } from './real-node';
+import { COUNTING, PATIENCE, Vm } from './vm';
 
 const MODE = 'cdk8s-oom-kill-mode/mode';
 const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount';
@@ -26,13 +27,27 @@ export interface PodOptions {
 /** An API server, a virtual machine with a node, and the agent that belongs to them. */
 export class Cluster {
   static async boot(driver: Driver, more: string[] = []): Promise<Cluster> {
-    const api = await FakeApiServer.start();
     const vm = await Vm.boot(more);
+    return Cluster.of(vm, new Node(vm, driver));
+  }
+
+  /** The same with the systemd and the runc of a release of Debian. */
+  static async bootDebian(
+    release: string,
+    more: string[] = [],
+  ): Promise<{ cluster: Cluster; node: RealNode }> {
+    const vm = await Vm.boot(more, COUNTING, release);
+    const node = new RealNode(vm);
+    return { cluster: await Cluster.of(vm, node), node };
+  }
+
+  private static async of(vm: Vm, node: Node): Promise<Cluster> {
+    const api = await FakeApiServer.start();
     await vm.sh(`
-      mkdir -p ${SERVICE_ACCOUNT}
-      echo '${api.token}' >${SERVICE_ACCOUNT}/token
-      echo '${api.caPem}' >${SERVICE_ACCOUNT}/ca.crt`);
-    return new Cluster(api, vm, new Node(vm, driver));
+      mkdir -p /image${SERVICE_ACCOUNT}
+      echo '${api.token}' >/image${SERVICE_ACCOUNT}/token
+      echo '${api.caPem}' >/image${SERVICE_ACCOUNT}/ca.crt`);
+    return new Cluster(api, vm, node);
   }
 
   /** All pods that ever opted in. */
@@ -203,7 +218,7 @@ export class Cluster {
       LOG_LEVEL: 'debug',
       EVENTS: 'yes',
       METRICS: 'yes',
-      LOOK_SECONDS: '0.1',
+      EXAMINE_SECONDS: '0.1',
       ...more,
     };
     const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);

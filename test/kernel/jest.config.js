@@ -3,7 +3,7 @@
 module.exports = {
   testEnvironment: 'node',
   rootDir: __dirname,
-  testPathIgnorePatterns: ['/long.test.ts$'],
+  testPathIgnorePatterns: ['/(long|real-systemd).test.ts$'],
   transform: {
     '^.+\\.ts$': ['ts-jest', { tsconfig: '<rootDir>/../../tsconfig.json' }],
   },

@@ -2,5 +2,5 @@
 module.exports = {
   ...require('./jest.config.js'),
   testPathIgnorePatterns: [],
-  testMatch: ['<rootDir>/long.test.ts'],
+  testMatch: ['<rootDir>/long.test.ts', '<rootDir>/real-systemd.test.ts'],
 };

@@ -54,6 +54,10 @@ export interface ContainerOptions {
   readonly memory?: string;
   /** As crun has it: the processes, the limit and the mode are in a child of the container's cgroup. */
   readonly crun?: boolean;
+  /** The OOMPolicy of the container's scope, on a node with the real systemd. */
+  readonly oomPolicy?: 'kill' | 'stop';
+  /** Without process numbers of its own. */
+  readonly hostPid?: boolean;
   /** The program, in which CGROUP stands for the container's cgroup. */
   readonly command: string;
 }
@@ -62,11 +66,13 @@ export interface ContainerOptions {
 export class Node {
   /** The processes that this class wrote to cgroups with. */
   readonly ours = new Set<string>();
+  /** The program that starts a container. */
+  protected readonly runtime: string = 'runc-standin';
   private readonly driver;
   private readonly root: string;
 
   constructor(
-    private readonly vm: Vm,
+    protected readonly vm: Vm,
     driver: Driver,
   ) {
     this.driver = drivers[driver];
@@ -102,17 +108,23 @@ export class Node {
       sandboxes
         .map(
           ({ pod, cgroup, log }) => `
-            mkdir -p ${pod.cgroup}
-            echo +cpu +memory >${pod.cgroup}/cgroup.subtree_control
-            echo 10 >${pod.cgroup}/cpu.weight
-            echo ${memory} >${pod.cgroup}/memory.max
-            runc-standin -s -t ${this.times} ${cgroup} sleep 100000 >${log} 2>&1 &
+            ${this.makeCgroup(pod, memory)}
+            ${this.runtime} -s -t ${this.times} ${cgroup} sleep 100000 >${log} 2>&1 &
             echo $!
             sleep ${PAUSE / 5}`,
         )
         .join('\n'),
     );
     await this.started(sandboxes);
+  }
+
+  /** The commands that make a pod's cgroup. */
+  protected makeCgroup({ cgroup }: Pod, memory: string): string {
+    return `
+      mkdir -p ${cgroup}
+      echo +cpu +memory >${cgroup}/cgroup.subtree_control
+      echo 10 >${cgroup}/cpu.weight
+      echo ${memory} >${cgroup}/memory.max`;
   }
 
   /**
@@ -162,7 +174,9 @@ export class Node {
 
   /** Starts a container in each of the pods, one after the other. */
   async start(pods: Pod[], options: ContainerOptions): Promise<Container[]> {
-    const { name = 'main', memory = 'max', command, crun = false } = options;
+    const { name = 'main', memory = 'max', command, crun, oomPolicy, hostPid } = options;
+    const policy = oomPolicy ? `-o ${oomPolicy}` : '';
+    const flags = `${crun ? '-c' : ''} ${hostPid ? '-p' : ''} ${policy} -m ${memory}`;
     const containers = pods.map((pod) => this.container(pod));
     // The kubelet makes the link to the log once the container has started.
     await this.write(
@@ -173,7 +187,7 @@ export class Node {
           const target = `/var/log/pods/${namespace}_${podName}_${uid}/${name}/0.log`;
           const link = `/var/log/containers/${podName}_${namespace}_${name}-${id}.log`;
           return `
-            runc-standin ${crun ? '-c ' : ''}-m ${memory} -t ${this.times} ${cgroup} ${program} >${log} 2>&1 &
+            ${this.runtime} ${flags} -t ${this.times} ${cgroup} ${program} >${log} 2>&1 &
             echo $!
             (sleep ${LINK}; ln -s ${target} ${link}) >/dev/null 2>&1 &
             sleep ${PAUSE}`;

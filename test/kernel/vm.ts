@@ -1,6 +1,6 @@
 import { ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, cpSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdirSync, openSync, rmSync, symlinkSync } from 'node:fs';
 import { AddressInfo, createServer, Server, Socket } from 'node:net';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -13,15 +13,12 @@ const work = join(repo, '.cache', `kernel-${process.pid}`);
 const root = join(work, 'root');
 const guest = join(__dirname, 'guest');
 
-/** The source of a program that makes drift and measures repairs, for those that boot with it. */
-export const DRIFT = join(guest, 'drift.c');
-
 // The guest's clock counts its instructions, 2 ns each, while it has anything to do, which makes it just as
 // fast on every host: to start a program takes 4 times as long as on a node, a shell is 20 times slower, and
 // the steps of the stand-in for the runtime are 10 times longer. A host that is busy, or stalls, makes a test
 // take longer, but gives no process of the guest less time than another one: a race between them ends as it
 // would on a host that has nothing else to do. While the guest waits its clock goes as ours does.
-const COUNTING = '-accel tcg,thread=single -icount shift=1,sleep=on -smp 1';
+export const COUNTING = '-accel tcg,thread=single -icount shift=1,sleep=on -smp 1';
 
 /** Two CPUs that are as fast as the host lets them be, with the host's clock: for the benchmark. */
 export const MEASURING = '-accel tcg,thread=multi -smp 2';
@@ -42,11 +39,11 @@ export interface Result {
 export class Vm {
   /**
    * Builds the initramfs, with more files, directories and C programs if there are any, and boots; resolves
-   * once the guest takes commands.
+   * once the guest takes commands. With a release of Debian, process 1 is the systemd of that release.
    */
-  static async boot(more: string[] = [], cpus = COUNTING): Promise<Vm> {
+  static async boot(more: string[] = [], cpus = COUNTING, release?: string): Promise<Vm> {
     requireTools();
-    buildInitramfs(more);
+    buildInitramfs(more, release);
     const server = createServer();
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -176,14 +173,17 @@ function requireTools(): void {
   }
 }
 
-function buildInitramfs(more: string[]): void {
+function buildInitramfs(more: string[], release?: string): void {
   rmSync(work, { recursive: true, force: true });
   for (const directory of [
     ...['dev', 'proc', 'sys', 'tmp', 'agent-root', 'host/cgroup', 'host/containers'],
+    ...['host/systemd/system', 'host/systemd/transient'],
     ...['run/oom-kill-mode', 'var/log/containers', 'var/run/secrets'],
   ]) {
     mkdirSync(join(root, directory), { recursive: true });
   }
+  // Where all of this is for a guest whose own root is Debian's.
+  symlinkSync('.', join(root, 'image'));
   const copy = (from: string, to: string) => {
     cpSync(from, join(root, to), { recursive: true, verbatimSymlinks: true });
   };
@@ -196,6 +196,7 @@ function buildInitramfs(more: string[]): void {
     ['init.sh', 'init'],
     ['commands.sh', 'commands.sh'],
     ['agent-container.sh', 'agent-container.sh'],
+    ['runc.sh', 'bin/runc.sh'],
   ] as const) {
     copy(join(guest, from), to);
     chmodSync(join(root, to), 0o755);
@@ -214,8 +215,23 @@ function buildInitramfs(more: string[]): void {
     }
   }
   compile(join(guest, 'print-mode.c'), '-nostdlib', '-fno-stack-protector');
-  execFileSync('sh', ['-c', 'find . | cpio --quiet -o -H newc -R 0:0'], {
+  // The kernel unpacks one archive after the other.
+  let archives = 'find . | cpio --quiet -o -H newc -R 0:0';
+  if (release !== undefined) {
+    copy(join(guest, 'commands.service'), 'debian/etc/systemd/system/commands.service');
+    archives = `cat '${rootfs(release)}'; ${archives}`;
+  }
+  execFileSync('sh', ['-euc', archives], {
     cwd: root,
     stdio: ['ignore', openSync(join(work, 'initramfs'), 'w'), 'inherit'],
   });
+}
+
+/** The root file system of a release of Debian. */
+function rootfs(release: string): string {
+  const archive = join(tools, `systemd-${release}.cpio`);
+  if (!existsSync(archive)) {
+    throw new Error(`there is no ${archive}; run test/systemd-rootfs.sh ${release}`);
+  }
+  return archive;
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Process 1 of the agent's container, in pid and mount namespaces of its own: leaves it the
 # mounts that the DaemonSet gives it, a read-only root and no capabilities. TREE may name a
-# part of the cgroup file system to be all that it sees, AGENT the directory of another script.
+# part of the cgroup file system to be all that it sees.
 set -eu
 
 root=/agent-root
@@ -11,7 +11,13 @@ mount -o bind /dev "$root/dev"
 mount -o bind "${TREE:-/sys/fs/cgroup}" "$root/host/cgroup"
 mount -o bind /var/log/containers "$root/host/containers"
 mount -o remount,bind,ro "$root/host/containers"
+for directory in system transient; do
+  if [ -d "/run/systemd/$directory" ]; then
+    mount -o bind "/run/systemd/$directory" "$root/host/systemd/$directory"
+    mount -o remount,bind,ro "$root/host/systemd/$directory"
+  fi
+done
 mount -t tmpfs tmpfs "$root/run/oom-kill-mode"
 mount -o remount,bind,ro "$root"
 
-exec chroot "$root" confine sh "${AGENT:-/agent}/agent.sh"
+exec chroot "$root" confine sh /agent/agent.sh

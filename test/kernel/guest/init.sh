@@ -1,7 +1,8 @@
 #!/bin/sh
 # Process 1 of the guest: prepares the machine and then executes the commands of the host,
 # which it reaches at TCP port $commands (from the kernel's command line). If this script
-# fails, the kernel panics and QEMU ends.
+# fails, the kernel panics and QEMU ends. Where there is a Debian in the initramfs, its systemd
+# takes over, with commands.service, and sees the initramfs at /image.
 set -eu
 
 export PATH=/bin:/usr/bin HOME=/
@@ -10,8 +11,6 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 exec </dev/console >/dev/console 2>&1
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmpfs /run
 
 # The witness tells processes apart by their ids: none may be used twice.
 echo 4194304 >/proc/sys/kernel/pid_max
@@ -24,5 +23,18 @@ ip address add 10.0.2.15/24 dev eth0
 ip link set eth0 up
 ip route add default via 10.0.2.2
 
+if [ -d /debian ]; then
+  mount -o bind /debian /debian
+  mount -o bind / /debian/image
+  mount -o move /dev /debian/dev
+  umount /sys /proc
+  # A mount of its own, unlike the initramfs, can be the root that runc leaves for that of a container.
+  cd /debian
+  mount -o move . /
+  exec /busybox chroot . /usr/lib/systemd/systemd --unit=commands.service
+fi
+
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /run
 nc 10.0.2.2 "${commands:?}" -e /commands.sh
 poweroff -f

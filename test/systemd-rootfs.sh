@@ -1,0 +1,99 @@
+#!/bin/sh
+# Brings the root file systems of the kernel tests that need the real systemd and the real runc, on Debian and amd64:
+#
+#   test/systemd-rootfs.sh RELEASE...
+#
+# makes .cache/tools/systemd-RELEASE.cpio for each of these releases of Debian, a part of an initramfs, with the release
+# below /debian. It takes the packages from the archive that this machine's apt knows, whatever release the machine has
+# itself. It only reads the configuration of apt, installs nothing, and does not need root.
+set -eu
+
+repo=$(cd "$(dirname "$0")/.." && pwd)
+tools=$repo/.cache/tools
+build=$repo/.cache/systemd.$$
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# A file system that another version of this script made is made again.
+stamp=$(cksum <"$0")
+
+main() {
+  [ $# -gt 0 ] || die "usage: $0 RELEASE..."
+  trap 'rm -rf "$build"' EXIT
+  trap 'exit 1' INT TERM
+  for release; do
+    if [ "$(cat "$tools/systemd-$release.stamp" 2>/dev/null)" != "$stamp" ]; then
+      log "fetching systemd and runc of Debian $release"
+      bring "$release"
+    fi
+  done
+}
+
+bring() { # release
+  mkdir -p "$build/root" "$tools"
+  cd "$build"
+  fetch "$1" systemd runc dash
+  for package in archives/*.deb; do
+    dpkg-deb --extract "$package" root/debian
+  done
+  finish root/debian
+  (cd root && find . | cpio --quiet -o -H newc -R 0:0) >new.cpio
+  # Whoever boots from the file at this moment goes on with the former one.
+  mv new.cpio "$tools/systemd-$1.cpio"
+  echo "$stamp" >"$tools/systemd-$1.stamp"
+  cd "$repo"
+  rm -rf "$build"
+}
+
+# Downloads packages with all that they depend on, as for a machine that has none: to archives/.
+fetch() { # release, packages
+  mkdir -p lists/partial archives/partial
+  : >status
+  # shellcheck disable=SC2016 # apt fills these in
+  archive=$(apt-get indextargets 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' \
+    --format '$(REPO_URI)' | head -n 1)
+  [ -n "$archive" ] || die 'apt knows no archive of Debian; on Debian this helps, as root: apt-get update'
+  echo "deb [signed-by=$keyring] $archive $1 main" >sources.list
+  cat >apt.conf <<END
+Dir::Etc::SourceList "$PWD/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+Dir::State "$PWD";
+Dir::State::Status "$PWD/status";
+Dir::Cache "$PWD";
+END
+  # apt drops to a user of its own for downloads if it can write there.
+  [ "$(id -u)" -ne 0 ] || chown -R _apt .
+  logged apt-get -c apt.conf update
+  shift
+  logged apt-get -c apt.conf --yes --no-install-recommends --download-only install "$@"
+}
+
+# What the packages' scripts would have made, as far as systemd needs it to start.
+finish() { # root directory
+  rm -rf "${1:?}/usr/share"
+  for name in bin sbin lib lib64; do
+    [ -e "$1/$name" ] || ln -s "usr/$name" "$1/$name"
+  done
+  mkdir -p "$1/dev" "$1/image" "$1/proc" "$1/run" "$1/sys" "$1/tmp" "$1/var/log/containers"
+  echo 'root:x:0:0::/:/bin/sh' >"$1/etc/passwd"
+  echo 'root:x:0:' >"$1/etc/group"
+  # Without one, systemd takes the boot for the first of this machine and enables all units.
+  echo 11111111111111111111111111111111 >"$1/etc/machine-id"
+}
+
+# Runs a command and shows its output only if it fails.
+logged() {
+  "$@" >"$build/log" 2>&1 || {
+    tail -n 20 "$build/log" >&2
+    die "failed: $*"
+  }
+}
+
+log() { echo "systemd-rootfs: $*" >&2; }
+
+die() {
+  log "$*"
+  exit 1
+}
+
+main "$@"

@@ -35,12 +35,14 @@ count_kills() {
 # What the kernel counted of a container and whose limit was hit, by what grew since the last kill: RESULT, as in COUNTERS.
 choose_limit() { # key, directory
   local key=$1 limit=node
-  set -- $(grep -hs '^oom ' "$2/memory.events.local" "$2/memory.events" "$2/../memory.events.local")
+  set -- $(grep -hs '^oom ' "$2/memory.events.local" "$2/memory.events" "${2%/*}/memory.events.local" "$2/container/memory.events.local")
   # Kernels before 5.2 do not count for each cgroup alone.
   RESULT='0 0 0 unknown'
-  if [ $# != 3 ]; then return 0; fi
+  if [ $# -lt 3 ]; then return 0; fi
+  # crun gives the limit to its child as well, which reaches it first. Others have none.
+  set -- "$@" 'oom 0'
   find_line "$key " "$COUNTERS" || RESULT="$key 0 0 0 -"
-  IFS=' ' && set -- "${1#* }" "${2#* }" "${3#* }" $RESULT && IFS=$NL
+  IFS=' ' && set -- $((${1#* } + ${4#* })) "${2#* }" "${3#* }" $RESULT && IFS=$NL
   if [ "$3" -gt "$7" ]; then limit=pod; fi
   if [ "$2" -gt "$6" ]; then limit=inside; fi
   if [ "$1" -gt "$5" ]; then limit=container; fi

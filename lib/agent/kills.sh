@@ -49,14 +49,16 @@ choose_limit() { # key, directory
   RESULT="$1 $2 $3 $limit"
 }
 
-# What the kernel killed before the agent looked for the first time is no news.
+# What the kernel killed before the agent looked for the first time is no news. Nor is that the limit of the pod was reached
+# before this container began.
 remember_kills() { # directory of a container of the current pod, with this KEY
-  local name='' count='' kills=0
+  local name='' count='' kills=0 pod=0
   while IFS=' ' read -r name count; do if [ "$name" = oom_kill ]; then kills=$count; fi; done 2>&6 <"$1/memory.events" || :
   without_line "kills/$KEY " "$RECORDS" && RECORDS=$RESULT
-  if [ "$kills" = 0 ]; then return 0; fi
-  add_record "kills/$KEY" "$kills" "$kills"
-  choose_limit "$KEY" "$1" && COUNTERS="$COUNTERS$KEY $RESULT$NL"
+  while [ "$name" != oom ] && IFS=' ' read -r name count; do pod=$count; done 2>&6 <"${1%/*}/memory.events.local" || :
+  RESULT="0 0 $pod -"
+  if [ "$kills" != 0 ]; then add_record "kills/$KEY" "$kills" "$kills" && choose_limit "$KEY" "$1"; fi
+  COUNTERS="$COUNTERS$KEY $RESULT$NL"
 }
 
 # In the loop.

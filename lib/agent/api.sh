@@ -148,6 +148,6 @@ everybody_told() {
   local line='' listed=$LISTED
   LISTED='' SYNCED=${EPOCHSECONDS-}
   for line in $PODS; do
-    case $listed:$line in *" ${line%% *} "*:* | *' deleted '*) ;; *) pod_left "${line%% *}" ;; esac
+    case $listed:$line in *" ${line%% *} "*:* | *', deleted '*) ;; *) pod_left "${line%% *}" ;; esac
   done
 }

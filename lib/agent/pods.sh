@@ -84,7 +84,7 @@ pod_deleted() { # uid
 forget_deleted_pods() {
   local line=''
   for line in $PODS; do
-    case $line in *' deleted '*) find_pod_directory "${line%% *}" || { without_line "$line" "$PODS" && PODS=$RESULT; } ;; esac
+    case $line in *', deleted '*) find_pod_directory "${line%% *}" || { without_line "$line" "$PODS" && PODS=$RESULT; } ;; esac
   done
 }
 

@@ -396,7 +396,7 @@ test('name_too_long: the link to the log of a container with an override has no 
 });
 
 test.each(['it is smaller', 'it leaves'])(
-  'pod_too_large: its metadata are more than 512 KiB, until %s',
+  'pod_too_large: its metadata are more than 1 MiB, until %s',
   async (end) => {
     await scene.ready(ALL);
     const pod = scene.optIn('Single');

@@ -308,13 +308,13 @@ test.each(['are refused', 'hang'])(
 );
 
 test('may fall silent: curl ends what says nothing, and has more patience where no bookmark comes', async () => {
-  // The test's patience is less: curl is given 2 s, whatever it was to have.
+  // The test's patience is less: curl is given 14 s, whatever it was to have. Pods count as told after 10 s.
   const given = `${scene.node.directory}/given`;
   const impatient = `for argument; do
   shift
   if [ "$previous" = --speed-time ]; then
     echo "$argument" >>${given}
-    argument=2
+    argument=14
   fi
   previous=$argument
   set -- "$@" "$argument"

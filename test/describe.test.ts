@@ -138,7 +138,7 @@ describe('the Events of a run of the agent', () => {
       const lines = await described(ordinary, kubectl);
       expect(lines).toEqual([
         expect.stringMatching(
-          /^Warning \| OomKilledProcess \| \d+s \(x5 over \d+s\) \| cdk8s-oom-kill-mode \| (spec\.containers\{worker\}: )?The kernel killed 4 processes of container worker for memory, 5 in all since it started\. The container kept running\.$/,
+          /^Warning \| OomKilledProcess \| \d+s \(x5 over \d+s\) \| cdk8s-oom-kill-mode \| (spec\.containers\{worker\}: )?The kernel killed 4 processes of container worker for memory, 5 in all since it started\. The container kept running\. The container had reached its memory limit\.$/,
         ),
       ]);
     },

@@ -127,8 +127,7 @@ watch_lasted() {
 
 # The present watch told of this pod.
 note_listed() { # uid
-  TOLD_AT=$UPTIME
-  if [ -n "$LISTED" ]; then LISTED="$LISTED$1 "; fi
+  if [ -n "$LISTED" ]; then TOLD_AT=$UPTIME LISTED="$LISTED$1 "; fi
 }
 
 # A bookmark says that everything up to a resourceVersion was told. An API server whose memory is behind may send one that

@@ -198,10 +198,7 @@ count_repair() { # file
 }
 
 # At each tick, because nobody watches contested files.
-enforce_contested() {
-  local line=''
-  for line in $CONTESTED; do file_written "${line#* }" resync; done
-}
+enforce_contested() { local line='' && for line in $CONTESTED; do file_written "${line#* }" resync; done; }
 
 # After each resync, contested files are watched again. The condition ends if there was no contest until the next one.
 end_contests() {

@@ -48,8 +48,7 @@ policy_found() { # key, policy or -
 # The container with this KEY still runs after kills.
 survived_kills() { # how many
   local line=''
-  case $POLICIES in *"$NL$KEY=kill$NL"*) ;; *) return 0 ;; esac
-  if [ "$1" -lt "$KILLS_TO_SURVIVE" ]; then return 0; fi
+  case $POLICIES in *"$NL$KEY=kill$NL"*) [ "$1" -ge "$KILLS_TO_SURVIVE" ] || return 0 ;; *) return 0 ;; esac
   SYSTEMD_SPARES=yes
   for line in $POLICIES; do case $line in *=kill) policy_found "${line%=*}" - ;; esac done
 }

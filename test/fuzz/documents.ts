@@ -20,6 +20,7 @@ const KEYS = [
  * odd as can be.
  */
 export class Documents {
+  private last = 1000;
   private readonly uids: string[];
   private readonly hashes: string[];
 
@@ -90,7 +91,7 @@ export class Documents {
   private bookmark(): Fields {
     return this.partial(
       new Fields([
-        ['resourceVersion', '1000'],
+        ['resourceVersion', this.version()],
         ['creationTimestamp', null],
         ...(this.random.chance(0.5)
           ? [['annotations', { 'k8s.io/initial-events-end': 'true' }] as Field]
@@ -121,7 +122,7 @@ export class Documents {
       ...maybe(0.7, 'generateName', this.name(50)),
       ...maybe(0.99, 'namespace', this.name(63)),
       ...maybe(0.99, 'uid', this.uid()),
-      ...maybe(0.99, 'resourceVersion', '1000'),
+      ...maybe(0.99, 'resourceVersion', this.version()),
       ...maybe(0.5, 'generation', random.int(1000)),
       ...maybe(0.99, 'creationTimestamp', random.chance(0.1) ? null : '2026-01-01T00:00:00Z'),
       ...maybe(0.1, 'deletionTimestamp', '2026-01-01T00:00:00Z'),
@@ -146,10 +147,19 @@ export class Documents {
     ]);
   }
 
+  /** Most of the time a little higher than before. */
+  private version(): string {
+    const { random } = this;
+    this.last += random.int(3);
+    return random.chance(0.9)
+      ? String(this.last)
+      : random.pick(['', '0', 'x', '1e9', String(this.last - random.int(50)), '7'.repeat(40)]);
+  }
+
   private name(longest: number): string {
     const { random } = this;
     if (random.chance(0.03)) {
-      return random.pick(['', 'A', 'a b', 'a\nb', 'a_b', '$(id)', 'é', '../..', this.text()]);
+      return random.pick(['', 'A', 'a b', 'a\nb', 'a_b', '$(id)', 'é', '../..', this.text(2000)]);
     }
     if (random.chance(0.05)) {
       return random.pick([...this.uids, 'Single', 'x'.repeat(longest), 'x'.repeat(longest + 1)]);

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 
 import { Documents } from './documents';
 import { Random } from './random';
-import { PREFIX, Reference } from './reference';
+import { LARGE, PREFIX, Reference } from './reference';
 
 const ROOT = resolve(__dirname, '../..');
 const AWK = [join(ROOT, '.cache/tools/busybox'), 'awk', '-f', join(ROOT, 'lib/agent/api.awk')];
@@ -13,6 +13,9 @@ const SECONDS = 120;
 /** One answer of the API server, and what the parser may make of its body. */
 interface Input {
   readonly head: string;
+  /** What the loop knows of pods, and the highest version that it was told anything with. */
+  readonly known: Map<string, string>;
+  readonly seen: string;
   /** The lines of the body; the last one may be cut off. */
   readonly lines: string[];
   /** curl's last line, as "<status> <exit status>", or nothing if curl was killed. */
@@ -45,28 +48,39 @@ function makeInput(random: Random): Input {
   const documents = new Documents(random, longest);
   const tail = random.chance(0.95) ? `${random.pick([0, 0, 18, 28, 92])}` : undefined;
   const code = random.chance(0.85) ? 200 : random.pick([401, 403, 410, 429, 500]);
-  const head = makeHead(random, code);
-  const made = { head, tail: tail && `${code} ${tail}` };
+  const [head, seconds] = makeHead(random, code);
+  const made = {
+    head,
+    known: new Map<string, string>(),
+    seen: random.pick(['0', '999', '1500', '9'.repeat(30)]),
+    tail: tail && `${code} ${tail}`,
+  };
   if (code !== 200) {
     const lines = [`${documents.encode(documents.status(code))}\n`];
-    return { ...made, lines, end: `E\t${code}\t${tail ?? '-'}\t`, broken: 1 };
+    return { ...made, lines, end: `E\t${code}\t${tail ?? '-'}\t${seconds}\t`, broken: 1 };
   }
   const count = longest > 2_000 ? 20 : 300;
   const lines = random.times(count, () => `${documents.event()}\n`);
-  const end = tail === undefined ? 'E\t000\t-\t-\t-' : `E\t200\t${tail}\t-\t-`;
+  const begin = tail === undefined ? 'E\t000\t-' : `E\t200\t${tail}`;
+  const end = `${begin}\t${seconds}\t-\t-`;
+  // What a watch before this one told, up to anywhere.
+  const former = new Reference(made.known);
+  lines.slice(0, random.chance(0.5) ? random.int(count) : 0).forEach((line) => {
+    former.event(line);
+  });
   switch (random.int(6)) {
     case 0: // A stream that ends anywhere.
-      return { ...made, lines: [...lines, cut(random, documents.event())], end, broken: count };
+      return { ...made, lines: [...lines, cut(random, short(documents))], end, broken: count };
     case 1: // An error in the stream ends it, whatever follows.
       lines.splice(random.int(count), 0, `${documents.error()}\n`);
       return { ...made, lines, end: 'E\t', broken: lines.findIndex((line) => isError(line)) };
     case 2: {
       const at = random.int(count);
       const line = random.pick([
-        () => cut(random, documents.event()),
-        () => `${documents.event().slice(0, -1)}\n}`,
+        () => cut(random, short(documents)),
+        () => `${short(documents).slice(0, -1)}\n}`,
         () => documents.garbage(),
-        () => documents.event().replace(random.pick(['":"', '":{', '{"', ',"']), (s) => `${s}\n`),
+        () => short(documents).replace(random.pick(['":"', '":{', '{"', ',"']), (s) => `${s}\n`),
       ])();
       lines.splice(at, 0, `${line}\n`);
       return { ...made, lines, end, broken: at };
@@ -76,7 +90,18 @@ function makeInput(random: Random): Input {
   }
 }
 
-function makeHead(random: Random, code: number): string {
+/** An event that is not too large to be read as a whole: of another one, less can be broken. */
+function short(documents: Documents): string {
+  for (;;) {
+    const event = documents.event();
+    if (Buffer.byteLength(event) <= LARGE) {
+      return event;
+    }
+  }
+}
+
+/** The head of an answer, and the seconds that it asks for. */
+function makeHead(random: Random, code: number): [head: string, seconds: number] {
   const fields = random.times(random.int(6), () =>
     random.pick([
       'Audit-Id: 0f5c1d2e-1111-4222-8333-444444444444',
@@ -85,8 +110,16 @@ function makeHead(random: Random, code: number): string {
       'ended: 200 0',
     ]),
   );
+  const [patience, seconds] = random.pick([
+    ...([['7', 7] as const, ['-1', 0] as const, ['Wed, 21 Oct 2026', 0] as const] as const),
+    ...(['', '0', '$(id)', '9'.repeat(30)] as const).map((word) => [word, 0] as const),
+  ]);
+  if (random.chance(0.3)) {
+    fields.push(`${random.pick(['Retry-After', 'retry-after'])}: ${patience}`);
+  }
   const interim = random.chance(0.1) ? 'HTTP/1.1 100 Continue\r\n\r\n' : '';
-  return `${interim}${[`HTTP/1.1 ${code} Said`, ...fields].join('\r\n')}\r\n\r\n`;
+  const head = `${interim}${[`HTTP/1.1 ${code} Said`, ...fields].join('\r\n')}\r\n\r\n`;
+  return [head, /^retry-after:/im.test(head) ? seconds : 0];
 }
 
 /** Part of a line, but not all of it. */
@@ -97,14 +130,17 @@ function cut(random: Random, line: string): string {
 const isError = (line: string) => line.startsWith('{"type":"ERROR"');
 const UID = '([0-9a-f-]{36}|[0-9a-f]{32})';
 const GRAMMAR = new RegExp(
-  `^(C|B|G\t${UID}|O\t${UID}\t[a-z0-9-]{1,63}=[01]|P\t${UID}\t[01-]\t[a-z0-9.-]{1,63}\t` +
-    `[a-z0-9.-]{1,253}\t(ok|malformed)|E\t[0-9]{3}\t(-|[0-9]+)\t(-|[A-Za-z]{1,60})\t[ !#-;=?-Z_a-z']{1,300})$`,
+  `^(C|B\t[0-9]+\t(new|old)|[GD]\t${UID}\t[0-9]+|L\t${UID}|O\t${UID}\t[a-z0-9-]{1,63}=[01]|` +
+    `P\t${UID}\t[01-]\t[a-z0-9.-]{1,63}\t[a-z0-9.-]{1,253}\t(ok|invalid|malformed|large)\t[0-9]+|` +
+    `E\t[0-9]{3}\t(-|[0-9]+)\t[0-9]+\t(-|[A-Za-z]{1,60})\t[ !#-;=?-Z_a-z']{1,300})$`,
 );
 
-function judge({ head, lines, tail, end, broken }: Input): string | undefined {
+function judge(input: Input): string | undefined {
+  const { head, known, seen, lines, tail, end } = input;
   const [command = '', ...args] = AWK;
+  const before = [...known].map(([uid, pod]) => `known ${uid} ${pod} 7\n`).join('');
   const { status, signal, stdout, stderr } = spawnSync(command, args, {
-    input: `${head}${lines.join('')}${tail === undefined ? '' : `\nended ${tail}\n`}`,
+    input: `${before}seen ${seen}\n${head}${lines.join('')}${tail === undefined ? '' : `\nended ${tail}\n`}`,
     env: { LABEL_PREFIX: PREFIX, LC_ALL: 'C' },
     encoding: 'utf8',
     timeout: SECONDS * 1000,
@@ -127,38 +163,36 @@ function judge({ head, lines, tail, end, broken }: Input): string | undefined {
       return 'does not say that it is connected';
     }
   }
-  return compare(lines, broken, said);
+  return compare(input, said);
 }
 
 /** Up to what is broken all that is due; from there on nothing that no well-formed line says. */
-function compare(lines: string[], broken: number, said: string[]): string | undefined {
-  const due = new Reference();
+function compare({ lines, broken, known, seen }: Input, said: string[]): string | undefined {
+  const due = new Reference(new Map(known), seen);
   const allowed = new Set<string>();
   for (const [at, line] of lines.join('').split('\n').entries()) {
-    const event = parse(line);
-    if (at < broken && event) {
-      due.event(event);
+    if (at < broken) {
+      due.event(line);
     }
     const alone = new Reference();
-    alone.event(event ?? {});
-    alone.lines.forEach((one) => allowed.add(one));
+    // Told once, and told again.
+    [0, 1].forEach(() => {
+      alone.event(line);
+    });
+    alone.lines.forEach((one) => allowed.add(bare(one)));
   }
   const missing = due.lines.findIndex((line, index) => line !== said[index]);
   if (missing >= 0) {
     return `${JSON.stringify(due.lines[missing])} expected, not ${JSON.stringify(said[missing])}`;
   }
   const more = said.slice(due.lines.length);
-  const wrong = more.find((line) => broken >= lines.length || !allowed.has(line));
+  const wrong = more.find((line) => broken >= lines.length || !allowed.has(bare(line)));
   return wrong === undefined ? undefined : `said for no reason: ${JSON.stringify(wrong)}`;
 }
 
-function parse(line: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(line);
-    return typeof value === 'object' && value !== null && 'object' in value ? value : undefined;
-  } catch {
-    return undefined;
-  }
+/** A line without the version, which depends on the lines before it. */
+function bare(line: string): string {
+  return /^[PGD]/.test(line) ? line.replace(/\t[0-9]+$/, '') : line.replace(/^B.*/, 'B');
 }
 
 /** Leaves out whatever lines can be left out while the input still fails, for a while. */

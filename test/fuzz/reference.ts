@@ -48,45 +48,91 @@ export function parseOverrides(annotation: string | undefined): {
   return { overrides, malformed };
 }
 
+/** An event of more bytes than this is not read beyond its first piece. */
+export const LARGE = 1_048_576;
+const PIECE = 16_384;
+
 /** What the agent's parser is to say of the events of one watch. */
 export class Reference {
   public readonly lines: string[] = [];
-  private readonly said = new Map<string, string>();
+  /** Whether all pods there are were told. */
+  private complete = false;
 
-  public event(event: Json): void {
-    const metadata = asObject(asObject(event.object).metadata);
-    const uid = cgroupUid(metadata);
-    if (event.type === 'BOOKMARK') {
-      this.lines.push('B');
-    } else if (uid !== undefined && event.type === 'DELETED') {
-      this.said.delete(uid);
-      this.lines.push(`G\t${uid}`);
-    } else if (uid !== undefined && (event.type === 'ADDED' || event.type === 'MODIFIED')) {
-      this.changed(uid, metadata);
+  public constructor(
+    /** What is known of each pod: mode, namespace, name, overrides and flag. */
+    public readonly known = new Map<string, string>(),
+    /** The highest version so far. */
+    private seen = '0',
+  ) {}
+
+  public event(line: string): void {
+    const event = parseEvent(line);
+    const metadata = asObject(asObject(event?.object).metadata);
+    const bytes = Buffer.from(line);
+    const large = bytes.length > LARGE;
+    const uid = cgroupUid(metadata, large ? bytes.toString('latin1', 0, PIECE) : undefined);
+    if (event?.type === 'BOOKMARK') {
+      const { resourceVersion: version } = metadata;
+      const old = isNewer(this.seen, typeof version === 'string' ? version : '');
+      this.note(metadata);
+      this.complete ||= !old;
+      this.lines.push(`B\t${this.seen}\t${old ? 'old' : 'new'}`);
+    } else if (uid !== undefined && event?.type === 'DELETED') {
+      this.known.delete(uid);
+      this.note(metadata);
+      this.lines.push(`${metadata.deletionTimestamp ? 'D' : 'G'}\t${uid}\t${this.seen}`);
+    } else if (uid !== undefined && (event?.type === 'ADDED' || event?.type === 'MODIFIED')) {
+      this.changed(uid, metadata, large);
     }
   }
 
-  private changed(uid: string, metadata: Json): void {
+  private note({ resourceVersion: version }: Json): void {
+    if (typeof version === 'string' && /^[0-9]{1,39}$/.test(version)) {
+      this.seen = isNewer(version, this.seen) ? version : this.seen;
+    }
+  }
+
+  private changed(uid: string, metadata: Json, large: boolean): void {
     const { name, namespace } = metadata;
     if (!isName(namespace, 63) || !isName(name, 253)) {
       return;
     }
-    const mode = valueOf(asObject(metadata.labels)[LABEL]) ?? '-';
+    const mode = large ? undefined : valueOf(asObject(metadata.labels)[LABEL]);
     const annotation = asObject(metadata.annotations)[ANNOTATION] as string | undefined;
-    const { overrides, malformed } = parseOverrides(annotation);
-    const lines = [...overrides]
-      .reverse()
-      .map(([container, value]) => `O\t${uid}\t${container}=${value}`);
-    lines.push(['P', uid, mode, namespace, name, malformed ? 'malformed' : 'ok'].join('\t'));
-    if (this.said.get(uid) !== lines.join('\n')) {
-      this.said.set(uid, lines.join('\n'));
-      this.lines.push(...lines);
+    const { overrides, malformed } = parseOverrides(mode === undefined ? '' : annotation);
+    const entries = [...overrides].reverse().map(([container, value]) => `${container}=${value}`);
+    const flag = large ? 'large' : mode === undefined ? 'invalid' : malformed ? 'malformed' : 'ok';
+    const pod = [mode ?? '-', namespace, name];
+    const news = [...pod, [',', ...entries.map((entry) => `${entry},`)].join(''), flag].join(' ');
+    if (this.known.get(uid) !== news) {
+      this.known.set(uid, news);
+      this.note(metadata);
+      this.lines.push(...entries.map((entry) => `O\t${uid}\t${entry}`));
+      this.lines.push(['P', uid, ...pod, flag, this.seen].join('\t'));
+    } else if (!this.complete) {
+      this.lines.push(`L\t${uid}`);
     }
   }
 }
 
-function cgroupUid(metadata: Json): string | undefined {
-  const mirror = asObject(metadata.annotations)[MIRROR];
+/** What the API server could mean by a line; undefined if it is none of its lines. */
+function parseEvent(line: string): Json | undefined {
+  try {
+    const value: unknown = JSON.parse(line);
+    return typeof value === 'object' && value !== null && 'object' in value ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a version is higher: a decimal number of any length. */
+function isNewer(one: string, other: string): boolean {
+  return one.length === other.length ? one > other : one.length > other.length;
+}
+
+function cgroupUid(metadata: Json, piece?: string): string | undefined {
+  const found = piece && new RegExp(`[{,]"${MIRROR}":"([0-9a-f]+)"`).exec(piece);
+  const mirror = piece === undefined ? asObject(metadata.annotations)[MIRROR] : found?.[1];
   if (typeof mirror === 'string' && /^[0-9a-f]{32}$/.test(mirror)) {
     return mirror;
   }

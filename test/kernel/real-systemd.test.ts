@@ -126,8 +126,8 @@ describe('systemd 257', () => {
         'OOMPolicy=continue',
         async () => (await node.oomPolicy(early)) === 'continue',
       );
-      await ends(early);
       await survives(early);
+      await ends(early);
       await cluster.removePods([early.pod]);
     });
 

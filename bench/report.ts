@@ -4,13 +4,24 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { median, quantile, Results, SynthResults, Tool, ToolResults, TOOLS } from './schema';
+import {
+  ENDED_PODS,
+  median,
+  Minute,
+  quantile,
+  Results,
+  SynthResults,
+  Tool,
+  ToolResults,
+  TOOLS,
+} from './schema';
 
 const PAGE = join(__dirname, '../docs/performance.md');
 
+const ENDED = ENDED_PODS.toLocaleString('en');
+
 const NAMES: Record<Tool, string> = {
   agent: 'agent',
-  former: 'former agent',
   poll: 'loop of 1 s',
   limit: 'C program',
 };
@@ -38,13 +49,17 @@ function read(name: string): unknown {
 
 /** Keeps the results of a run, and makes the page anew. */
 export function writeResults(name: string, results: Results | SynthResults): void {
-  // Arrays of figures in one line each.
-  const json = JSON.stringify(results, null, 1).replace(
+  writeFileSync(join(__dirname, name), json(results));
+  writeFileSync(PAGE, page());
+}
+
+/** With arrays of figures in one line each. */
+export function json(results: unknown): string {
+  const text = JSON.stringify(results, null, 1).replace(
     /\[\s+([-\d.,\s]+?)\s+\]/g,
     (_, list: string) => `[${list.replace(/\s+/g, '')}]`,
   );
-  writeFileSync(join(__dirname, name), `${json}\n`);
-  writeFileSync(PAGE, page());
+  return `${text}\n`;
 }
 
 /** docs/performance.md with the tables that belong between its marks. */
@@ -84,7 +99,7 @@ function list(values: number[]): string {
   return values.map((value) => value.toFixed(2)).join(', ');
 }
 
-function resultsTable({ sizes, killed }: Results): string {
+function resultsTable({ sizes, ended, killed }: Results): string {
   const head = [
     ...['pods × 3', 'tool', 'CPU s a minute', 'processes', 'memory.current'],
     ...['drift p50', 'p99', 'first instruction right', 'CPU ms a start'],
@@ -92,12 +107,10 @@ function resultsTable({ sizes, killed }: Results): string {
   const rows = sizes.flatMap(({ pods, tools }) =>
     TOOLS.map((tool) => [String(pods), NAMES[tool], ...cells(tools[tool])]),
   );
-  const storms = (['agent', 'former'] as const).map((tool) => [
-    '1, killed',
-    NAMES[tool],
-    ...cells({ idle: killed[tool] }),
-  ]);
-  return aligned([head, head.map(() => '---'), ...rows, ...storms]);
+  const minute = (what: string, idle?: Minute) =>
+    idle ? [[what, NAMES.agent, ...cells({ idle })]] : [];
+  rows.push(...minute(`0, ${ENDED} ended`, ended), ...minute('1, killed', killed));
+  return aligned([head, head.map(() => '---'), ...rows]);
 }
 
 function cells({ idle, drift, starts }: ToolResults): string[] {
@@ -112,7 +125,8 @@ function cells({ idle, drift, starts }: ToolResults): string[] {
 }
 
 /** The bars that a run can tell of. */
-export function bars({ sizes, killed }: Results, synth: SynthResults): Bar[] {
+export function bars(results: Results, synth: SynthResults): Bar[] {
+  const { sizes, ended, killed } = results;
   const agents = sizes.map(({ pods, tools }) => ({ pods, ...tools.agent }));
   const [none, largest] = [agents[0], agents.at(-1)];
   const starts = agents.flatMap((agent) => agent.starts ?? []);
@@ -123,25 +137,28 @@ export function bars({ sizes, killed }: Results, synth: SynthResults): Bar[] {
   );
   const most = (values: number[]) => Math.max(...values);
   const bar = (what: string, limit: number, figure: number, text: string): Bar => ({
-    what,
-    most: limit,
-    figure,
-    text,
+    ...{ what, most: limit, figure },
+    text: Number.isNaN(figure) ? 'not measured' : text,
   });
   const seconds = (what: string, limit: number, figure = NaN) =>
     bar(`CPU seconds a minute, ${what}`, limit, figure, figure.toFixed(2));
-  const current = (largest?.idle.currentBytes ?? NaN) / 2 ** 20;
+  const memory = (what: string, limit: number, bytes = NaN) =>
+    bar(`MiB, ${what}`, limit, bytes / 2 ** 20, (bytes / 2 ** 20).toFixed(1));
+  // May be less than nothing: it is the difference of two minutes.
+  const more = (ended?.cpuSeconds ?? NaN) - (none?.idle.cpuSeconds ?? NaN);
   const processes = most(agents.map(({ idle }) => idle.processes));
   const requests = most(agents.map(({ idle }) => idle.requests));
   const synthesis = synthRatio(synth);
   return [
     seconds('nothing opted in', 1, none?.idle.cpuSeconds),
+    seconds(`what ${ENDED} ended pods add`, 0.1, more),
     seconds(`${largest?.pods ?? 0} pods × 3`, 3, largest?.idle.cpuSeconds),
-    seconds('one pod killed all the time', 3, killed.agent.cpuSeconds),
+    seconds('one pod killed all the time', 3, killed.cpuSeconds),
     bar('wrong first instructions', 0, wrong, `${wrong} of ${count}`),
     bar('drift p99, times that of C', 3, most(ratios), ratios.map((r) => r.toFixed(1)).join(', ')),
     bar('processes at rest', 6, processes, String(processes)),
-    bar('MiB, `memory.current`', 8, current, current.toFixed(1)),
+    memory('`memory.current`', 8, largest?.idle.currentBytes),
+    memory('`memory.peak`, a pod of 1.4 MB', 32, results.largePodBytes),
     bar('API requests a minute at rest', 1, requests, String(requests)),
     bar('synthesis of 1,000, times plain', 1.1, synthesis, synthesis.toFixed(2)),
   ];

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 
 import { Cluster } from '../test/kernel/cluster';
 import { Pod } from '../test/kernel/node';
+import { json } from './report';
 import { DATA, Sample, SECONDS, Survival, lives, writeDrawing } from './survival';
 
 const WORKERS = 3;
@@ -84,12 +85,7 @@ async function main(): Promise<void> {
   const cluster = await Cluster.boot('systemd', [join(__dirname, 'guest/workers.c')]);
   try {
     const survival = await record(cluster);
-    // A pair in a line.
-    const json = JSON.stringify(survival, null, 1).replace(
-      /\[\s+([-\d.,\s]+?)\s+\]/g,
-      (_, list: string) => `[${list.replace(/\s+/g, '')}]`,
-    );
-    writeFileSync(DATA, `${json}\n`);
+    writeFileSync(DATA, json(survival));
     writeDrawing();
   } catch (error) {
     console.error(await cluster.report());

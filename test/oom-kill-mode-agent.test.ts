@@ -147,11 +147,11 @@ describe('the script', () => {
       (name) => defaults.has(name) || !set.has(name),
     );
     const head = (FILES['agent.sh'] ?? '').split('\nset -eu\n')[0] ?? '';
-    const [, others = ''] = /Environment: (.*)/s.exec(head) ?? [];
+    const [, others = ''] = / environment (.*?)\n# +constants /s.exec(head) ?? [];
     const named = new Set(
       [
         ...others
-          .replaceAll('\n# ', ' ')
+          .replaceAll(/\n# +/g, ' ')
           .replace('_HOST and _PORT', '_HOST and KUBERNETES_SERVICE_PORT')
           .matchAll(/\b[A-Z][A-Z]+_[A-Z_]+\b/g),
       ].map(([name]) => name),

@@ -50,7 +50,7 @@ start() {
     sleep "$pause"
     scope=$directory/cri-containerd-$id.scope
     runc-standin -t "$times" "$scope" print-mode "$scope/memory.oom.group" >"/run/starts/$tool/$id" 2>&1 &
-    (sleep 0.75 && ln -s "/var/log/pods/$id" "/var/log/containers/${name}_default_main-$id.log") &
+    (sleep 0.75 && ln -s "/var/log/pods/default_${name}_$uid/main/0.log" "/var/log/containers/${name}_default_main-$id.log") &
   done
   sleep 2
   echo 1 >"$directory/cgroup.kill"

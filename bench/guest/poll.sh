@@ -5,11 +5,8 @@
 #   poll.sh KUBEPODS VALUE SECONDS
 set -eu
 
-# All loops may have the same process number, each in its own namespace.
-never=/run/never-$3
-mkfifo "$never"
-exec 5<>"$never"
-rm "$never"
+mkfifo /run/never
+exec 5<>/run/never
 
 while :; do
   for file in "$1"/*pod*/cri-containerd-*/memory.oom.group "$1"/*/*pod*/cri-containerd-*/memory.oom.group; do

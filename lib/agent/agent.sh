@@ -164,9 +164,7 @@ find_node() {
   if ! find_kubepods; then node_condition yes cgroup_not_found && return 0; fi
   node_condition '' cgroup_not_found
   log info 'cgroups found' driver "$DRIVER" nodeValue "$NODE_VALUE"
-  cd "$ROOT"
-  start_api
-  start_watcher
+  cd "$ROOT" && start_api && start_watcher
 }
 
 # How long to wait for an event: as long as there is nothing else to do.

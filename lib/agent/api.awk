@@ -28,7 +28,7 @@ BEGIN {
   value["Single"] = 0; value["Group"] = 1
   # So many characters of an event are read at a time, which bounds the memory that a pod with many labels takes. An
   # event of more than the second number is not read beyond its first piece, which has the pod's name and UID in it.
-  PIECE = 16384; LARGE = 524288
+  PIECE = 16384; LARGE = 1048576
   head = 1; seen = "0"; status = "000"; curl = reason = message = "-"; seconds = 0
 }
 
@@ -51,11 +51,7 @@ head || $0 == "\r" || $0 == "" { next }
 
 END { printf "E\t%s\t%s\t%s\t%s\t%s\n", status, curl, seconds, reason, message }
 
-function say(line) {
-  gsub(/ /, "\t", line)
-  print line
-  fflush()
-}
+function say(line) { gsub(/ /, "\t", line); print line; fflush() }
 
 # Strings are what stands between quotes; the brackets outside of them tell how deep they are. A string is a name if a
 # colon follows it, and a value otherwise. No name that we look for has an escape in it: an apostrophe, which takes the
@@ -125,8 +121,7 @@ function departed(cgroup) {
 }
 
 function bookmark(    old) {
-  old = is_newer(seen, field["resourceVersion"])
-  note_version()
+  old = is_newer(seen, field["resourceVersion"]); note_version()
   if (!old) complete = 1
   say("B " seen " " (old ? "old" : "new"))
 }

@@ -58,12 +58,12 @@ explain() { # condition or "kills", whose
     write_refused) MESSAGE='The node refuses writes to memory.oom.group. The cause is SELinux, a read-only mount or a user namespace.' ;;
     contested) MESSAGE="Something writes memory.oom.group of container $CONTAINER more than $MOST_REPAIRS times a second. The agent sets it every $TICK_SECONDS seconds." ;;
     ancestor_group) MESSAGE='A cgroup above the containers has memory.oom.group=1. If its limit is hit, the kernel kills everything in it, although the mode is Single.' ;;
-    systemd_oom_policy) MESSAGE="The scope of container $CONTAINER has OOMPolicy=kill or stop. systemd 253 to 258 ends the whole scope after any kill, although the mode is Single; see docs/systemd.md." ;;
+    systemd_oom_policy) MESSAGE="The scope of container $CONTAINER has OOMPolicy=kill or stop. With kill, systemd 253 to 258 ends the whole scope after any kill, although the mode is Single, and with stop every version does; see docs/systemd.md." ;;
     invalid_mode) MESSAGE="The label $label is neither Single nor Group, so the pod is not opted in." ;;
     invalid_override) MESSAGE="The annotation $annotation has an entry that is not <container>=Single or <container>=Group. The agent ignores such entries." ;;
     unknown_container) MESSAGE="The annotation $annotation names the container $CONTAINER, and no container of that name has started. Either the name is misspelt, or the container waits for an init container." ;;
     name_too_long) MESSAGE="The names of the pod, its namespace and its container $CONTAINER have $((${#NAME} + ${#NAMESPACE} + ${#CONTAINER})) characters together. Beyond $MOST_NAME_CHARACTERS the agent cannot tell containers apart, so the entry of $CONTAINER in the annotation $annotation does nothing." ;;
-    pod_too_large) MESSAGE="The metadata of the pod is larger than 512 KiB, so the agent does not read its label and annotation." ;;
+    pod_too_large) MESSAGE="The metadata of the pod is larger than 1 MiB, so the agent does not read its label and annotation." ;;
   esac
 }
 

@@ -17,6 +17,9 @@ TO_SCAN='' SCANNED=0
 # file is contested, "<key> <file>": those found since the last resync, and those found in the period before it.
 REPAIRS=$NL REPAIRS_AT=0 CONTESTED=$NL FORMER_CONTESTED=$NL
 
+# Results: the current container, see agent.sh.
+KEY='' CONTAINER=- CONTAINER_FILE=''
+
 # Makes a container and its pod the current ones. Fails if the pod is not opted in.
 describe() { # its file
   find_key "$1" || :

@@ -10,6 +10,9 @@ PODS=$NL
 # that anything was told with.
 PENDING='' SEEN=0
 
+# Results: the current pod, see agent.sh.
+POD='' MODE=- NAMESPACE=- NAME=- OVERRIDES=, FLAG=ok HEARD=0
+
 # Makes a pod the current one. Fails if it is not opted in.
 find_pod() { # uid
   find_line "$1 " "$PODS" || return 1

@@ -103,13 +103,10 @@ watcher_is_up() {
 
 # The next one ended before it was up. Something that it was to watch may have ended meanwhile. The present one goes on.
 watcher_failed() {
-  stop "$NEXT_WATCHER"
-  NEXT_WATCHER=
+  stop "$NEXT_WATCHER" && NEXT_WATCHER=''
   UNWATCHED=$STARTING$UNWATCHED STARTING='' WATCH_ANEW=yes
   if [ "$COMPLAINT" != 'No such file or directory' ]; then FAILURES=$((FAILURES + 1)); fi
-  if has_inotify; then return 0; fi
-  UNWATCHED='' WATCH_ANEW=''
-  node_condition yes no_inotify
+  has_inotify || { UNWATCHED='' WATCH_ANEW='' && node_condition yes no_inotify; }
 }
 
 # At each tick: somebody may have killed it, and there may be inotify again.

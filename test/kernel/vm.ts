@@ -13,9 +13,6 @@ const work = join(repo, '.cache', `kernel-${process.pid}`);
 const root = join(work, 'root');
 const guest = join(__dirname, 'guest');
 
-/** The source of a program that makes drift and measures repairs, for those that boot with it. */
-export const DRIFT = join(guest, 'drift.c');
-
 // The guest's clock counts its instructions, 2 ns each, while it has anything to do, which makes it just as
 // fast on every host: to start a program takes 4 times as long as on a node, a shell is 20 times slower, and
 // the steps of the stand-in for the runtime are 10 times longer. A host that is busy, or stalls, makes a test

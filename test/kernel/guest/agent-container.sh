@@ -1,7 +1,7 @@
 #!/bin/sh
 # Process 1 of the agent's container, in pid and mount namespaces of its own: leaves it the
 # mounts that the DaemonSet gives it, a read-only root and no capabilities. TREE may name a
-# part of the cgroup file system to be all that it sees, AGENT the directory of another script.
+# part of the cgroup file system to be all that it sees.
 set -eu
 
 root=/agent-root
@@ -18,4 +18,4 @@ fi
 mount -t tmpfs tmpfs "$root/run/oom-kill-mode"
 mount -o remount,bind,ro "$root"
 
-exec chroot "$root" confine sh "${AGENT:-/agent}/agent.sh"
+exec chroot "$root" confine sh /agent/agent.sh

@@ -96,7 +96,7 @@ int main(int argc, char **argv)
 	wanted = *argv[1];
 	int most = atoi(argv[2]);
 	double rate = atof(argv[3]);
-	long long end = now() + atoi(argv[4]) * 1000000LL, next = now();
+	long long end = now() + atoi(argv[4]) * 1000000LL, next;
 	srand48(atoi(argv[5]));
 	while (count < FILES && fgets(line, sizeof line, stdin)) {
 		line[strcspn(line, "\n")] = '\0';
@@ -108,7 +108,8 @@ int main(int argc, char **argv)
 	if (!count)
 		errx(2, "no files");
 	while (made < most && now() < end) {
-		next += -log(1 - drand48()) / rate * 1000000;
+		/* From now: what was late is not made up for by writes without a pause. */
+		next = now() - log(1 - drand48()) / rate * 1000000;
 		int chosen = drand48() * count, tried = 0;
 		listen_until(inotify, next < end ? next : end);
 		while (files[chosen].since && tried++ < count)

@@ -20,7 +20,7 @@ function machine(release: string, systemd: string): void {
     const versions = await cluster.vm.sh('systemctl --version; runc --version; uname -r');
     console.info(versions);
     expect(versions).toMatch(new RegExp(`^systemd ${systemd} `));
-    await cluster.startAgent({ RESYNC_SECONDS: '5' });
+    await cluster.startAgent({ RESYNC_SECONDS: '5', TICK_SECONDS: '3' });
   });
 
   afterAll(async () => {

@@ -4,13 +4,13 @@
 # Limits, all in seconds:
 #   SILENCE_SECONDS        A watch that is silent for so long has ended without a word. Bookmarks come about once a minute.
 #                          Some servers send none: then a watch of a node on which nothing happens is silent as well, and
-#                          the limit grows.
+#                          the limit grows, up to MOST_SILENCE_SECONDS.
 #   SHORT_WATCH_SECONDS    A watch that lasted so long after its answer was no failure, and the next one is opened at once.
 #   LONGEST_PAUSE_SECONDS  After a failure, the pause doubles from one second up to this.
 #   MOST_PATIENCE_SECONDS  A server that asks for a longer pause (Retry-After) is asked again all the same.
 #   LASTING_SECONDS        A watch that lasted so long ends the warning that watches are cut.
 #   SETTLE_SECONDS         Where there are no bookmarks, the API server has told of every pod when it was silent for so long.
-SILENCE_SECONDS=150 SHORT_WATCH_SECONDS=2 LONGEST_PAUSE_SECONDS=30
+SILENCE_SECONDS=150 MOST_SILENCE_SECONDS=2400 SHORT_WATCH_SECONDS=2 LONGEST_PAUSE_SECONDS=30
 MOST_PATIENCE_SECONDS=300 LASTING_SECONDS=120 SETTLE_SECONDS=10
 
 # State: the two processes of the watch; when it was answered, or nothing; when the next one is due, and the pause before
@@ -104,7 +104,7 @@ watch_ended() { # HTTP status, curl's exit status, seconds that the server asks 
     200:0:*) watch_lasted ;;
     400:*:yes:* | 422:*:yes:*) INITIAL_EVENTS='' DUE=$UPTIME NEXT_PAUSE=1 ;;
     # curl gave up in the silence of a server that may send no bookmarks.
-    200:28:*:) SILENCE=$((SILENCE * 4)) ;;
+    200:28:*:) SILENCE=$((SILENCE * 4 < MOST_SILENCE_SECONDS ? SILENCE * 4 : MOST_SILENCE_SECONDS)) ;;
     *) tell_problem "$answered" "$1" "$2" "$4" "$5" ;;
   esac
 }
@@ -148,6 +148,6 @@ everybody_told() {
   local line='' listed=$LISTED
   LISTED='' SYNCED=${EPOCHSECONDS-}
   for line in $PODS; do
-    case $listed:$line in *" ${line%% *} "*:* | *' deleted '*) ;; *) pod_left "${line%% *}" ;; esac
+    case $listed:$line in *" ${line%% *} "*:* | *', deleted '*) ;; *) pod_left "${line%% *}" ;; esac
   done
 }

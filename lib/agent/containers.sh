@@ -146,7 +146,7 @@ has_started() { # name or *
   for link in "$CONTAINER_LOGS/${NAME}_${NAMESPACE}_"$1-*.log; do
     key=${link##*-} key=${key%.log} link=${link%-*}
     case $key in *[!0-9a-f]*) continue ;; esac
-    case ${link##*_}:$CONTAINERS in "$1":* | *"$NL${key:0:12} "*) return 0 ;; esac
+    case $1:$CONTAINERS in "${link##*_}:"* | '*':*"$NL${key:0:12} "*) return 0 ;; esac
   done
   return 1
 }

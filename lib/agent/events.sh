@@ -18,9 +18,9 @@ send_events() {
     now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
     if [ "$SINCE" = - ]; then SINCE=$now; fi
     answer=$(send_event "$now" | awk -f "$HERE/api.awk")
-    # The last line is "E <status> <curl's exit status> <seconds> <reason> <message>".
+    # The last line is "E <status> <curl's exit status> <seconds> <reason> <message>", or missing if somebody killed awk.
     answer=${answer##*E"$TAB"}
-    IFS=$TAB && set -- $answer && IFS=$NL
+    IFS=$TAB && set -- ${answer:-000} - - - - && IFS=$NL
     printf 'S\t%s\t%s\t%s\t%s\t%s\t%s\n' "$WHAT/$WHOSE $POD" "$COUNT" "$SINCE" "$1" "$4" "$5" >&3
     # Nobody answered, so the others need not try.
     if [ "$1" = 000 ]; then return 0; fi

@@ -35,26 +35,30 @@ count_kills() {
 # What the kernel counted of a container and whose limit was hit, by what grew since the last kill: RESULT, as in COUNTERS.
 choose_limit() { # key, directory
   local key=$1 limit=node
-  set -- $(grep -hs '^oom ' "$2/memory.events.local" "$2/memory.events" "$2/../memory.events.local")
+  set -- $(grep -hs '^oom ' "$2/memory.events.local" "$2/memory.events" "${2%/*}/memory.events.local" "$2/container/memory.events.local")
   # Kernels before 5.2 do not count for each cgroup alone.
   RESULT='0 0 0 unknown'
-  if [ $# != 3 ]; then return 0; fi
+  if [ $# -lt 3 ]; then return 0; fi
+  # crun gives the limit to its child as well, which reaches it first. Others have none.
+  set -- "$@" 'oom 0'
   find_line "$key " "$COUNTERS" || RESULT="$key 0 0 0 -"
-  IFS=' ' && set -- "${1#* }" "${2#* }" "${3#* }" $RESULT && IFS=$NL
+  IFS=' ' && set -- $((${1#* } + ${4#* })) "${2#* }" "${3#* }" $RESULT && IFS=$NL
   if [ "$3" -gt "$7" ]; then limit=pod; fi
   if [ "$2" -gt "$6" ]; then limit=inside; fi
   if [ "$1" -gt "$5" ]; then limit=container; fi
   RESULT="$1 $2 $3 $limit"
 }
 
-# What the kernel killed before the agent looked for the first time is no news.
+# What the kernel killed before the agent looked for the first time is no news. Nor is that the limit of the pod was reached
+# before this container began.
 remember_kills() { # directory of a container of the current pod, with this KEY
-  local name='' count='' kills=0
+  local name='' count='' kills=0 pod=0
   while IFS=' ' read -r name count; do if [ "$name" = oom_kill ]; then kills=$count; fi; done 2>&6 <"$1/memory.events" || :
   without_line "kills/$KEY " "$RECORDS" && RECORDS=$RESULT
-  if [ "$kills" = 0 ]; then return 0; fi
-  add_record "kills/$KEY" "$kills" "$kills"
-  choose_limit "$KEY" "$1" && COUNTERS="$COUNTERS$KEY $RESULT$NL"
+  while [ "$name" != oom ] && IFS=' ' read -r name count; do pod=$count; done 2>&6 <"${1%/*}/memory.events.local" || :
+  RESULT="0 0 $pod -"
+  if [ "$kills" != 0 ]; then add_record "kills/$KEY" "$kills" "$kills" && choose_limit "$KEY" "$1"; fi
+  COUNTERS="$COUNTERS$KEY $RESULT$NL"
 }
 
 # In the loop.

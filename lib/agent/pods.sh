@@ -15,14 +15,19 @@ POD='' MODE=- NAMESPACE=- NAME=- OVERRIDES=, FLAG=ok HEARD=0
 
 # Makes a pod the current one. Fails if it is not opted in.
 find_pod() { # uid
-  find_line "$1 " "$PODS" || return 1
+  # Most searches of a long list are in vain, and it takes long to copy.
+  case $PODS in *"$NL$1 "*) find_line "$1 " "$PODS" ;; *) return 1 ;; esac
   IFS=' ' && set -- $RESULT && IFS=$NL
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 FLAG=$6 HEARD=$7
   [ "$MODE" != - ]
 }
 
-# Takes note of a pod, or of what changed: uid, mode, namespace, name, overrides, flag, uptime.
-store_pod() { without_line "$1 " "$PODS" && PODS="$RESULT$1 $2 $3 $4 $5 $6 $7$NL"; }
+# Takes note of a pod, or of what changed, and makes it the current one.
+store_pod() { # uid, mode, namespace, name, overrides, flag, uptime
+  case $PODS in *"$NL$1 "*) without_line "$1 " "$PODS" && PODS=$RESULT ;; esac
+  PODS="$PODS$1 $2 $3 $4 $5 $6 $7$NL"
+  POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 FLAG=$6 HEARD=$7
+}
 
 # A pod that opts in, or says something else than before, or has a label that means nothing.
 pod_told() { # uid, mode, namespace, name, flag, resourceVersion
@@ -37,7 +42,7 @@ pod_told() { # uid, mode, namespace, name, flag, resourceVersion
     if [ "$former" != "$mode $overrides" ]; then end_conditions "$1" invalid; fi
   fi
   store_pod "$1" "$mode" "$3" "$4" "$overrides" "$5" "$UPTIME"
-  if find_pod "$1" && [ "$former" != "$mode $overrides" ]; then opt_in "$former"; fi
+  if [ "$mode" != - ] && [ "$former" != "$mode $overrides" ]; then opt_in "$former"; fi
   check_metadata
 }
 
@@ -84,7 +89,7 @@ pod_deleted() { # uid
 forget_deleted_pods() {
   local line=''
   for line in $PODS; do
-    case $line in *' deleted '*) find_pod_directory "${line%% *}" || { without_line "$line" "$PODS" && PODS=$RESULT; } ;; esac
+    case $line in *', deleted '*) find_pod_directory "${line%% *}" || { without_line "$line" "$PODS" && PODS=$RESULT; } ;; esac
   done
 }
 

@@ -31,7 +31,7 @@ interface Pod {
   readonly containers: Container[];
   /** Whether the API server knows it with the label. */
   told: boolean;
-  /** The agent that knew it when it left; another one owes it nothing. */
+  /** The agent that knew it when it left by its label or its end; another one owes it nothing. */
   leftFrom?: Agent;
 }
 
@@ -121,7 +121,7 @@ export class Life {
         this.leave(pod);
       };
       steps['delete'] = () => {
-        this.leave(pod);
+        this.api.deletePod(pod.metadata.uid);
         this.node.vanish(pod.cgroup);
         pods.splice(pods.indexOf(pod), 1);
       };
@@ -253,9 +253,16 @@ export class Life {
   }
 
   private leave(pod: Pod): void {
-    pod.leftFrom = this.agent;
+    if (!pod.told) {
+      return;
+    }
+    const { random, api } = this;
+    const { uid } = pod.metadata;
+    const way = random.pick(['removeLabel', 'endPod', 'deletePod'] as const);
+    // What runs of a pod that was deleted by force keeps its mode, if the agent was told of that.
+    pod.leftFrom = way === 'deletePod' ? undefined : this.agent;
     pod.told = false;
-    this.api.deletePod(pod.metadata.uid);
+    api[way](uid);
   }
 
   /** As the runtime and the kubelet make it: systemd and runc write, then there is a link. */
@@ -317,8 +324,9 @@ export class Life {
   private async check(): Promise<void> {
     // The very last word of the API server: a pod whose end state tells that all before was heard.
     const last = newPod('Single');
-    const cgroup = this.node.createContainer(this.node.createPod(last.uid), containerId(), '1');
-    this.everOptedIn.add(cgroup.replace(/\/[^/]*$/, ''));
+    const pod = this.node.createPod(last.uid);
+    const cgroup = this.node.createContainer(pod, containerId(), '1');
+    this.everOptedIn.add(pod);
     this.api.setPod(last);
     await eventually('the last pod', () => this.node.read(cgroup) === '0', this.agent);
     if (!this.api.knowsInitialEvents) {

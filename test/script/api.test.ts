@@ -1,4 +1,4 @@
-import { renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 
 import { Agent, ANNOTATION, commandLine, LABEL, newPod, pathWith, podUid } from '../support/agent';
@@ -14,8 +14,16 @@ const answerWith =
   (response) => {
     fail(response, ...args);
   };
-const noAnswer = () => scene.agent.logged('no answer from the API server');
+const SILENT = 'the API server does not answer; known pods keep their modes';
+const REFUSED = 'the API server refused the watch; known pods keep their modes';
+const CUT = 'the watch of the API server was cut; it is opened again at once';
+const warnings = () => scene.agent.log.filter(({ level }) => level === 'error' || level === 'warn');
+const troubles = () => warnings().filter(({ msg }) => msg === SILENT || msg === REFUSED);
 const back = () => scene.agent.logged('API server answers again').length;
+/** Waits until so many watches were answered. */
+const watches = (count: number) =>
+  scene.eventually(`${count} watches`, () => answered().length >= count);
+const answered = () => scene.api.requests.filter(({ status: code }) => code === 200);
 
 /** What happens to a known pod while the API server is away: drift, and a container that is restarted. */
 async function live(container: Container): Promise<void> {
@@ -43,8 +51,10 @@ test('is asked for nothing but the labels of the pods of its node, with the toke
   expect(query).toEqual({
     watch: '1',
     resourceVersion: '0',
+    resourceVersionMatch: 'NotOlderThan',
+    sendInitialEvents: 'true',
     allowWatchBookmarks: 'true',
-    fieldSelector: 'spec.nodeName=node-1',
+    fieldSelector: 'spec.nodeName=node-1,status.phase!=Succeeded,status.phase!=Failed',
     labelSelector: LABEL,
   });
   expect(Number(timeoutSeconds)).toBeGreaterThanOrEqual(1800);
@@ -58,6 +68,28 @@ test('is asked for nothing but the labels of the pods of its node, with the toke
   // At rest there is nobody else.
   await scene.eventually('rest', () => scene.agent.processes.length <= 4);
 });
+
+test.each([422, 400])(
+  'may answer %d to sendInitialEvents: no word, and it is not asked again',
+  async (code) => {
+    scene.api.knowsInitialEvents = false;
+    if (code !== 422) scene.api.faults.push(answerWith(code));
+    await scene.ready();
+    scene.api.endWatches();
+    await watches(2);
+    const words = scene.api.requests.map(({ url: { searchParams } }) => [
+      searchParams.get('sendInitialEvents'),
+      searchParams.get('resourceVersionMatch'),
+    ]);
+    expect(words).toEqual([
+      ['true', 'NotOlderThan'],
+      [null, null],
+      [null, null],
+    ]);
+    await heals();
+    expect(warnings()).toEqual([]);
+  },
+);
 
 test.each([true, false])(
   'opts out who left while nobody listened, at the first bookmark: at once %s',
@@ -76,7 +108,7 @@ test.each([true, false])(
     scene.api.forgetSilently(leaves.pod.uid);
     scene.api.forgetSilently(wrong.metadata.uid);
     scene.api.endWatches();
-    await scene.eventually('three watches', () => scene.api.requests.length === 3);
+    await watches(2);
     if (!atOnce) {
       await scene.settle();
       expect(scene.values([stays, leaves])).toBe('00');
@@ -87,9 +119,86 @@ test.each([true, false])(
     scene.api.bookmark();
     await scene.settle();
     await scene.drift('0', stays);
-    expect(noAnswer()).toEqual([]);
+    expect(troubles()).toEqual([]);
   },
 );
+
+test('may never send a bookmark: who left is opted out once it has told all there is', async () => {
+  scene.api.knowsInitialEvents = false;
+  await scene.ready({ METRICS: 'yes' });
+  // A pod may have any name: this is a word of the script.
+  const names = ['a', 'b', 'c', 'd', 'deleted'];
+  const pods = names.map((name) => scene.optIn('Single', '', { name, namespace: name }));
+  const containers = pods.map((pod) => pod.run('app'));
+  await scene.become('00000', ...containers);
+  const [stays] = (await scene.protect()) as [Container];
+  const wrong = scene.optIn('wrong');
+  const metrics = (sample: string) =>
+    scene.eventually(sample, () =>
+      readFileSync(`${scene.node.run}/metrics/oom_kill_mode.prom`, 'utf8').includes(sample),
+    );
+  await scene.agent.ticks();
+  await metrics('condition="invalid_mode"} 1');
+  [...pods, wrong].forEach(({ metadata }) => {
+    scene.api.forgetSilently(metadata.uid);
+  });
+  scene.api.endWatches();
+  await scene.become('11111', ...containers);
+  await metrics('condition="invalid_mode"} 0');
+  await metrics('oom_kill_mode_last_sync_timestamp_seconds 1');
+  await scene.drift('0', stays);
+});
+
+test('may have a cache that is behind: nobody is opted out by a bookmark from before', async () => {
+  await scene.ready();
+  const [stays] = (await scene.protect()) as [Container];
+  const [leaves] = (await scene.protect()) as [Container];
+  scene.api.forgetSilently(leaves.pod.uid);
+  const behind = scene.api.version;
+  const [late] = (await scene.protect()) as [Container];
+  scene.api.stayAt(behind);
+  scene.api.endWatches();
+  await scene.eventually('a second watch', () => scene.agent.logged('watch of').length === 2);
+  scene.api.bookmark();
+  await scene.agent.ticks(2);
+  expect(scene.values([stays, leaves, late])).toBe('000');
+  await scene.drift('000', stays, leaves, late);
+  scene.api.catchUp();
+  scene.api.bookmark();
+  await scene.become('010', stays, leaves, late);
+  await scene.settle();
+  await scene.drift('00', stays, late);
+});
+
+test('is asked again at once when a watch that lasted is cut, and the log says so once', async () => {
+  scene.api.cutAfter = 2500;
+  await scene.ready();
+  const cuts = () => warnings().map(({ msg }) => msg);
+  let blind = 0;
+  for (let count = 2; count <= 6; count += 1) {
+    await scene.eventually('a cut', () => scene.api.watching === 0);
+    const began = Date.now();
+    const container = scene.optIn('Single').run('app');
+    await scene.become('0', container);
+    await watches(count);
+    blind += (answered()[count - 1]?.at ?? NaN) - began;
+  }
+  // Pauses of 1, 2, 4, 8 and 15 s, as after failures, come to 30 s.
+  expect(blind).toBeLessThan(15_000);
+  expect(cuts()).toEqual([CUT]);
+  const lasts = () => scene.agent.logged('the watch of the API server lasts again').length;
+  expect(lasts()).toBe(0);
+  scene.api.cutAfter = undefined;
+  await scene.eventually('a last cut', () => scene.api.watching === 0);
+  await watches(answered().length + 1);
+  scene.api.endWatches();
+  await scene.eventually('the end', () => lasts() === 1);
+  await heals();
+  await scene.agent.ticks(2);
+  scene.api.breakConnections();
+  await scene.eventually('another', () => cuts().length === 2);
+  expect([cuts(), back()]).toEqual([[CUT, CUT], 0]);
+});
 
 test.each([
   [401, status(401), 'Unauthorized', 'Unauthorized'],
@@ -107,8 +216,9 @@ test.each([
   scene.api.endWatches();
   await scene.eventually('two requests', () => scene.api.requests.length >= before + 2);
   await live(known);
-  const said = noAnswer().map((line) => [line.status, line.curl, line.reason, line.message]);
-  expect(said).toEqual([[String(code), '0', reason, message]]);
+  expect(troubles()).toMatchObject([
+    { msg: REFUSED, status: String(code), curl: '0', reason, message: message as string },
+  ]);
   scene.api.outage = undefined;
   await heals();
   expect(back()).toBe(1);
@@ -117,10 +227,10 @@ test.each([
 test('says it again if the answer is another one', async () => {
   scene.api.outage = answerWith(503);
   scene.start();
-  await scene.eventually('a line', () => noAnswer().length === 1);
+  await scene.eventually('a line', () => troubles().length === 1);
   scene.api.outage = answerWith(401);
-  await scene.eventually('another', () => noAnswer().length === 2);
-  expect(noAnswer().map((line) => line.status)).toEqual(['503', '401']);
+  await scene.eventually('another', () => troubles().length === 2);
+  expect(troubles().map((line) => line.status)).toEqual(['503', '401']);
 });
 
 test('asks again after 1, 2 and 4 s', async () => {
@@ -134,6 +244,13 @@ test('asks again after 1, 2 and 4 s', async () => {
   });
 });
 
+test('says after how long to ask again, and is understood if that is a number', async () => {
+  scene.api.faults.push(answerWith(429, 6), answerWith(503, 'Wed, 21 Oct 2026 07:28:00 GMT'));
+  await scene.ready();
+  const [first = NaN, second = NaN] = scene.api.requests.map(({ at }) => at);
+  expect(second - first).toBeGreaterThan(5_000);
+});
+
 test('ends a watch in which there is an ERROR, and opts nobody out by it', async () => {
   await scene.ready();
   const [stays, leaves] = [...(await scene.protect()), ...(await scene.protect())] as [
@@ -143,7 +260,7 @@ test('ends a watch in which there is an ERROR, and opts nobody out by it', async
   scene.api.forgetSilently(leaves.pod.uid);
   scene.api.failWatches(410);
   await scene.become('01', stays, leaves);
-  expect(noAnswer()).toMatchObject([{ status: '410', reason: 'Expired' }]);
+  expect(troubles()).toMatchObject([{ msg: REFUSED, status: '410', reason: 'Expired' }]);
 });
 
 test.each(['are refused', 'hang'])(
@@ -170,8 +287,8 @@ test.each(['are refused', 'hang'])(
     if (how === 'hang') {
       await scene.eventually('a connection', () => sockets.length > 0);
     } else {
-      await scene.eventually('a complaint', () => noAnswer().length === 1);
-      expect(noAnswer()[0]).toMatchObject({ status: '000', curl: '7' });
+      await scene.eventually('a complaint', () => troubles().length === 1);
+      expect(troubles()[0]).toMatchObject({ msg: SILENT, status: '000', curl: '7' });
     }
     await scene.agent.ticks();
     expect([scene.agent.isReady, known.value]).toEqual([false, '1']);
@@ -190,26 +307,38 @@ test.each(['are refused', 'hang'])(
   },
 );
 
-test('may fall silent: curl ends what says nothing for 150 s', async () => {
-  // The test's patience is less: curl is given 3 s, if it was to have 150.
+test('may fall silent: curl ends what says nothing, and has more patience where no bookmark comes', async () => {
+  // The test's patience is less: curl is given 2 s, whatever it was to have.
+  const given = `${scene.node.directory}/given`;
   const impatient = `for argument; do
   shift
   if [ "$previous" = --speed-time ]; then
-    [ "$argument" = 150 ] || exit 99
-    argument=3
+    echo "$argument" >>${given}
+    argument=2
   fi
   previous=$argument
   set -- "$@" "$argument"
 done
 PATH=\${PATH#*:} exec curl "$@"`;
+  const limits = () => readFileSync(given, 'utf8').trim().split('\n');
   // The first watch is never answered.
   scene.api.faults.push(() => undefined);
   await scene.ready({ PATH: pathWith(scene.node, 'curl', impatient) });
-  expect(noAnswer()[0]).toMatchObject({ curl: '28' });
+  expect(troubles()).toMatchObject([{ msg: SILENT, curl: '28' }]);
+  scene.api.knowsInitialEvents = false;
   const [left] = (await scene.protect()) as [Container];
   scene.api.hangWatches();
   scene.api.removeLabel(left.pod.uid);
   await scene.become('1', left);
+  const most = () => limits().filter((seconds) => seconds === '2400').length;
+  await scene.eventually('most patience', () => most() === 2);
+  // One bookmark, as soon as a watch can have it.
+  await watches(answered().length + 1);
+  scene.api.bookmark();
+  await scene.eventually('less', () => limits().at(-1) === '150');
+  const changes = limits().filter((seconds, i, all) => seconds !== all[i - 1]);
+  expect(changes).toEqual(['150', '600', '2400', '150']);
+  expect(warnings()).toHaveLength(1);
 });
 
 test('may send events in pieces, half a line, and what is no JSON', async () => {
@@ -238,8 +367,8 @@ test('may send events in pieces, half a line, and what is no JSON', async () => 
 });
 
 test.each([
-  ['1 MiB of letters', 'x'.repeat(2 ** 20)],
-  ['1 MiB of braces and quotes', '{"a":"}"},'.repeat(2 ** 20 / 10)],
+  ['1 MB of letters', 'x'.repeat(1_000_000)],
+  ['256 KiB of braces and quotes', '{"a":"}"},'.repeat(2 ** 18 / 10)],
   ['256 KiB of backslashes', '\\'.repeat(2 ** 18)],
 ])('may tell of annotations of %s', async (_, text) => {
   const listed = scene.pod('Single', { annotations: { note: text } });
@@ -307,13 +436,13 @@ test('is asked with the token that there is now, and trusted by the ca.crt that 
   const [known] = (await scene.protect()) as [Container];
   api.token = 'second-token';
   api.breakConnections();
-  await scene.eventually('a complaint', () => noAnswer().at(-1)?.status === '401');
+  await scene.eventually('a complaint', () => troubles().at(-1)?.status === '401');
   writeFileSync(`${node.serviceAccount}/token`, api.token);
   await heals();
   const before = api.requests.length;
   api.rotateCertificate();
   api.breakConnections();
-  await scene.eventually('another', () => noAnswer().at(-1)?.curl === '60');
+  await scene.eventually('another', () => troubles().at(-1)?.curl === '60');
   await live(known);
   expect(api.requests).toHaveLength(before);
   // As the kubelet does it: all at once.
@@ -328,7 +457,7 @@ test('is not believed if another authority vouches for it', async () => {
   await other.stop();
   const { api, node } = scene;
   scene.agent = new Agent(node, { caPem: other.caPem, token: api.token, port: api.port });
-  await scene.eventually('a complaint', () => noAnswer()[0]?.curl === '60');
+  await scene.eventually('a complaint', () => troubles()[0]?.curl === '60');
   expect(api.requests).toEqual([]);
   expect(scene.agent.isReady).toBe(false);
 });

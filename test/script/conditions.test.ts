@@ -1,7 +1,17 @@
+import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
-import { FakeNode, LAYOUTS, Layout, pathWith, SYSTEMD, TOOLS_PATH } from '../support/agent';
+import {
+  commandLine,
+  FakeNode,
+  LABEL,
+  LAYOUTS,
+  Layout,
+  pathWith,
+  SYSTEMD,
+  TOOLS_PATH,
+} from '../support/agent';
 import { asRoot } from '../support/root';
 import { Container, Scene } from './scene';
 
@@ -193,19 +203,26 @@ test('ancestor_group: a cgroup above Single containers has 1, of a pod or of all
   await ended();
 });
 
-describe('systemd_oom_policy: systemd would stop the scope', () => {
+describe('systemd_oom_policy: systemd would end the scope', () => {
+  const text = (value: string) => `[Scope]\nDelegate=yes\n${value}\n`;
+
   /** The unit of a container's scope, and its drop-ins in the order in which systemd reads them. */
   function unit({ cgroup }: Container, policy: string, ...dropIns: string[]): void {
     const file = join(scene.node.transient, basename(cgroup));
-    mkdirSync(scene.node.transient, { recursive: true });
-    const text = (value: string) => `[Scope]\nDelegate=yes\n${value}\n`;
-    writeFileSync(file, text(policy));
     rmSync(`${file}.d`, { recursive: true, force: true });
-    mkdirSync(`${file}.d`);
+    mkdirSync(`${file}.d`, { recursive: true });
+    writeFileSync(file, text(policy));
     dropIns.forEach((value, i) => {
       writeFileSync(join(`${file}.d`, `${10 + i}-x.conf`), text(value));
     });
   }
+
+  const about = () =>
+    events('systemd_oom_policy').map(({ involvedObject }) => involvedObject.fieldPath);
+  const survived = () =>
+    [...scene.api.events.values()]
+      .filter(({ reason }) => reason === 'OomKilledProcess')
+      .map(({ involvedObject }) => involvedObject.fieldPath);
 
   test('of Single containers, by the last word of the unit and its drop-ins', async () => {
     await scene.ready(ALL);
@@ -221,16 +238,60 @@ describe('systemd_oom_policy: systemd would stop the scope', () => {
     unit(group as Container, 'OOMPolicy=kill');
     unit(ordinary, 'OOMPolicy=kill');
     await told('systemd_oom_policy', 3);
-    expect(
-      events('systemd_oom_policy')
-        .map(({ involvedObject }) => involvedObject.fieldPath)
-        .sort(),
-    ).toEqual(['a', 'b', 'e'].map((name) => `spec.containers{${name}}`));
+    expect(about().sort()).toEqual(['a', 'b', 'e'].map((name) => `spec.containers{${name}}`));
     // An administrator's drop-in for two of them; the third ends.
     unit(a as Container, 'OOMPolicy=kill', 'OOMPolicy=continue');
     unit(e as Container, 'OOMPolicy=continue');
     b?.end();
     await ended();
+  });
+
+  test('with kill until a container survived two kills, with stop for good', async () => {
+    await scene.ready(ALL);
+    const names = ['a', 'b', 'c'];
+    const [kill, other, stop] = (await scene.protect('Single', ...names)) as [
+      ...[Container, Container, Container],
+    ];
+    unit(kill, 'OOMPolicy=kill');
+    unit(other, 'OOMPolicy=kill');
+    unit(stop, 'OOMPolicy=stop');
+    await told('systemd_oom_policy', 3);
+    const over = () =>
+      scene.agent.logged('works again').filter((line) => line.condition === 'systemd_oom_policy');
+    // systemd 257 may miss the first one.
+    kill.kill();
+    stop.kill(2);
+    await scene.eventually('an Event', () => survived().join() === 'spec.containers{a}');
+    await scene.agent.ticks(3);
+    expect(over()).toEqual([]);
+    kill.kill();
+    await scene.eventually('the end', () => over().length === 2);
+    const [late] = (await scene.protect('Single', 'late')) as [Container];
+    unit(late, 'OOMPolicy=kill');
+    await scene.settle();
+    await scene.agent.ticks(3);
+    expect([about().length, over().length]).toEqual([3, 2]);
+    expect(present()).toEqual(['systemd_oom_policy']);
+    // Nobody survived with stop.
+    expect(survived()).toEqual(['spec.containers{a}']);
+    stop.end();
+    await ended();
+  });
+
+  test('and what it ends did not survive', async () => {
+    await scene.ready({ ...ALL, RESYNC_SECONDS: '600' });
+    const [kill, none] = (await scene.protect('Single', 'a', 'b')) as [Container, Container];
+    unit(kill, 'OOMPolicy=kill');
+    kill.kill();
+    none.kill();
+    // systemd takes a while, and has five seconds.
+    await scene.eventually('patience', () =>
+      scene.agent.running('sleep').some((pid) => commandLine(pid) === 'sleep 5 '),
+    );
+    scene.node.empty(kill.cgroup);
+    await scene.eventually('an Event', () => survived().length > 0);
+    await scene.agent.ticks(2);
+    expect(survived()).toEqual(['spec.containers{b}']);
   });
 
   test('is not looked for with the cgroupfs driver', async () => {
@@ -286,17 +347,21 @@ test('invalid_override: an entry means nothing, and the others count', async () 
 });
 
 test.each(['it starts', 'the override is gone', 'the pod leaves'])(
-  'unknown_container: none of the name has started, until %s',
+  'unknown_container: another one runs and none of the name has started, until %s',
   async (end) => {
     await scene.ready(ALL);
     const pod = scene.optIn('Single', 'wroker=Group,worker=Group,last=Group');
-    await scene.become('11', pod.run('worker'), pod.run('last'));
-    // The kubelet cuts the names of logs; those of such a pod are known all the same.
-    const long = scene.optIn('Single', 'worker=Group', { name: 'p'.repeat(251 - 9 - 7 - 20) });
-    await scene.become('1', long.run('worker'));
+    // Its image cannot be pulled, or an init container runs still; another one's ended.
+    const waits = scene.optIn('Single', 'worker=Group');
+    waits.create();
+    const over = scene.optIn('Single', 'worker=Group');
+    const init = over.run('init');
+    await scene.become('0', init);
+    init.end();
+    await scene.become('110', ...['worker', 'last', 'wroker-x'].map((name) => pod.run(name)));
     await told('unknown_container');
     expect(events('unknown_container')[0]).toMatchObject({
-      message: expect.stringContaining('wroker') as string,
+      message: expect.stringMatching(/wroker.*misspelt.*init container/) as string,
       involvedObject: { name: pod.metadata.name },
     });
     if (end === 'it starts') {
@@ -309,3 +374,82 @@ test.each(['it starts', 'the override is gone', 'the pod leaves'])(
     await ended();
   },
 );
+
+test('name_too_long: the link to the log of a container with an override has no id', async () => {
+  await scene.ready(ALL);
+  // Pod, namespace and container: 236 characters are enough for twelve of the id.
+  const name = (length: number) => 'p'.repeat(length - 'default'.length - 'worker'.length);
+  const most = scene.optIn('Single', 'worker=Group', { name: name(236) });
+  await scene.become('1', most.run('worker'));
+  const none = scene.optIn('Single', '', { name: `${name(236)}ppp` });
+  const long = scene.optIn('Single', 'worker=Group,w=Group', { name: name(237) });
+  await scene.become('001', none.run('worker'), long.run('worker'), long.run('w'));
+  // Longer than it takes to call a name unknown.
+  await scene.agent.ticks(7);
+  await told('name_too_long');
+  expect(events('name_too_long')[0]).toMatchObject({
+    message: expect.stringMatching(/worker.*\b237\b.*\b236\b/) as string,
+    involvedObject: { name: name(237), fieldPath: 'spec.containers{worker}' },
+  });
+  long.opt('Single', 'w=Group');
+  await ended();
+});
+
+test.each(['it is smaller', 'it leaves'])(
+  'pod_too_large: its metadata are more than 1 MiB, until %s',
+  async (end) => {
+    await scene.ready(ALL);
+    const pod = scene.optIn('Single');
+    const known = pod.run('app');
+    await scene.become('0', known);
+    const labels = Array.from({ length: 140_000 }, (_, n) => [`l${n}`, '']);
+    const large = Object.fromEntries(labels) as Record<string, string>;
+    const { metadata } = pod;
+    scene.announce({ ...metadata, labels: { [LABEL]: 'Group', ...large } }, pod.cgroup);
+    await told('pod_too_large');
+    expect(events('pod_too_large')[0]).toMatchObject({ involvedObject: { name: metadata.name } });
+    // It keeps what it had, and others are obeyed.
+    await scene.settle();
+    await scene.drift('0', known);
+    // All of them together: the parser that read it is one of them, and lives as long as its watch.
+    const memory = scene.agent.processes.map((pid) =>
+      Number(/^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]),
+    );
+    expect(scene.agent.running('awk')).toHaveLength(1);
+    expect(memory.reduce((sum, kib) => sum + kib)).toBeLessThan(32 * 1024);
+    if (end === 'it is smaller') {
+      pod.opt('Group');
+      await scene.become('1', known);
+    } else {
+      scene.api.removeLabel(metadata.uid);
+      await scene.become('1', known);
+    }
+    await ended();
+  },
+);
+
+test('contested: somebody writes a file as fast as can be, until it is left alone', async () => {
+  await scene.ready({ ...ALL, RESYNC_SECONDS: '5' });
+  const [flipped] = (await scene.protect('Single', 'flipped')) as [Container];
+  const [other] = (await scene.protect('Single', 'other')) as [Container];
+  const flip = `const { openSync, writeSync } = require('node:fs');
+    const file = openSync(process.argv[1], 'r+');
+    for (;;) { writeSync(file, '1\\n', 0); writeSync(file, '0\\n', 0); }`;
+  const flipper = spawn(process.execPath, ['-e', flip, scene.node.file(flipped.cgroup)]);
+  try {
+    await told('contested');
+    expect(events('contested')[0]).toMatchObject({
+      involvedObject: { name: flipped.pod.name, fieldPath: 'spec.containers{flipped}' },
+    });
+    for (let n = 0; n < 5; n += 1) {
+      await scene.drift('0', other);
+    }
+    await scene.settle();
+  } finally {
+    flipper.kill('SIGKILL');
+  }
+  scene.node.write(flipped.cgroup, '1');
+  await scene.become('0', flipped);
+  await ended();
+  await scene.drift('0', flipped);
+});

@@ -1,5 +1,7 @@
+import { rmSync } from 'node:fs';
+
 import { NAMESPACE_TERMINATING, Status, status } from '../support/api-server';
-import { podUid } from '../support/agent';
+import { FakeNode, Layout, LAYOUTS, podUid } from '../support/agent';
 import { Container, Scene } from './scene';
 
 // Processes that the kernel killed in containers that kept running: each is told in the log, and in one
@@ -42,7 +44,7 @@ test('are counted, and told in the log and in one Event of the pod', async () =>
     type: 'Warning',
     reason: 'OomKilledProcess',
     message:
-      'The kernel killed 1 process of container worker for memory, 1 in all since it started. The container kept running.',
+      'The kernel killed 1 process of container worker for memory, 1 in all since it started. The container kept running. The container had reached its memory limit.',
     count: 1,
     firstTimestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/) as string,
     lastTimestamp: expect.any(String) as string,
@@ -67,7 +69,55 @@ test('are counted, and told in the log and in one Event of the pod', async () =>
   expect(writes()).toEqual([201, 201]);
   expect(lines().at(-1)).toMatchObject({
     ...{ level: 'warn', pod: `default/${name}`, container: 'worker', total: '5' },
+    limit: 'container',
   });
+});
+
+test.each([
+  ['container', 'The container had reached its memory limit.'],
+  ['inside', 'A cgroup inside the container had reached its limit.'],
+  [
+    'pod',
+    "The pod had reached its memory limit, which is the sum of its containers' limits unless it has one of its own.",
+  ],
+  [
+    'node',
+    'Neither the container nor its pod had reached a memory limit: the node, or a cgroup above the pod, was out of memory.',
+  ],
+  ['unknown', undefined],
+] as const)('are told with whose limit it was: %s', async (limit, sentence) => {
+  const pod = scene.pod('Single');
+  const worker = pod.run('worker');
+  worker.kill(2, limit === 'pod' ? 'container' : 'pod');
+  if (limit === 'unknown') {
+    [worker.cgroup, pod.cgroup].forEach((cgroup) => {
+      rmSync(scene.node.file(cgroup, 'memory.events.local'));
+    });
+  }
+  pod.opt();
+  await scene.ready(EVENTS);
+  await scene.settle();
+  worker.kill(1, limit === 'unknown' ? 'node' : limit);
+  await counted(3, worker);
+  const said = 'The container kept running.';
+  expect(events(worker)[0]?.message.split(said).at(-1)).toBe(sentence ? ` ${sentence}` : '');
+  worker.kill(1, 'node');
+  await scene.eventually('two lines', () => lines().length === 2);
+  // Nor does what was before a container began.
+  const late = pod.run('late');
+  await scene.become('0', late);
+  late.kill(1, 'node');
+  await scene.eventually('three lines', () => lines().length === 3);
+  const next = limit === 'unknown' ? 'unknown' : 'node';
+  expect(lines().map((line) => line.limit)).toEqual([limit, next, next]);
+});
+
+test('are told to be by the limit of a container that crun gives to its child', async () => {
+  await scene.ready({}, new FakeNode(LAYOUTS['systemd driver, CRI-O'] as Layout));
+  const [worker] = (await scene.protect()) as [Container];
+  worker.kill(2, 'container');
+  await scene.eventually('a line', () => told('worker') === 2);
+  expect(lines()).toMatchObject([{ limit: 'container' }]);
 });
 
 test('that go on are told after 10 s, then after 20 s', async () => {

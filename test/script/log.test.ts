@@ -11,7 +11,7 @@ import { Scene } from './scene';
 const LEVELS = ['error', 'warn', 'info', 'debug'];
 
 describe('what reads a log in the tests', () => {
-  const line = JSON.stringify({ level: 'info', msg: 'ready', node: 'node-1' });
+  const line = JSON.stringify({ ts: 1, level: 'info', msg: 'ready', node: 'node-1' });
 
   test('takes what is documented, with or without an end', () => {
     expect(parseLog('')).toEqual([]);
@@ -27,7 +27,9 @@ describe('what reads a log in the tests', () => {
     ['a key that is not documented', line.replace('node"', 'nodes"')],
     ['a value that is no string', line.replace('"node-1"', '1')],
     ['another level', line.replace('info', 'fatal')],
-    ['no message', '{"level":"info"}'],
+    ['no message', '{"ts":1,"level":"info"}'],
+    ['no time', line.replace('"ts":1,', '')],
+    ['a time that is a string', line.replace('1', '"1"')],
   ])('refuses %s', (_, text) => {
     expect(() => parseLog(text)).toThrow();
   });
@@ -48,11 +50,22 @@ test('the calls of log in the script have a value for each key, and the keys of 
   const keys = pairs.flatMap((words) => words?.filter((_, i) => i % 2 === 0) ?? []);
   // A key of the caller's is in another call as well.
   const own = keys.filter((key) => !key.startsWith('"$'));
-  expect([...new Set([...own, 'level', 'msg'])].sort()).toEqual([...LOG_KEYS].sort());
+  expect([...new Set([...own, 'ts', 'level', 'msg'])].sort()).toEqual([...LOG_KEYS].sort());
 });
 
 describe('the log', () => {
   const scene = Scene.use();
+
+  test('has the time of each line, and what is ready', async () => {
+    const before = Math.floor(Date.now() / 1000);
+    await scene.ready({ SCRIPT_SHA256: 'f00' });
+    await scene.eventually('a line', () => scene.agent.logged('ready').length === 1);
+    expect(scene.agent.logged('ready')).toMatchObject([{ node: 'node-1', script: 'f00' }]);
+    const times = scene.agent.log.map(({ ts }) => Number(ts));
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+    expect(times[0]).toBeGreaterThanOrEqual(before);
+    expect(times.at(-1)).toBeLessThanOrEqual(Date.now() / 1000);
+  });
 
   test.each(LEVELS)('of level %s has lines of that level and those before it', async (level) => {
     const refusing = scene.pod('Single');

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { METRICS } from '../../lib/private/metrics';
-import { FakeNode, SYSTEMD } from '../support/agent';
+import { containerId, FakeNode, pathWith, SYSTEMD } from '../support/agent';
 import { PodMetadata } from '../support/api-server';
 import { Container, Scene } from './scene';
 
@@ -84,21 +84,42 @@ test('count kills, repairs, writes and watches', async () => {
   await becomes(3, () => of('survived_process_kills_total', worker.pod, 'worker'));
   await scene.settle();
   await scene.agent.ticks();
-  const drift = () => value('drift_repairs_total{cause="event"}');
-  const writes = () => value('writes_total');
-  const [drifts = NaN, total = NaN] = [drift(), writes()];
+  const causes = ['start', 'event', 'resync', 'restore'];
+  const writes = () => causes.map((cause) => value(`writes_total{cause="${cause}"}`) ?? NaN);
+  const [starts = NaN, drifts = NaN, ...others] = writes();
+  expect(others).toEqual([0, 0]);
+  expect(starts).toBeGreaterThanOrEqual(2);
+  const grow = async (...by: number[]) => {
+    const wanted = [starts, drifts, 0, 0].map((before, i) => before + (by[i] ?? 0)).join();
+    await scene.eventually(wanted, () => writes().join() === wanted);
+  };
   for (let n = 0; n < 5; n += 1) {
     await scene.drift('0', worker);
   }
-  await becomes(drifts + 5, drift);
-  await becomes(total + 5, writes);
+  await grow(0, 5);
+  // As runc does it, before there is a link: an ordinary start.
+  const pod = scene.optIn('Single');
+  const app = pod.create('0');
+  await scene.agent.ticks();
+  scene.node.write(app.cgroup, '1');
+  await scene.become('0', app);
+  app.link('app');
+  await grow(1, 5);
+  await scene.drift('0', app);
+  await grow(1, 6);
   scene.api.removeLabel(worker.pod.uid);
-  await becomes(total + 6, writes);
-  expect(drift()).toBe(drifts + 5);
-  expect(value('drift_repairs_total{cause="start"}')).toBeGreaterThan(0);
+  await grow(1, 6, 0, 1);
   await becomes(0, () => value('watch_reconnects_total'));
   scene.api.endWatches();
   await becomes(1, () => value('watch_reconnects_total'));
+});
+
+test('count drift that no event told of as found by the periodic look', async () => {
+  await scene.ready({ ...SETTINGS, PATH: pathWith(scene.node, 'inotifyd', 'exit 1') });
+  const [worker] = (await scene.protect()) as [Container];
+  await scene.drift('0', worker);
+  await becomes(1, () => value('writes_total{cause="resync"}'));
+  expect(value('writes_total{cause="event"}')).toBe(0);
 });
 
 test('tell when the agent last knew the truth: at the last bookmark', async () => {
@@ -129,14 +150,8 @@ test('forget what is gone, and name and count nothing that has no name', async (
   expect(text()).not.toContain(sandbox.short);
   worker.kill(2);
   await becomes(2, () => of('survived_process_kills_total', pod.metadata, 'worker'));
-  // The same name again, while the first one is still there.
-  const again = pod.run('worker');
-  await scene.become('0', again);
-  await scene.settle();
-  expect(text().match(/container_group_desired\{.*container="worker"/g)).toHaveLength(1);
   worker.end();
-  await becomes(0, () => of('survived_process_kills_total', pod.metadata, 'worker'));
-  again.end();
+  await becomes(undefined, desired);
   await becomes(undefined, desired);
   const last = pod.run('worker');
   await becomes(0, desired);
@@ -144,6 +159,31 @@ test('forget what is gone, and name and count nothing that has no name', async (
   await becomes(undefined, desired);
   expect(last.value).toBe('1');
 });
+
+test.each([0, 1])(
+  'have one container of a name, with its own numbers, when it restarts: ids in order %i',
+  async (order) => {
+    // The links of both stay, and nothing but events tells of the end.
+    await scene.ready({ ...SETTINGS, RESYNC_SECONDS: '600' });
+    const pod = scene.optIn('Single', 'worker=Group');
+    const ids = [containerId(), containerId()];
+    const dead = pod.run('worker', '0', ids[order]);
+    await scene.become('1', dead);
+    dead.kill(2);
+    const survived = () => of('survived_process_kills_total', pod.metadata, 'worker');
+    await becomes(2, survived);
+    dead.end();
+    const worker = pod.run('worker', '0', ids[1 - order]);
+    await scene.become('1', worker);
+    await becomes(0, survived);
+    worker.kill(5);
+    await becomes(5, survived);
+    expect(value('containers{mode="Group"}')).toBe(1);
+    expect(of('container_group_desired', pod.metadata, 'worker')).toBe(1);
+    expect(of('container_group_effective', pod.metadata, 'worker')).toBe(1);
+    expect(text().match(/_total\{.*container="worker"/g)).toHaveLength(1);
+  },
+);
 
 test('show the value that is there, if it is not the one that is wanted', async () => {
   // Until the next look at everything nobody tells of a write that inotify lost.

@@ -7,6 +7,7 @@ import {
   FakeNode,
   Layout,
   LAYOUTS,
+  newPod,
   podUid,
   Qos,
   SYSTEMD,
@@ -17,7 +18,7 @@ import { Container, Pod, Scene } from './scene';
 // looked at after every test of the script: see scene.ts.
 
 const CRI_O = LAYOUTS['systemd driver, CRI-O'] as Layout;
-const QOS: Qos[] = ['guaranteed', 'burstable', 'besteffort'];
+const QOS = ['guaranteed', 'burstable', 'besteffort'] as const;
 const scene = Scene.use();
 
 const writes = (container: Container, name = container.short) =>
@@ -74,19 +75,60 @@ describe('a mode', () => {
     expect([writes(single, 'one'), writes(group, 'two')]).toEqual([21, 21]);
   });
 
-  test('goes with the label: the containers get the value of the node, and are let go', async () => {
+  test.each(['the label goes', 'the pod ends'])(
+    'goes when %s: the containers get the value of the node, and are let go',
+    async (why) => {
+      await scene.ready();
+      const pod = scene.optIn('Single');
+      const [named, nameless] = [pod.run('app'), pod.create()];
+      await scene.become('00', named, nameless);
+      if (why === 'the pod ends') scene.api.endPod(pod.metadata.uid);
+      else pod.optOut();
+      await scene.become('11', named, nameless);
+      scene.node.write(named.cgroup, '0');
+      const late = pod.create('0');
+      await scene.settle();
+      expect(scene.values([named, late])).toBe('00');
+      pod.opt();
+      await scene.become('000', named, nameless, late);
+    },
+  );
+
+  test('goes and leaves a sandbox as it is that was never written, whichever agent wrote the others', async () => {
     await scene.ready();
     const pod = scene.optIn('Single');
-    const [named, nameless] = [pod.run('app'), pod.create()];
-    await scene.become('00', named, nameless);
-    pod.optOut();
-    await scene.become('11', named, nameless);
-    scene.node.write(named.cgroup, '0');
-    const late = pod.create('0');
+    const sandbox = scene.node.createSandbox(pod.cgroup);
+    const app = pod.run('app');
+    await scene.become('0', app);
+    await scene.agent.stop('SIGKILL');
+    await scene.ready();
     await scene.settle();
-    expect(scene.values([named, late])).toBe('00');
-    pod.opt();
-    await scene.become('000', named, nameless, late);
+    pod.optOut();
+    await scene.become('1', app);
+    await scene.settle();
+    expect(scene.node.read(sandbox)).toBe('0');
+  });
+
+  test('stays with what runs of a pod that is deleted by force, until its cgroup is gone', async () => {
+    await scene.ready({ RESYNC_SECONDS: '1' });
+    const pod = scene.optIn('Single', 'side=Group');
+    const [app, side] = [pod.run('app'), pod.run('side', '0')];
+    await scene.become('01', app, side);
+    scene.api.deletePod(pod.metadata.uid);
+    await scene.settle();
+    await scene.drift('01', app, side);
+    // Another watch does not tell of it, and its bookmark does not mean it.
+    scene.api.endWatches();
+    await scene.eventually('a watch', () => scene.agent.logged('watch of').length === 2);
+    await scene.settle();
+    await scene.drift('01', app, side);
+    scene.node.vanish(pod.cgroup);
+    await scene.agent.ticks(3);
+    // Nobody knows the next one of this UID.
+    const { cgroup } = new Pod(scene, pod.metadata);
+    const next = scene.node.createContainer(cgroup, containerId(), '1');
+    await scene.settle();
+    expect(scene.node.read(next)).toBe('1');
   });
 
   test.each(['0', '1'])('is left for %s on a node that gives containers that', async (value) => {
@@ -191,6 +233,14 @@ describe('a mode', () => {
     await scene.become('0', container);
     await scene.settle();
     expect(ordinary.value).toBe('1');
+    // The kubelet makes a mirror pod again that somebody deletes, and the containers run on.
+    scene.api.deletePod(mirror.metadata.uid);
+    await scene.settle();
+    mirror.metadata = { ...mirror.metadata, uid: podUid() };
+    mirror.opt();
+    await scene.settle();
+    await scene.drift('0', container);
+    expect(writes(container, 'etcd')).toBe(2);
     mirror.optOut();
     await scene.become('1', container);
   });
@@ -199,6 +249,43 @@ describe('a mode', () => {
     await scene.ready({}, new FakeNode(SYSTEMD, { ownQos: 'guaranteed' }));
     await scene.protect();
   });
+
+  test.each(
+    (['systemd driver, containerd', 'cgroupfs driver, containerd'] as const).flatMap((layout) =>
+      (['guaranteed', 'burstable', 'system-guaranteed', 'system-besteffort'] as const).map(
+        (own) => [layout, own] as const,
+      ),
+    ),
+  )(
+    'reaches pods on either side of the level of system pods, %s, from a pod that is %s',
+    async (layout, ownQos) => {
+      const node = new FakeNode(LAYOUTS[layout] as Layout, { ownQos, system: true });
+      await scene.ready({}, node);
+      const places: Qos[] = [...QOS, ...QOS.map((qos): Qos => `system-${qos}`)];
+      const pods = places.map((qos) => scene.pod('Single', {}, qos));
+      const early = pods.map((pod) => pod.run('early'));
+      pods.forEach((pod) => {
+        pod.opt();
+      });
+      await scene.become('000000', ...early);
+      await scene.settle();
+      const late = pods.map((pod) => pod.run('late'));
+      await scene.become('000000', ...late);
+      await scene.drift('000000000000', ...early, ...late);
+      // Told of before there is anything of it.
+      const told = places.map((qos) => {
+        const pod = newPod('Single');
+        scene.announce(pod, node.layout.pod(pod.uid, qos));
+        return { ...pod, qos };
+      });
+      await scene.settle();
+      const first = told.map(({ uid, qos }) =>
+        node.createContainer(node.createPod(uid, qos), containerId(), '1'),
+      );
+      const values = () => first.map((container) => node.read(container)).join('');
+      await scene.eventually('000000', () => values() === '000000');
+    },
+  );
 
   test('needs no write where it is there when the agent starts, nor does an override', async () => {
     await scene.ready();
@@ -333,8 +420,7 @@ describe('an override', () => {
   });
 
   test("lets the pod's mode stand until the link to the log comes, or if it never does", async () => {
-    // Longer than any container is fresh.
-    await scene.ready({ FRESH_SECONDS: '0.001', RESYNC_SECONDS: '1' });
+    await scene.ready({ RESYNC_SECONDS: '1' });
     const pod = scene.optIn('Single', 'worker=Group');
     const [late, never] = [pod.create(), pod.create()];
     await become('00', late, never);

@@ -148,7 +148,7 @@ export class FakeNode {
   public readonly logs = join(this.directory, 'containers');
   public readonly run = join(this.directory, 'run');
   public readonly serviceAccount = join(this.directory, 'serviceaccount');
-  /** Where systemd keeps its scopes; it is not there. */
+  /** Where systemd keeps its scopes; on a node without systemd it is not there. */
   public readonly transient = join(this.directory, 'systemd');
   /** The directory of the agent's own container, below the cgroup root. */
   public readonly own: string;
@@ -460,6 +460,18 @@ export class Agent {
       .map((line) => line.trim().split(/\s+/))
       .filter(([, group, state]) => Number(group) === this.pid && !state?.startsWith('Z'))
       .map(([pid]) => Number(pid));
+  }
+
+  /** The CPU time of all of them up to now, of those that ended as well, in the kernel's ticks. */
+  public get cpu(): number {
+    const times = this.processes.map((pid) =>
+      (existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, 'utf8') : '')
+        .replace(/^.*\) /, '')
+        .split(' ')
+        .slice(11, pid === this.pid ? 15 : 13)
+        .reduce((sum, ticks) => sum + Number(ticks), 0),
+    );
+    return times.reduce((sum, ticks) => sum + ticks, 0);
   }
 
   /** The processes of the agent whose command line begins with a word, "inotifyd" for example. */

@@ -96,7 +96,11 @@ export const NAMESPACE_TERMINATING = status(
 );
 
 /** Answers with a Status, and says after how many seconds to ask again if that is given. */
-export function fail(response: ServerResponse, code: number | Status, retryAfter?: number): void {
+export function fail(
+  response: ServerResponse,
+  code: number | Status,
+  retryAfter?: number | string,
+): void {
   const object = typeof code === 'number' ? status(code) : code;
   const retry = retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) };
   response.writeHead(object.code, { 'content-type': 'application/json', ...retry });
@@ -187,6 +191,11 @@ export class FakeApiServer {
     const address = this.server.address() as AddressInfo | null;
     this.lastPort = address?.port ?? this.lastPort;
     return this.lastPort;
+  }
+
+  /** The watches that are open now. */
+  public get watching(): number {
+    return this.watches.size;
   }
 
   /** The version of the last change. */

@@ -12,7 +12,7 @@ import {
   modeLabel,
   requireLabelPrefix,
 } from './private/contract';
-import { guard } from './private/guard';
+import { joinApp } from './private/synthesis';
 import { leaveOut, unlessEmpty } from './private/left-out';
 import { METRICS_PORT } from './private/metrics';
 import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
@@ -409,7 +409,7 @@ export class OomKillModeAgent extends Construct {
     this._createsNamespace = this.createsNamespace(props.createNamespace);
     this._nodes = nodeTerms(props.nodeSelector ?? {}, props.affinity);
     this.metrics = props.metrics ?? false;
-    guard(this, 'agent');
+    joinApp(this, 'agent');
 
     const script = readScript(this);
     this.scriptHash = sha256(script);
@@ -539,7 +539,7 @@ export class OomKillModeAgent extends Construct {
       throw misuse(
         this,
         'resourceQuota is true, and there is no priority class',
-        'a priorityClassName, or leave out resourceQuota,',
+        'a priorityClassName, or leave out resourceQuota',
       );
     }
     const limited =
@@ -750,7 +750,7 @@ function readScript(construct: Construct): Record<string, string> {
     throw misuse(
       construct,
       `the agent's script is not in ${directory}, as happens when a bundler has moved the library`,
-      'lib/agent of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/agent DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle,',
+      'lib/agent of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/agent DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle',
     );
   }
   const names = readdirSync(directory).filter((name) => /\.(sh|awk)$/.test(name));

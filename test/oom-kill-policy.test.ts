@@ -354,7 +354,7 @@ describe.each([
       JsonPatch.add(`/spec/template/metadata/labels/${LABEL.replace('/', '~1')}`, 'Group'),
     );
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test/web says Single; write one of the two instead',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test/web says Single. Write one of the two.',
     );
   });
 
@@ -374,7 +374,7 @@ describe.each([
       );
       expect(others).toBeDefined();
       expect(() => synth(scope)).toThrow(
-        `[${group.node.path}] perContainer names a container that no workload here has: main; write proxy or renamed, or injectedContainers`,
+        `[${group.node.path}] perContainer names a container that no workload here has: main. Write proxy or renamed, or injectedContainers`,
       );
     },
   );
@@ -398,7 +398,7 @@ describe.each([
     expect(policies(synth(scope))).toEqual({ web: 'Single' });
     same.group();
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, and OomKillPolicy of test/web says Single; write one of the two instead',
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
     );
   });
 
@@ -407,7 +407,7 @@ describe.each([
     workload(scope, 'web', 'main').podMetadata.addLabel(LABEL, 'Sinlge');
     new OomKillModeAgent(scope, 'agent');
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Sinlge, which is no mode; write cdk8s-oom-kill-mode/mode: Single or',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Sinlge, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
     );
   });
 
@@ -416,7 +416,7 @@ describe.each([
     workload(scope, 'web', 'main').metadata.addLabel(LABEL, 'Single');
     new OomKillModeAgent(scope, 'agent');
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, and its pods do not have it; write OomKillPolicy.of() of it',
+      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, and its pods do not have it. Write OomKillPolicy.of() of it',
     );
   });
 });
@@ -442,93 +442,11 @@ test('values that are made late, and resolvers, count as they come out', () => {
   });
 });
 
-describe('kinds of others', () => {
+describe('kinds that are not known', () => {
   const pods = {
     metadata: { labels: { a: 'b' } },
     spec: { containers: [{ name: 'main', image: IMAGE }] },
   };
-  const item = {
-    apiVersion: 'apps/v1',
-    kind: 'Deployment',
-    metadata: { name: 'in' },
-    spec: { template: pods },
-  };
-  const FOUND: [string, string, object, number][] = [
-    ['argoproj.io/v1alpha1', 'Rollout', { spec: { template: pods } }, 1],
-    ['apps.openshift.io/v1', 'DeploymentConfig', { spec: { template: pods } }, 1],
-    ['serving.knative.dev/v1', 'Service', { spec: { template: { spec: pods.spec } } }, 1],
-    [
-      'jobset.x-k8s.io/v1alpha2',
-      'JobSet',
-      {
-        spec: {
-          replicatedJobs: [
-            { template: { spec: { template: pods } } },
-            { template: { spec: { template: pods } } },
-          ],
-        },
-      },
-      2,
-    ],
-    ['batch.volcano.sh/v1alpha1', 'Job', { spec: { tasks: [{ template: pods }] } }, 1],
-    ['v1', 'PodTemplate', { template: pods }, 1],
-    ['keda.sh/v1alpha1', 'ScaledJob', { spec: { jobTargetRef: { template: pods } } }, 1],
-    ['kubevirt.io/v1', 'VirtualMachine', { spec: { template: { spec: { domain: {} } } } }, 1],
-    ['postgresql.cnpg.io/v1', 'Cluster', { spec: { instances: 3 } }, 1],
-    [
-      'argoproj.io/v1alpha1',
-      'Workflow',
-      { spec: { templates: [{ container: { image: IMAGE } }] } },
-      1,
-    ],
-    [
-      'v1',
-      'List',
-      { items: [item, { apiVersion: 'v1', kind: 'Service' }, { ...item, kind: 'ReplicaSet' }] },
-      2,
-    ],
-    [
-      'apps/v1',
-      'DeploymentList',
-      { items: [{ metadata: { name: 'in' }, spec: { template: pods } }] },
-      1,
-    ],
-    ['v1', 'PodList', { items: [{ metadata: { name: 'in' }, spec: pods.spec }] }, 1],
-  ];
-
-  test.each(FOUND)('%s %s is a workload', (apiVersion, kind, rest, count) => {
-    const scope = chart();
-    const object = new ApiObject(scope, 'x', { apiVersion, kind, ...rest });
-    OomKillPolicy.of(object).single();
-    expect(synthText(scope).split(`${LABEL}: Single\n`)).toHaveLength(count + 1);
-    const group = chart();
-    deployment(group, 'web');
-    new ApiObject(group, 'x', { apiVersion, kind, ...rest });
-    OomKillPolicy.of(group).group();
-    expect(synthText(group).split(`${LABEL}: Group\n`)).toHaveLength(count + 2);
-  });
-
-  test.each([
-    ['v1', 'List', { items: [] }],
-    ['v1', 'List', { items: [{ apiVersion: 'v1', kind: 'Service' }] }],
-    [
-      'kyverno.io/v1',
-      'ClusterPolicy',
-      {
-        spec: { rules: [{ validate: { pattern: { spec: { containers: [{ image: '*:?*' }] } } } }] },
-      },
-    ],
-  ])('%s %s without pods is left alone', (apiVersion, kind, rest) => {
-    const plain = chart();
-    new ApiObject(plain, 'x', { apiVersion, kind, ...rest });
-    const scope = chart();
-    new ApiObject(scope, 'x', { apiVersion, kind, ...rest });
-    deployment(scope, 'web');
-    OomKillPolicy.of(scope).single();
-    expect(synth(scope)[0]).toEqual(synth(plain)[0]);
-    expect(policies(synth(scope))).toEqual({ web: 'Single' });
-  });
-
   function pipeline(scope: Construct, props: OomKillPolicyProps = {}): OomKillPolicy {
     deployment(scope, 'web');
     new ApiObject(scope, 'pipeline', {
@@ -549,7 +467,7 @@ describe('kinds of others', () => {
     const scope = chart();
     pipeline(scope).single();
     expect(() => synth(scope)).toThrow(
-      '[test/pipeline] ci.example.com/v1 Pipeline has a container at /spec/sidecar/containers/0, outside of any pod template, and the OomKillPolicy of test cannot reach its pods; write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", … }] in the options of that policy, with podTemplates, podMetadata or skipped: true, instead',
+      '[test/pipeline] ci.example.com/v1 Pipeline is not known, and what looks like the template of a pod is at /spec/sidecar. Write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", podMetadata: ["…"] }] with the pointer to what has the labels of its pods, or workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", skipped: true }], in the options of OomKillPolicy.of().',
     );
   });
 
@@ -593,6 +511,7 @@ describe('kinds of others', () => {
       injectedContainers: ['istio-proxy'],
       untilNamed: OomKillMode.SINGLE,
       workloadKinds: [kind],
+      allowEmpty: true,
     };
     const scope = chart();
     pipeline(scope, props).perContainer({
@@ -608,18 +527,18 @@ describe('kinds of others', () => {
     [
       'nothing',
       KIND,
-      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither; write',
+      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither. Write',
     ],
     ['both', { ...KIND, skipped: true, podMetadata: ['/a'] }, 'workloadKinds says where the pods'],
     [
       'no pointer',
       { ...KIND, podMetadata: ['spec'] },
-      'workloadKinds has an invalid JSON pointer for Pipeline: "spec"; write',
+      'workloadKinds has an invalid JSON pointer for Pipeline: "spec". Write',
     ],
     [
       'a place that is not there',
       { ...KIND, podTemplates: ['/spec/pod'] },
-      'ci.example.com/v1 Pipeline has nothing at /spec/pod, and',
+      'ci.example.com/v1 Pipeline has nothing at /spec/pod, where',
     ],
   ])('a kind of which %s is said is refused', (_, kind, message) => {
     const scope = chart();
@@ -635,7 +554,7 @@ describe('kinds of others', () => {
     new ApiObject(scope, 'db', { apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' });
     OomKillPolicy.of(scope).perContainer({ postgres: OomKillMode.SINGLE });
     expect(() => synth(scope)).toThrow(
-      '[test/db] the names of its containers are not known to the perContainer() of test; write single() or group() as well, injectedContainers, or an OomKillPolicy of its own, instead',
+      '[test/db] the names of its containers are not known to the perContainer() of test. Write single() or group() as well, injectedContainers, or an OomKillPolicy of its own.',
     );
     OomKillPolicy.of(scope, { injectedContainers: ['postgres'] });
     expect(synthText(scope)).toContain(`${CONTAINERS}: postgres=Single`);
@@ -690,7 +609,7 @@ describe('perContainer', () => {
       Object.fromEntries(names.map((name) => [name, OomKillMode.SINGLE])),
     );
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] cdk8s-oom-kill-mode/containers is longer than 8192 characters, and the agent would not read it: 12489; write single()',
+      '[test/web/Resource] cdk8s-oom-kill-mode/containers is longer than 8192 characters, and the agent would not read it: 12489. Write single()',
     );
   });
 
@@ -700,7 +619,7 @@ describe('perContainer', () => {
     deployment(scope, 'api');
     OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
     expect(() => synth(scope)).toThrow(
-      '[test] perContainer names php, a container of test/web/Resource, which another OomKillPolicy is nearer to, and that one counts alone; write it there instead',
+      '[test] perContainer names php, a container of test/web/Resource, to which OomKillPolicy of test/web is nearer, and that one counts alone. Write perContainer({ php: … }) of test/web.',
     );
   });
 });
@@ -719,17 +638,17 @@ describe('a deployment of ours', () => {
     [
       'itself',
       (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS)).group(),
-      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, and OomKillPolicy of test/web says Group; write',
+      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
     ],
     [
       'its Deployment',
       (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS).deployment).group(),
-      '[test/web/Deployment] both oomKillMode: Single and group() are there; write',
+      '[test/web/Deployment] both oomKillMode: Single and group() are there. Write',
     ],
     [
       'a herder',
       (scope) => OomKillPolicy.of(new Herder(scope, 'web')).group(),
-      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, and OomKillPolicy of test/web says Group; write',
+      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
     ],
   ])('contradicts a policy on %s audibly', (_, make, message) => {
     const scope = chart();
@@ -771,7 +690,7 @@ describe('misuse', () => {
     [
       'no mode',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')),
-      '[test/web] OomKillPolicy.of() chooses no mode; write .single(), .group() or .perContainer({ … }) after it instead',
+      '[test/web] OomKillPolicy.of() chooses no mode. Write .single(), .group(), .perContainer({ … }) or .none() after it.',
     ],
     [
       'an unknown container',
@@ -779,7 +698,7 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web', 'php', 'nginx')).perContainer({
           phpp: OomKillMode.SINGLE,
         }),
-      '[test/web] perContainer names a container that no workload here has: phpp; write nginx or php, or injectedContainers: ["phpp"] if something adds it later, instead',
+      '[test/web] perContainer names a container that no workload here has: phpp. Write nginx or php, or injectedContainers: ["phpp"] if something adds it later.',
     ],
     [
       'a container that no workload of a scope has',
@@ -790,7 +709,7 @@ describe('misuse', () => {
           .single()
           .perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
       },
-      '[test] perContainer names a container that no workload here has: nginx; write php or postgres, or injectedContainers',
+      '[test] perContainer names a container that no workload here has: nginx. Write php or postgres, or injectedContainers',
     ],
     [
       'a container of plain YAML that is not there',
@@ -798,7 +717,7 @@ describe('misuse', () => {
         OomKillPolicy.of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(
           MODES,
         ),
-      '[test/raw-Job] perContainer names a container that no workload here has: main; write a, or injectedContainers',
+      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or injectedContainers',
     ],
     [
       'an empty scope',
@@ -806,23 +725,23 @@ describe('misuse', () => {
         new kplus.ConfigMap(scope, 'config');
         OomKillPolicy.of(scope).single();
       },
-      '[test] there is no workload for OomKillPolicy in this scope; write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind with a pod template) instead',
+      '[test] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
     ],
     [
       'a scope with the agent only',
       (scope) => OomKillPolicy.of(new OomKillModeAgent(scope, 'agent')).single(),
-      '[test/agent] there is no workload for OomKillPolicy in this scope; write',
+      '[test/agent] there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in. Write',
     ],
     [
       'a kind without pods',
       (scope) =>
         OomKillPolicy.of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
-      '[test/x] v1 Service has no pod template for OomKillPolicy; write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind with a pod template), of a scope around it, or workloadKinds in its options, instead',
+      '[test/x] v1 Service has no pods for OomKillPolicy. Write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), of a scope around it, or workloadKinds in its options.',
     ],
     [
       'a cdk8s-plus construct without pods',
       (scope) => OomKillPolicy.of(new kplus.ConfigMap(scope, 'x')).single(),
-      '[test/x] v1 ConfigMap has no pod template for OomKillPolicy; write',
+      '[test/x] v1 ConfigMap has no pods for OomKillPolicy. Write',
     ],
     [
       'a workload without its pod template',
@@ -830,12 +749,12 @@ describe('misuse', () => {
         OomKillPolicy.of(
           new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' }),
         ).single(),
-      '[test/x] apps/v1 Deployment has no pod template: /spec/template is missing, and the OomKillPolicy of test/x cannot reach its pods; write workloadKinds',
+      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write what is missing, or workloadKinds',
     ],
     [
       'both modes',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')).single().group(),
-      '[test/web] both single() and group() are there; write one of them instead',
+      '[test/web] both single() and group() are there. Write one of them.',
     ],
     [
       'both modes in two places',
@@ -844,12 +763,12 @@ describe('misuse', () => {
         OomKillPolicy.of(web).group();
         OomKillPolicy.of(web).single();
       },
-      '[test/web] both group() and single() are there; write one of them instead',
+      '[test/web] both group() and single() are there. Write one of them.',
     ],
     [
       'no containers',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer({}),
-      '[test/web] perContainer names no container; write { name: OomKillMode.SINGLE } instead',
+      '[test/web] perContainer names no container. Write { name: OomKillMode.SINGLE }.',
     ],
     [
       'an invalid container name',
@@ -857,7 +776,7 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web')).perContainer({
           'a=Single,b': OomKillMode.SINGLE,
         }),
-      '[test/web] perContainer has an invalid container name: "a=Single,b"; write lower case letters',
+      '[test/web] perContainer has an invalid container name: "a=Single,b". Write lower case letters',
     ],
     [
       'an unknown mode',
@@ -865,27 +784,27 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web')).perContainer({
           main: 'single' as unknown as OomKillMode,
         }),
-      '[test/web] the mode of container main is unknown: "single"; write "Single" or "Group" instead',
+      '[test/web] the mode of container main is unknown: "single". Write "Single" or "Group".',
     ],
     [
       'null instead of modes',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer(null as never),
-      '[test/web] perContainer takes names and modes, and not null; write { name: OomKillMode.SINGLE } instead',
+      '[test/web] perContainer takes names and modes, and not null. Write { name: OomKillMode.SINGLE }.',
     ],
     [
       'no target',
       () => OomKillPolicy.of(null as never),
-      '[OomKillPolicy.of] the target is not a construct: null; write a workload, a chart, or a scope in between, instead',
+      '[OomKillPolicy.of] the target is not a construct: null. Write a workload, a chart, or a scope in between.',
     ],
     [
       'a null prefix',
       (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: null as never }),
-      '[test/web] labelPrefix is not a string: null; write "text" instead',
+      '[test/web] labelPrefix is not a string: null. Write "text".',
     ],
     [
       'null among the kinds',
       (scope) => OomKillPolicy.of(scope, { workloadKinds: [null as never] }),
-      '[test] workloadKinds are not an object: null; write { … } instead',
+      '[test] workloadKinds are not an object: null. Write { … }.',
     ],
     [
       'an injected container with a bad name',
@@ -898,7 +817,7 @@ describe('misuse', () => {
         OomKillPolicy.of(scope, { untilNamed: OomKillMode.SINGLE });
         OomKillPolicy.of(scope, { untilNamed: OomKillMode.GROUP });
       },
-      '[test] untilNamed is both Single and Group; write one of them instead',
+      '[test] untilNamed is both Single and Group. Write one of them.',
     ],
     [
       'two modes for one container',
@@ -906,12 +825,12 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web'))
           .perContainer(MODES)
           .perContainer({ main: OomKillMode.GROUP }),
-      '[test/web] container main has two modes: Single and Group; write one of them instead',
+      '[test/web] container main has two modes: Single and Group. Write one of them.',
     ],
     [
       'an invalid prefix',
       (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: 'a/b' }).single(),
-      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b"; write a domain of yours',
+      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write a domain of yours',
     ],
     [
       'a label set by hand',
@@ -919,7 +838,7 @@ describe('misuse', () => {
         deployment(scope, 'web').podMetadata.addLabel(LABEL, 'Group');
         OomKillPolicy.of(scope).single();
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single; write one of the two instead',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single. Write one of the two.',
     ],
     [
       'a label set by hand in plain YAML',
@@ -927,7 +846,7 @@ describe('misuse', () => {
         const pods = { metadata: { labels: { [LABEL]: 1 } }, spec: { containers: [] } };
         OomKillPolicy.of(raw(scope, 'Deployment', pods)).single();
       },
-      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode; write cdk8s-oom-kill-mode/mode: Single or',
+      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
     ],
     [
       'an annotation set by hand',
@@ -936,7 +855,7 @@ describe('misuse', () => {
         web.podMetadata.addAnnotation(CONTAINERS, 'main=Group');
         OomKillPolicy.of(web).perContainer(MODES);
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing; write',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing. Write',
     ],
   ])('refuses %s, with the path and the remedy', (_, misuse, message) => {
     const use = () => {
@@ -945,6 +864,6 @@ describe('misuse', () => {
       synth(scope);
     };
     expect(use).toThrow(message);
-    expect(use).toThrow(/; write .* instead$/);
+    expect(use).toThrow(/\. Write .*\.$/);
   });
 });

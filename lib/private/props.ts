@@ -6,10 +6,10 @@ const KINDS = {
   string: ['a string', '"text"', (value: unknown) => typeof value === 'string'],
   boolean: [
     'true or false',
-    'true or false, without quotes,',
+    'true or false, without quotes',
     (value: unknown) => typeof value === 'boolean',
   ],
-  number: ['a number', 'a number, without quotes,', (value: unknown) => typeof value === 'number'],
+  number: ['a number', 'a number, without quotes', (value: unknown) => typeof value === 'number'],
   list: ['a list', '[ … ]', (value: unknown) => Array.isArray(value)],
   strings: ['a list of strings', '["text"]', isStrings],
   map: [

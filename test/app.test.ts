@@ -1,5 +1,5 @@
 import * as cdk8s from 'cdk8s';
-import { ApiObject, App, Chart, Include, Testing } from 'cdk8s';
+import { ApiObject, App, Chart, Include, JsonPatch, Lazy, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
@@ -14,6 +14,7 @@ import {
   OomKillModeAgentProps,
   OomKillModeMonitoring,
   OomKillPolicy,
+  OnePerNodeDeployment,
 } from '../lib';
 import { ALL_PROPS } from './support/all-props';
 import { find, parse, synth, temporary, template } from './support/manifests';
@@ -304,6 +305,79 @@ test.each(['of cdk8s-plus', 'of plain YAML'])(
     );
   },
 );
+
+describe('names are compared as they are rendered, and only ours', () => {
+  const inTwo =
+    (make: (scope: Construct, namespace: string) => kplus.Deployment) => (scope: Chart) => {
+      const a = make(new Construct(scope, 'a'), 'one');
+      const b = make(new Construct(scope, 'b'), 'two');
+      [a, b].forEach((each, i) => {
+        const patch = JsonPatch.add('/metadata/namespace', ['one', 'two'][i]);
+        ApiObject.of(each).addJsonPatch(patch);
+      });
+    };
+  const PROPS = { name: 'web', image: IMAGE, replicas: 1 };
+  const SIZE = { cpu: kplus.Cpu.millis(100), memory: Size.mebibytes(64) };
+
+  test.each<[string, (scope: Chart) => void]>([
+    [
+      'two Deployments that patches put into two namespaces',
+      (scope) => {
+        inTwo((each) => deployment(each))(scope);
+        OomKillPolicy.of(scope).single();
+      },
+    ],
+    [
+      'two of ours that patches put into two namespaces',
+      inTwo((each) => new OnePerNodeDeployment(each, 'web', { ...PROPS, ...SIZE }).deployment),
+    ],
+    [
+      'two Deployments with late namespaces',
+      (scope) => {
+        for (const name of ['one', 'two']) {
+          const namespace = Lazy.any({ produce: () => name }) as string;
+          const spec = { template: { spec: { containers: [{ name: 'main', image: IMAGE }] } } };
+          const object = { apiVersion: 'apps/v1', kind: 'Deployment', spec };
+          new ApiObject(scope, name, { ...object, metadata: { name: 'web', namespace } });
+        }
+        OomKillPolicy.of(scope).single();
+      },
+    ],
+    [
+      'two ConfigMaps of one name, beside a policy',
+      (scope) => {
+        OomKillPolicy.of(deployment(scope)).single();
+        for (const id of ['one', 'two']) {
+          new kplus.ConfigMap(scope, id, { metadata: { name: 'config' } });
+        }
+      },
+    ],
+  ])('%s are nobody’s business', (_, make) => {
+    expect(() => app(make)).not.toThrow();
+  });
+});
+
+test.each<[string, (a: Chart, b: Chart) => Chart, string | undefined]>([
+  ['restricted', (a) => a, 'restricted'],
+  ['baseline, in another chart of the cluster', (_, b) => b, 'baseline'],
+  ['privileged', (a) => a, undefined],
+])('an agent in a Namespace of the user that enforces %s', (_, where, refused) => {
+  const make = () =>
+    app((a, b) => {
+      const labels = { 'pod-security.kubernetes.io/enforce': refused ?? 'privileged' };
+      new kplus.Namespace(where(a, b), 'ns', { metadata: { name: 'tools', labels } });
+      new OomKillModeAgent(a, 'agent', { namespace: 'tools', createNamespace: false });
+    });
+  if (refused === undefined) {
+    expect(make).not.toThrow();
+  } else {
+    expect(make).toThrow(
+      new RegExp(
+        `^\\[a/agent\\] [ab]/ns/Resource makes its Namespace tools with pod-security.kubernetes.io/enforce: ${refused}, which refuses its pods, as they mount directories of the node\\. Write .*: privileged there, or another namespace\\.$`,
+      ),
+    );
+  }
+});
 
 describe('a second copy of the library', () => {
   let copy: typeof library;

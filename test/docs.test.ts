@@ -476,9 +476,10 @@ describe('docs/troubleshooting.md', () => {
   });
 });
 
-test('docs/ has at most 900 lines, and an index of its pages', () => {
+test('docs/ has at most 900 lines beside the table of kinds, and an index of its pages', () => {
   const pages = PAGES.filter((page) => dirname(page) === 'docs');
-  const lines = pages.map((page) => read(page).split('\n').length - 1);
+  const written = pages.filter((page) => page !== 'docs/kinds.md');
+  const lines = written.map((page) => read(page).split('\n').length - 1);
   expect(lines.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(900);
   const linked = links(read('docs/README.md')).map((link) => normalize(join('docs', link)));
   expect(pages.filter((page) => page !== 'docs/README.md' && !linked.includes(page))).toEqual([]);

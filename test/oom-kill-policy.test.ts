@@ -561,6 +561,451 @@ describe('kinds that are not known', () => {
   });
 });
 
+describe('workloadKinds', () => {
+  const THING = { apiGroup: 'example.com', kind: 'Thing', podTemplates: ['/spec/parts/*/pod'] };
+  const pod = { spec: { containers: [{ name: 'main', image: IMAGE }] } };
+
+  function thing(scope: Construct, parts: object[] = [{ pod }], id = 'thing'): ApiObject {
+    return new ApiObject(scope, id, {
+      apiVersion: 'example.com/v1',
+      kind: 'Thing',
+      spec: { parts },
+    });
+  }
+
+  test.each<[string, (scope: Chart) => void, string]>([
+    [
+      'a group with a version',
+      (scope) =>
+        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, apiGroup: 'example.com/v1' }] }),
+      '[test] workloadKinds has an API group that is none: "example.com/v1". Write apiGroup: "example.com", without a version.',
+    ],
+    [
+      'a kind in lower case',
+      (scope) => OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'thing' }] }),
+      '[test] workloadKinds has a kind that is none: "thing". Write a kind as in the manifest, such as kind: "Thing".',
+    ],
+    [
+      'an entry that fits no object',
+      (scope) =>
+        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'Things' }] }).single(),
+      '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", the group',
+    ],
+    [
+      'a * that fits some elements only',
+      (scope) => {
+        thing(scope, [{ pod }, { name: 'other' }], 'two');
+        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+      },
+      '[test/two] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+    ],
+    [
+      'a * without elements',
+      (scope) => {
+        thing(scope, [], 'none');
+        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+      },
+      '[test/none] example.com/v1 Thing has nothing at /spec/parts/*/pod, where',
+    ],
+    [
+      'a template that is none',
+      (scope) =>
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ ...THING, podTemplates: ['/spec'] }],
+        }).single(),
+      '[test/thing] example.com/v1 Thing has no spec.containers in /spec, where',
+    ],
+    [
+      'metadata at a place that is misspelt',
+      (scope) =>
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', podMetadata: ['/spce/pods'] }],
+        }).single(),
+      '[test/thing] example.com/v1 Thing has nothing at /spce/pods, where',
+    ],
+    [
+      'two words about one kind',
+      (scope) => {
+        OomKillPolicy.of(scope, { workloadKinds: [THING] });
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }],
+        });
+      },
+      '[test] workloadKinds says where the pods of Thing are, and elsewhere that it is skipped. Write one of them.',
+    ],
+  ])('refuse %s', (_, make, message) => {
+    const scope = chart();
+    deployment(scope, 'web');
+    thing(scope);
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('of several calls for one kind add up, and nearer policies know them', () => {
+    const scope = chart();
+    const group = new Construct(scope, 'group');
+    for (const where of [scope, group]) {
+      new ApiObject(where, 'thing', {
+        ...{ apiVersion: 'example.com/v1', kind: 'Thing' },
+        spec: { parts: [{ pod }], other: { pod } },
+      });
+    }
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, podTemplates: ['/spec/other/pod'] }] });
+    OomKillPolicy.of(group).group();
+    const text = synthText(scope);
+    expect(text.split(`${LABEL}: Single`)).toHaveLength(3);
+    expect(text.split(`${LABEL}: Group`)).toHaveLength(3);
+  });
+
+  test('of a nearer policy say what is skipped', () => {
+    const scope = chart();
+    thing(scope);
+    const group = new Construct(scope, 'group');
+    thing(group);
+    deployment(group, 'web');
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    const skipped = { apiGroup: 'example.com', kind: 'Thing', skipped: true };
+    OomKillPolicy.of(group, { workloadKinds: [skipped] }).group();
+    const text = synthText(scope);
+    expect([text.split(`${LABEL}: Single`).length, text.split(`${LABEL}: Group`).length]).toEqual([
+      2, 2,
+    ]);
+  });
+
+  test('fit objects in a List, too', () => {
+    const scope = chart();
+    const item = { apiVersion: 'example.com/v1', kind: 'Thing', spec: { parts: [{ pod }] } };
+    new ApiObject(scope, 'list', { apiVersion: 'v1', kind: 'List', items: [item] });
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    expect(synthText(scope)).toContain(`${LABEL}: Single`);
+  });
+});
+
+describe('none and allowEmpty', () => {
+  test('none() leaves a workload, or a scope, out', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const group = new Construct(scope, 'group');
+    deployment(group, 'migration');
+    const unknown = { spec: { pod: { spec: { containers: [{ name: 'a', image: IMAGE }] } } } };
+    new ApiObject(group, 'x', { apiVersion: 'example.com/v1', kind: 'Thing', ...unknown });
+    OomKillPolicy.of(scope).single();
+    OomKillPolicy.of(group).none();
+    OomKillPolicy.of(new Construct(scope, 'empty')).none();
+    expect(policies(synth(scope))).toEqual({ web: 'Single', migration: undefined });
+  });
+
+  test.each<[string, (scope: Chart) => void, string]>([
+    [
+      'single()',
+      (scope) => OomKillPolicy.of(scope).none().single(),
+      '[test] both none() and single() are there. Write one of them.',
+    ],
+    [
+      'perContainer()',
+      (scope) => OomKillPolicy.of(scope).none().perContainer({ a: OomKillMode.SINGLE }),
+      '[test] both none() and perContainer() are there. Write one of them.',
+    ],
+    [
+      'perContainer() before it',
+      (scope) => OomKillPolicy.of(scope).perContainer({ a: OomKillMode.SINGLE }).none(),
+      '[test] both perContainer() and none() are there. Write one of them.',
+    ],
+    [
+      'a policy on the same thing',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        OomKillPolicy.of(web).single();
+        OomKillPolicy.of(ApiObject.of(web)).none();
+      },
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says nothing about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+    ],
+    [
+      'a label by hand',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        web.podMetadata.addLabel(LABEL, 'Single');
+        OomKillPolicy.of(web).none();
+      },
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
+    ],
+  ])('none() contradicts %s', (_, make, message) => {
+    const scope = chart();
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('allowEmpty is for a scope that may be empty', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const empty = new Construct(scope, 'empty');
+    const policy = OomKillPolicy.of(empty).single().perContainer({ a: OomKillMode.GROUP });
+    expect(() => synth(scope)).toThrow(
+      '[test/empty] there is no workload for OomKillPolicy in this scope. Write',
+    );
+    const workloadKinds = [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }];
+    expect(OomKillPolicy.of(empty, { allowEmpty: true, workloadKinds })).toBe(policy);
+    expect(policies(synth(scope))).toEqual({ web: undefined });
+  });
+});
+
+describe('a report', () => {
+  function app(): { root: App; scope: Chart; policy: OomKillPolicy } {
+    const root = Testing.app();
+    const scope = new Chart(root, 'shop');
+    deployment(scope, 'web', 'php', 'nginx');
+    const job = raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } });
+    deployment(new Construct(scope, 'near'), 'api');
+    new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+    new kplus.ConfigMap(scope, 'config');
+    deployment(new Chart(root, 'other'), 'own').podMetadata.addLabel(LABEL, 'Group');
+    deployment(new Chart(root, 'rest'), 'plain');
+    OomKillPolicy.of(job).none();
+    OomKillPolicy.of(scope.node.findChild('near')).group();
+    const policy = OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
+    return { root, scope, policy };
+  }
+
+  const TEMPLATE = { apiVersion: 'apps/v1', kind: 'Deployment', pods: '/spec/template/metadata' };
+  const WEB = {
+    ...TEMPLATE,
+    path: 'shop/web/Resource',
+    name: 'web',
+    policy: 'shop',
+    mode: 'Single',
+    containers: { nginx: 'Single', php: 'Group' },
+  };
+  const RULE = {
+    ...{ path: 'shop/rule', apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' },
+    name: expect.stringContaining('rule') as string,
+    policy: 'shop',
+    untouched: 'it is of a policy engine',
+  };
+  const JOB = {
+    ...TEMPLATE,
+    ...{ path: 'shop/raw-Job', apiVersion: 'batch/v1', kind: 'Job' },
+    name: expect.stringContaining('raw-job') as string,
+  };
+  const API = { ...TEMPLATE, path: 'shop/near/api/Resource', name: 'api' };
+
+  test('of a policy lists what it reached, and what it left alone and why', () => {
+    expect(app().policy.report()).toEqual([
+      { ...API, policy: 'shop/near', untouched: 'OomKillPolicy of shop/near is nearer' },
+      { ...JOB, policy: 'shop/raw-Job', untouched: 'OomKillPolicy of shop/raw-Job is nearer' },
+      RULE,
+      WEB,
+    ]);
+  });
+
+  test('of an app lists all, and is the same before and after a synthesis', () => {
+    const { root } = app();
+    const report = OomKillPolicy.reportOf(root);
+    expect(report).toEqual([
+      {
+        ...TEMPLATE,
+        path: 'other/own/Resource',
+        name: 'own',
+        mode: 'Group',
+        containers: { main: 'Group' },
+      },
+      {
+        ...TEMPLATE,
+        path: 'rest/plain/Resource',
+        name: 'plain',
+        untouched: 'there is no OomKillPolicy above it',
+      },
+      { ...API, policy: 'shop/near', mode: 'Group', containers: { main: 'Group' } },
+      { ...JOB, policy: 'shop/raw-Job', untouched: 'OomKillPolicy of shop/raw-Job says none()' },
+      RULE,
+      WEB,
+    ]);
+    root.synthYaml();
+    expect(OomKillPolicy.reportOf(root)).toEqual(report);
+    expect(OomKillPolicy.reportOf(root.node.findChild('rest'))).toEqual([report[1]]);
+  });
+
+  test.each(['synth', 'synthYaml'] as const)(
+    'is printed by %s() if the environment says so',
+    (how) => {
+      const { root } = app();
+      const write = jest.spyOn(process.stderr, 'write').mockReturnValue(true);
+      try {
+        root[how]();
+        expect(write).not.toHaveBeenCalled();
+        process.env['OOM_KILL_POLICY_REPORT'] = '1';
+        root[how]();
+        const [text = ''] = write.mock.calls.map(([one]) => String(one));
+        expect(write).toHaveBeenCalledTimes(1);
+        expect(text).toMatch(/^PATH +KIND +NAME +PODS +MODE\n/);
+        expect(text).toMatch(
+          /^shop\/web\/Resource +Deployment +web +\/spec\/template\/metadata +Single php=Group$/m,
+        );
+        expect(text).toMatch(/^shop\/rule +ClusterPolicy .* - it is of a policy engine$/m);
+      } finally {
+        delete process.env['OOM_KILL_POLICY_REPORT'];
+        write.mockRestore();
+      }
+    },
+  );
+
+  test('fails where a synthesis would', () => {
+    const { root, scope } = app();
+    deployment(scope, 'late').podMetadata.addLabel(LABEL, 'Sinlge');
+    expect(() => OomKillPolicy.reportOf(root)).toThrow('[shop/late/Resource] its pods say');
+    expect(() => OomKillPolicy.reportOf(null as never)).toThrow(
+      '[OomKillPolicy.reportOf] the target',
+    );
+  });
+});
+
+describe('a synthesis', () => {
+  test('renders each object once, and leaves nothing behind', () => {
+    const root = Testing.app();
+    const rendered: string[] = [];
+    for (const id of ['a', 'b', 'c']) {
+      const produce = () => (rendered.push(id), [{ name: 'main' }]);
+      const spec = { containers: Lazy.any({ produce }) as unknown };
+      OomKillPolicy.of(raw(new Chart(root, id), 'Deployment', { spec })).perContainer({
+        main: OomKillMode.SINGLE,
+      });
+    }
+    const object = root.node.findAll().find((one) => ApiObject.isApiObject(one)) as ApiObject;
+    const before = Object.getOwnPropertyNames(object);
+    expect(root.synthYaml().split(`${LABEL}: Single`)).toHaveLength(4);
+    expect(rendered.sort()).toEqual(['a', 'b', 'c']);
+    expect(Object.getOwnPropertyNames(object)).toEqual(before);
+  });
+
+  test('counts what a validation adds', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    const patch = JsonPatch.replace('/spec/template/spec/containers/0/name', 'late');
+    web.node.addValidation({ validate: () => (ApiObject.of(web).addJsonPatch(patch), []) });
+    OomKillPolicy.of(web).perContainer({ late: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  });
+
+  test('keeps a toJson of the user', () => {
+    const root = Testing.app();
+    const web = ApiObject.of(deployment(new Chart(root, 'a'), 'web'));
+    const plain = web.toJson.bind(web);
+    const own = jest.fn(() => ({ ...(plain() as object), extra: true }));
+    web.toJson = own;
+    OomKillPolicy.of(web).single();
+    expect(root.synthYaml()).toContain('extra: true');
+    expect(Object.getOwnPropertyDescriptor(web, 'toJson')?.value).toBe(own);
+  });
+});
+
+test('an autoscaler only names its workload', () => {
+  const scope = chart();
+  const target = deployment(scope, 'web');
+  new kplus.HorizontalPodAutoscaler(scope, 'h', { target, maxReplicas: 3 });
+  const before = synthText(scope).split('---\n')[1];
+  OomKillPolicy.of(scope).single();
+  expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  expect(synthText(scope).split('---\n')[1]).toBe(before);
+});
+
+describe('what is written by hand', () => {
+  const NO_MARK =
+    'and its pods do not have it. Write OomKillPolicy.of() of it, or the same on its pod template.';
+
+  test.each<[string, string, object, string]>([
+    [
+      'a label on the Job of a CronJob',
+      'CronJob',
+      { spec: { jobTemplate: { metadata: { labels: { [LABEL]: 'Single' } } } } },
+      `[test/x] the label ${LABEL}: Single is on /spec/jobTemplate/metadata, ${NO_MARK}`,
+    ],
+    [
+      'an annotation on the workload',
+      'Deployment',
+      { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
+      `[test/x] the annotation ${CONTAINERS}: main=Single is on the Deployment itself, ${NO_MARK}`,
+    ],
+    [
+      'a label on a Namespace',
+      'Namespace',
+      { metadata: { labels: { [LABEL]: 'Single' } } },
+      `[test/x] the label ${LABEL}: Single is on the Namespace itself, ${NO_MARK}`,
+    ],
+    [
+      'an annotation without the label',
+      'Pod',
+      { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
+      `[test/x] its pods have the annotation ${CONTAINERS}: main=Single, and not the label ${LABEL}, without which nothing reads it. Write ${LABEL}: Single or ${LABEL}: Group beside it.`,
+    ],
+    [
+      'an annotation that names no container',
+      'Pod',
+      { metadata: { labels: { [LABEL]: 'Group' }, annotations: { [CONTAINERS]: 'mian=Single' } } },
+      `[test/x] its pods say ${CONTAINERS}: mian=Single, and they have no container mian. Write main, or injectedContainers: ["mian"] in an OomKillPolicy with perContainer() if something adds it later.`,
+    ],
+  ])('%s is an error', (_, kind, written, message) => {
+    const scope = chart();
+    const around = KINDS[kind]?.({ spec: { containers: [{ name: 'main' }] } }) ?? {
+      apiVersion: 'v1',
+    };
+    const merged = merge(around, written) as { apiVersion: string };
+    new ApiObject(scope, 'x', { kind, ...merged });
+    deployment(scope, 'web');
+    OomKillPolicy.of(scope.node.findChild('web')).single();
+    expect(() => synth(scope)).toThrow(message);
+  });
+
+  /** Two trees of maps, as one. */
+  function merge(a: object, b: object): object {
+    const both = Object.entries(b).map(([key, value]: [string, unknown]) => {
+      const own = (a as Record<string, unknown>)[key];
+      const isMap = typeof own === 'object' && own !== null && !Array.isArray(own);
+      return [key, isMap ? merge(own, value as object) : value];
+    });
+    return { ...a, ...Object.fromEntries(both) } as object;
+  }
+
+  test('may name a container that a policy knows to be injected', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    web.podMetadata.addLabel(LABEL, 'Group');
+    web.podMetadata.addAnnotation(CONTAINERS, 'istio-proxy=Single');
+    OomKillPolicy.of(web, { injectedContainers: ['istio-proxy'] })
+      .group()
+      .perContainer({
+        'istio-proxy': OomKillMode.SINGLE,
+      });
+    expect(policies(synth(scope))).toEqual({ web: 'Group istio-proxy=Single' });
+  });
+
+  test('may be where the kind of an operator takes it from', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const labels = { [LABEL]: 'Single' };
+    new ApiObject(scope, 'db', {
+      apiVersion: 'acid.zalan.do/v1',
+      kind: 'postgresql',
+      metadata: { labels },
+    });
+    new ApiObject(scope, 'task', {
+      apiVersion: 'tekton.dev/v1',
+      kind: 'Task',
+      metadata: { labels },
+    });
+    new ApiObject(scope, 'own', {
+      apiVersion: 'example.com/v1',
+      kind: 'Thing',
+      metadata: { labels },
+    });
+    OomKillPolicy.of(scope.node.findChild('web')).single();
+    expect(synthText(scope).split(`${LABEL}: Single`)).toHaveLength(5);
+  });
+});
+
 describe('perContainer', () => {
   test.each<[string, string[], Record<string, OomKillMode>, OomKillPolicyProps, string]>([
     ['all are alike', ['a', 'b'], { a: OomKillMode.SINGLE, b: OomKillMode.SINGLE }, {}, 'Single'],

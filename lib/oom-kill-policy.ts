@@ -154,8 +154,7 @@ export class OomKillPolicy {
         ? DEFAULT_LABEL_PREFIX
         : requireLabelPrefix(target, options.labelPrefix);
     const policy =
-      (policyOf(target, prefix) as OomKillPolicy | undefined) ??
-      new OomKillPolicy(target, prefix);
+      (policyOf(target, prefix) as OomKillPolicy | undefined) ?? new OomKillPolicy(target, prefix);
     policy.add(options);
     return policy;
   }
@@ -228,7 +227,7 @@ export class OomKillPolicy {
    * unknown, or a name has another mode already.
    */
   public perContainer(modes: { [containerName: string]: OomKillMode }): this {
-    const { target, containers } = this._choices;
+    const { target, containers, all } = this._choices;
     const remedy = '{ name: OomKillMode.SINGLE }';
     if (!isObject(modes)) {
       throw misuse(target, `perContainer takes names and modes, and not ${show(modes)}`, remedy);
@@ -236,7 +235,9 @@ export class OomKillPolicy {
     if (Object.keys(modes).length === 0) {
       throw misuse(target, 'perContainer names no container', remedy);
     }
-    this.requireNoContradiction('none', 'perContainer()');
+    if (all === 'none') {
+      throw misuse(target, 'both none() and perContainer() are there', 'one of them');
+    }
     for (const [name, mode] of Object.entries(modes)) {
       if (!isDnsLabel(name)) {
         throw misuse(
@@ -270,7 +271,7 @@ export class OomKillPolicy {
     if (this._choices.containers.size > 0) {
       throw misuse(this._choices.target, 'both perContainer() and none() are there', 'one of them');
     }
-    return this.choose('none', 'none()');
+    return this._choose('none', 'none()');
   }
 
   /**
@@ -289,11 +290,7 @@ export class OomKillPolicy {
    * @param by what the user wrote, for messages
    * @internal
    */
-  public _choose(mode: OomKillMode, by: string): this {
-    return this.choose(mode, by);
-  }
-
-  private choose(all: OomKillMode | 'none', by: string): this {
+  public _choose(all: OomKillMode | 'none', by: string): this {
     const { all: chosen, allBy } = this._choices;
     if (chosen !== undefined && chosen !== all) {
       throw misuse(this._choices.target, `both ${allBy} and ${by} are there`, 'one of them');
@@ -301,12 +298,6 @@ export class OomKillPolicy {
     this._choices.all = all;
     this._choices.allBy ??= by;
     return this;
-  }
-
-  private requireNoContradiction(all: 'none', by: string): void {
-    if (this._choices.all === all) {
-      throw misuse(this._choices.target, `both none() and ${by} are there`, 'one of them');
-    }
   }
 
   private add(props: OomKillPolicyProps): void {

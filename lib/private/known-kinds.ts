@@ -309,7 +309,7 @@ const DESCRIBING: readonly Describing[] = [
   { apiGroup: /^apiextensions\.k8s\.io$/, what: 'it is a definition of a resource' },
   {
     apiGroup:
-      /(^|\.)(fluxcd\.io|cattle\.io|carvel\.dev|k14s\.io|helm\.sh|oam\.dev|addons\.cluster\.x-k8s\.io)$/,
+      /(^|\.)(fluxcd\.io|cattle\.io|carvel\.dev|k14s\.io|helm\.sh|oam\.dev|kargo\.akuity\.io|kustomize\.config\.k8s\.io|config\.kubernetes\.io|addons\.cluster\.x-k8s\.io)$/,
     what: 'it is of a tool that installs what is elsewhere, such as a Helm chart',
   },
   {

@@ -167,28 +167,33 @@ function podsOfUnknown(manifest: Json, apiVersion: string, kind: string): Found 
   if (first === undefined) {
     return { untouched: 'its kind is not known, and it has no pod template' };
   }
-  const entry = { apiGroup: apiGroup(apiVersion), kind };
-  const templates = specs.filter((path) => path.length > 1 && path.at(-1) === 'spec');
-  const pointers = new Set(
-    templates.map((path) =>
-      pointerOf(path.slice(0, -1).map((step) => (isIndex(step) ? '*' : step))),
-    ),
-  );
-  const start = `workloadKinds: [{ apiGroup: "${entry.apiGroup}", kind: "${kind}", `;
-  const reach =
-    templates.length === specs.length
-      ? `${start}podTemplates: [${[...pointers].map((one) => `"${one}"`).join(', ')}] }]`
-      : `${start}podMetadata: ["…"] }] with the pointer to what has the labels of its pods`;
+  const group = apiGroup(apiVersion);
+  const start = `workloadKinds: [{ apiGroup: "${group}", kind: "${kind}", `;
+  const areTemplates = specs.every((path) => path.length > 1 && path.at(-1) === 'spec');
+  const templates = specs.map((path) => path.slice(0, -1));
+  const reach = areTemplates
+    ? `${start}podTemplates: [${shortest(manifest, templates)
+        .map((pointer) => `"${pointer}"`)
+        .join(', ')}] }]`
+    : `${start}podMetadata: ["…"] }] with the pointer to what has the labels of its pods`;
   return {
     problem: {
-      what: `${apiVersion} ${kind} is not known, and what looks like the template of a pod is at ${pointerOf(templates.length === specs.length ? first.slice(0, -1) : first)}`,
-      remedy: `${reach}, or ${skipEntry(entry)}, in the options of OomKillPolicy.of()`,
+      what: `${apiVersion} ${kind} is not known, and what looks like the template of a pod is at ${pointerOf(areTemplates ? first.slice(0, -1) : first)}`,
+      remedy: `${reach}, or ${skipEntry({ apiGroup: group, kind })}, in the options of OomKillPolicy.of()`,
     },
   };
 }
 
-function isIndex(step: string): boolean {
-  return /^\d+$/.test(step);
+/** Pointers to some templates, with a `*` for the elements of lists if all of them have one. */
+function shortest(manifest: Json, templates: readonly string[][]): string[] {
+  const exact = templates.map((path) => pointerOf(path));
+  const general = templates.map((path) =>
+    pointerOf(path.map((step) => (/^\d+$/.test(step) ? '*' : step))),
+  );
+  const found = places(manifest, general, []);
+  const meant = found.pods.map(({ path }) => pointerOf(path.slice(0, -1)));
+  const isRight = found.missing.length === 0 && meant.every((pointer) => exact.includes(pointer));
+  return [...new Set(isRight ? general : exact)];
 }
 
 /** The paths to whatever has the form of the spec of a pod: containers that have names and images. */
@@ -288,7 +293,8 @@ function expand(
       expand((value as Json)[one], steps, [...path, one], isAdded, missing),
     );
   }
-  const child = isObject(value) && hasOwn(value, key) ? value[key] : undefined;
+  // It may be the number of an element.
+  const child = dig(value, [key]);
   if (child === undefined && isOptional) {
     return [];
   }

@@ -282,14 +282,11 @@ class Synthesis {
     return json;
   }
 
-  private requireWorkload(policy: PolicyChoices, { objects, hasAgent }: Scope): void {
-    if (
-      policy.all === 'none' ||
-      policy.allowEmpty ||
-      objects.some((one) => this.hasPods(one, policy))
-    ) {
+  private requireWorkload(policy: PolicyChoices, scope: Scope): void {
+    if (policy.all === 'none' || policy.allowEmpty || this.hasPods(scope, policy)) {
       return;
     }
+    const { objects, hasAgent } = scope;
     const { target } = policy;
     const [only, ...others] = objects;
     if (only && others.length === 0 && isSameThing(target, only.object)) {
@@ -311,15 +308,21 @@ class Synthesis {
       : misuse(target, 'there is no workload for OomKillPolicy in this scope', remedy);
   }
 
-  /** Looks into an object only if its kind does not tell. */
-  private hasPods(one: Surveyed, policy: PolicyChoices): boolean {
-    const { apiVersion, kind } = one.object;
-    const known = knownKind(apiGroup(apiVersion), kind);
-    const isTold = policy.kinds.some((entry) => entry.kind === kind);
-    return known && known.refersBy === undefined && !isTold
-      ? true
-      : this.render(one) === undefined ||
-          this.manifests(one, policy).some(({ pods, problem }) => pods.length > 0 || problem);
+  private hasPods({ objects }: Scope, policy: PolicyChoices): boolean {
+    const told = new Set(policy.kinds.map(({ kind }) => kind));
+    const isKnown = ({ object: { apiVersion, kind } }: Surveyed) => {
+      const known = told.has(kind) ? undefined : knownKind(apiGroup(apiVersion), kind);
+      return known !== undefined && known.refersBy === undefined;
+    };
+    // What has to be rendered for it comes last.
+    return (
+      objects.some(isKnown) ||
+      objects.some(
+        (one) =>
+          this.render(one) === undefined ||
+          this.manifests(one, policy).some(({ pods, problem }) => pods.length > 0 || problem),
+      )
+    );
   }
 
   private manifests(one: Surveyed, { prefix }: PolicyChoices): Manifest[] {

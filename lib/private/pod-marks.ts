@@ -120,13 +120,13 @@ export function requireReadable(
     }
     const named = pods.isComplete && containers !== '' ? parseContainers(containers).keys() : [];
     const unknown = [...named].find(
-      (name) => !pods.containers.includes(name) && !injected.has(name),
+      (name) => !pods.containers().includes(name) && !injected.has(name),
     );
     if (unknown !== undefined) {
       throw misuse(
         object,
         `its pods say ${annotation}: ${containers}, and they have no container ${unknown}`,
-        `${pods.containers.join(' or ')}, or injectedContainers: ["${unknown}"] in an OomKillPolicy with perContainer() if something adds it later`,
+        `${pods.containers().join(' or ')}, or injectedContainers: ["${unknown}"] in an OomKillPolicy with perContainer() if something adds it later`,
       );
     }
   }

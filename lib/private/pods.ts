@@ -16,7 +16,7 @@ export interface PodMetadata {
   readonly path: readonly string[];
 
   /** The names of containers that are there to be read, init containers (and so sidecars) included. */
-  readonly containers: readonly string[];
+  readonly containers: () => string[];
 
   /** Whether the pods have no other containers, as far as their template says. */
   readonly isComplete: boolean;
@@ -231,18 +231,16 @@ function places(
   const metadata = podMetadata.flatMap((pointer) =>
     expand(manifest, compile(pointer), [], true, missing),
   );
-  const pods = [
-    ...templates.map((path) => ({
-      path: [...path, 'metadata'],
-      containers: containerNames(manifest, path),
-      isComplete: true,
-    })),
-    ...metadata.map((path) => ({
-      path,
-      containers: path.at(-1) === 'metadata' ? containerNames(manifest, path.slice(0, -1)) : [],
-      isComplete: false,
-    })),
-  ];
+  const pods: PodMetadata[] = [];
+  for (const path of templates) {
+    const containers = () => containerNames(manifest, path);
+    pods.push({ path: [...path, 'metadata'], containers, isComplete: true });
+  }
+  for (const path of metadata) {
+    const containers = () =>
+      path.at(-1) === 'metadata' ? containerNames(manifest, path.slice(0, -1)) : [];
+    pods.push({ path, containers, isComplete: false });
+  }
   return { pods, missing };
 }
 

@@ -41,7 +41,7 @@ export function marksFor(policy: PolicyChoices, pods: PodMetadata): PodMarks | u
   if (all === 'none' || (all !== undefined && containers.size === 0)) {
     return all === 'none' ? undefined : { mode: all };
   }
-  const names = [...new Set([...pods.containers, ...policy.injected])].sort();
+  const names = [...new Set([...pods.containers(), ...policy.injected])].sort();
   const named = names.filter((name) => containers.has(name));
   if (all === undefined && named.length === 0) {
     return undefined;

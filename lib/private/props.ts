@@ -51,12 +51,15 @@ export function requireProps<T extends object>(
     throw misuse(construct, `${what} are not an object: ${show(props)}`, '{ … }');
   }
   for (const [name, word] of Object.entries<string>(kinds)) {
-    const [kind, remedy, is] = KINDS[word.replace('!', '') as keyof typeof KINDS];
     const value = (props as Record<string, unknown>)[name];
-    if (value === undefined && word.endsWith('!')) {
+    if (value === undefined && !word.endsWith('!')) {
+      continue;
+    }
+    const [kind, remedy, is] = KINDS[word.replace('!', '') as keyof typeof KINDS];
+    if (value === undefined) {
       throw misuse(construct, `${name} is missing`, `${name}: ${remedy}`);
     }
-    if (value !== undefined && !is(value)) {
+    if (!is(value)) {
       throw misuse(construct, `${name} is not ${kind}: ${show(value)}`, remedy);
     }
   }

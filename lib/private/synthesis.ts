@@ -13,7 +13,7 @@ import { Json, apiGroup, pointerOf } from './json';
 import { WORKLOAD_KINDS, knownKind } from './known-kinds';
 import { Mark, markOf, setMark } from './marks';
 import { misuse } from './misuse';
-import { given } from './props';
+import { given, hasOwn } from './props';
 import {
   modeOf,
   parseContainers,
@@ -116,15 +116,19 @@ export function reportOf(construct: IConstruct, policy?: PolicyChoices): OomKill
     .filter((entry) => path === '' || `${entry.path}/`.startsWith(`${path}/`));
 }
 
-const PLAIN = Symbol.for('cdk8s-oom-kill-mode.plain');
+const OWN = Symbol.for('cdk8s-oom-kill-mode.own-rendering');
 
-type ToJson = ApiObject['toJson'] & { [PLAIN]?: ApiObject['toJson'] };
+/** Asks a synthesis for the manifest of an object. It knows which objects had a `toJson` of their own. */
+type ToJson = ApiObject['toJson'] & { [OWN]?: Map<ApiObject, ApiObject['toJson']> };
 
 /** How cdk8s, or the user, renders an object, without what policies add. */
 function plainToJson(object: ApiObject): ApiObject['toJson'] {
-  // eslint-disable-next-line @typescript-eslint/unbound-method -- it is called with the object
+  /* eslint-disable @typescript-eslint/unbound-method -- it is called with the object */
   const toJson: ToJson = object.toJson;
-  return toJson[PLAIN] ?? toJson;
+  return toJson[OWN] === undefined
+    ? toJson
+    : (toJson[OWN].get(object) ?? (Object.getPrototypeOf(object) as ApiObject).toJson);
+  /* eslint-enable */
 }
 
 /** What was decided about some pods of a manifest, or about one without pods. */
@@ -166,20 +170,27 @@ class Synthesis {
   }
 
   public begin(): void {
-    for (const one of this.survey.objects) {
-      const toJson: ToJson = () => this.manifest(one);
-      toJson[PLAIN] = plainToJson(one.object);
-      one.object.toJson = toJson;
+    const byObject = new Map(this.survey.objects.map((one) => [one.object, one]));
+    const own = new Map<ApiObject, ApiObject['toJson']>();
+    const manifest = (object: ApiObject) => this.manifest(byObject.get(object) as Surveyed);
+    const toJson: ToJson = function (this: ApiObject) {
+      return manifest(this);
+    };
+    toJson[OWN] = own;
+    for (const { object } of this.survey.objects) {
+      if (hasOwn(object, 'toJson')) {
+        own.set(object, plainToJson(object));
+      }
+      object.toJson = toJson;
     }
   }
 
   public end(): void {
     for (const { object } of this.survey.objects) {
-      const plain = plainToJson(object);
+      const own = (object.toJson as ToJson)[OWN]?.get(object);
       delete (object as { toJson?: unknown }).toJson;
-
-      if (object.toJson !== plain) {
-        object.toJson = plain;
+      if (own) {
+        object.toJson = own;
       }
     }
   }
@@ -257,7 +268,7 @@ class Synthesis {
   private decide(one: Surveyed, rendered: Json): Json {
     const { object, isOfAgent } = one;
     const governing = isOfAgent ? [] : one.policies;
-    const decisions: Decision[] = [];
+    const decisions: Decision[] | undefined = this.isReported ? [] : undefined;
     let json = rendered;
     let ofTable: Manifest[] | undefined;
     const manifests = (told: readonly ToldKind[]) =>
@@ -271,12 +282,12 @@ class Synthesis {
       const own = governing.find(({ policies: [nearest] }) => nearest.prefix === prefix);
       for (const manifest of manifests(own?.told ?? [])) {
         requireReadable(object, json, manifest, prefix, own?.policies[0].injected);
-        if (governing.length === 0) {
+        if (decisions && governing.length === 0) {
           decisions.push(...ungoverned(one, json, manifest, prefix));
         }
       }
     }
-    if (this.isReported) {
+    if (decisions) {
       this.decisions.set(one, decisions);
     }
     return json;
@@ -402,7 +413,7 @@ class Synthesis {
 
   private containers(one: Surveyed, policy: PolicyChoices): string[] {
     return this.manifests(one, policy).flatMap(({ pods }) =>
-      pods.flatMap(({ containers }) => containers),
+      pods.flatMap(({ containers }) => containers()),
     );
   }
 }
@@ -423,7 +434,7 @@ function decideOne(
   rendered: Json,
   manifest: Manifest,
   [nearest, ...others]: Policies,
-  decisions: Decision[],
+  decisions?: Decision[],
 ): Json {
   if (nearest.all !== 'none' && manifest.problem) {
     const { what, remedy } = manifest.problem;
@@ -431,7 +442,11 @@ function decideOne(
     throw misuse(object, `${where}${what}`, remedy);
   }
   if (manifest.pods.length === 0 && manifest.untouched !== NO_PODS) {
-    decisions.push({ manifest, policy: nearest, untouched: manifest.untouched ?? reason(nearest) });
+    decisions?.push({
+      manifest,
+      policy: nearest,
+      untouched: manifest.untouched ?? reason(nearest),
+    });
   }
   const rivals = others.filter(({ target }) => isSameThing(target, object));
   return manifest.pods.reduce((json, pods) => {
@@ -446,7 +461,7 @@ function decideOne(
         'single() or group() as well, injectedContainers, or an OomKillPolicy of its own',
       );
     }
-    decisions.push({ manifest, policy: nearest, pods, marks });
+    decisions?.push({ manifest, policy: nearest, pods, marks });
     return writeMarks(object, json, pods, nearest, marks);
   }, rendered);
 }
@@ -479,7 +494,7 @@ function entryOf(
 ): OomKillReportEntry {
   const { apiVersion, kind, name } = manifest;
   const named = parseContainers(marks?.containers);
-  const names = [...new Set([...(pods?.containers ?? []), ...named.keys()])].sort();
+  const names = [...new Set([...(pods?.containers() ?? []), ...named.keys()])].sort();
   return given({
     path: object.node.path,
     apiVersion,

@@ -1173,6 +1173,14 @@ describe('misuse', () => {
       '[test] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
     ],
     [
+      'a scope with what describes the pods of others only',
+      (scope) => {
+        new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+        OomKillPolicy.of(scope).single();
+      },
+      '[test] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write OomKillPolicy.of() of a scope',
+    ],
+    [
       'a scope with the agent only',
       (scope) => OomKillPolicy.of(new OomKillModeAgent(scope, 'agent')).single(),
       '[test/agent] there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in. Write',

@@ -316,7 +316,23 @@ class Synthesis {
           'there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in',
           remedy,
         )
-      : misuse(target, 'there is no workload for OomKillPolicy in this scope', remedy);
+      : misuse(
+          target,
+          `there is no workload for OomKillPolicy in this scope${this.leftAlone(objects, policy)}`,
+          remedy,
+        );
+  }
+
+  /** Somebody may have taken for a workload what only describes some. */
+  private leftAlone(objects: readonly Surveyed[], policy: PolicyChoices): string {
+    for (const one of objects) {
+      for (const { untouched = NO_PODS, apiVersion, kind } of this.manifests(one, policy)) {
+        if (untouched !== NO_PODS) {
+          return `, and ${apiVersion} ${kind} is left alone: ${untouched}`;
+        }
+      }
+    }
+    return '';
   }
 
   private hasPods({ objects }: Scope, policy: PolicyChoices): boolean {

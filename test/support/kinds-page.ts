@@ -1,6 +1,4 @@
-// Makes the table of docs/kinds.md from the table of kinds that the policies go by.
-//
-//   NODE_OPTIONS= npx ts-node -T test/support/kinds-page.ts
+// npm run docs:kinds: makes the table of docs/kinds.md from the table of kinds that the policies go by.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+import type { ApiObject } from 'cdk8s';
 import { IConstruct } from 'constructs';
 import type { PolicyChoices } from './policy-choices';
 
@@ -15,6 +16,15 @@ export function setMark(construct: IConstruct, mark: Mark): void {
 
 export function markOf(construct: IConstruct): Mark | undefined {
   return (construct as { [MARK]?: Mark })[MARK];
+}
+
+/** Where a user sees one thing: a construct of cdk8s-plus and its object, a deployment of ours and what it is made of. */
+export function isSameThing(scope: IConstruct, object: ApiObject): boolean {
+  const { apiObject } = scope as { apiObject?: unknown };
+  const child = markOf(scope) === 'deployment' ? scope.node.defaultChild : undefined;
+  return (
+    scope === object || apiObject === object || (child !== undefined && isSameThing(child, object))
+  );
 }
 
 /** A policy as a construct carries it. */

@@ -78,3 +78,10 @@ export function toldKinds([nearest, ...others]: Policies): ToldKind[] {
   }
   return kinds;
 }
+
+/** Why a policy leaves pods alone. */
+export function reasonOf(policy: PolicyChoices): string {
+  return policy.all === 'none'
+    ? `${nameOf(policy)} says none()`
+    : `perContainer() of ${policy.target.node.path || 'the app'} names none of its containers`;
+}

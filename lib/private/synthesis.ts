@@ -9,22 +9,22 @@ import {
   requirePrefixes,
   requireUnique,
 } from './app-checks';
-import { Json, apiGroup, pointerOf } from './json';
-import { WORKLOAD_KINDS, knownKind } from './known-kinds';
-import { Mark, markOf, setMark } from './marks';
+import { Json, pointerOf } from './json';
+import { Mark, isSameThing, setMark } from './marks';
 import { misuse } from './misuse';
-import { given, hasOwn } from './props';
+import { requireReadable, writeMarks } from './pod-marks';
+import { Manifest, NO_PODS, ToldKind, manifestsOf } from './pods';
 import {
-  modeOf,
-  parseContainers,
-  readContainers,
-  readMode,
-  requireReadable,
-  writeMarks,
-} from './pod-marks';
-import { Manifest, NO_PODS, PodMetadata, ToldKind, manifestsOf } from './pods';
-import { Policies, PolicyChoices, PodMarks, marksFor, nameOf } from './policy-choices';
-import { Scope, Survey, Surveyed } from './survey';
+  Look,
+  requireChoice,
+  requireContainers,
+  requireToldKinds,
+  requireWorkload,
+} from './policy-checks';
+import { Policies, PodMarks, PolicyChoices, marksFor, nameOf, reasonOf } from './policy-choices';
+import { hasOwn } from './props';
+import { Decision, byPath, entriesOf, tableOf, ungoverned } from './report';
+import { Survey, Surveyed } from './survey';
 
 const ATTACHED = Symbol.for('cdk8s-oom-kill-mode.synthesis');
 
@@ -131,21 +131,12 @@ function plainToJson(object: ApiObject): ApiObject['toJson'] {
   /* eslint-enable */
 }
 
-/** What was decided about some pods of a manifest, or about one without pods. */
-interface Decision {
-  readonly manifest: Manifest;
-  readonly policy?: PolicyChoices;
-  readonly pods?: PodMetadata;
-  readonly marks?: PodMarks;
-  readonly untouched?: string;
-}
-
 /**
  * One synthesis: it surveys the tree once, renders each object once, decides, and is thrown away. What a user adds to
  * a workload, JSON patches, `Lazy` values and resolvers included, is in what cdk8s renders, and only there; so an
  * object is asked for its manifest, and hands on what the synthesis makes of it.
  */
-class Synthesis {
+class Synthesis implements Look {
   private readonly survey: Survey;
   private readonly prefixes: Set<string>;
   private readonly rendered = new Map<Surveyed, Json | undefined>();
@@ -164,7 +155,7 @@ class Synthesis {
     for (const [policy, scope] of this.survey.scopes) {
       requireChoice(policy);
       if (scope.objects.length === 0) {
-        this.requireWorkload(policy, scope);
+        requireWorkload(policy, scope, this);
       }
     }
   }
@@ -202,24 +193,8 @@ class Synthesis {
       }
     }
     return this.survey.objects
-      .flatMap((one) => this.reported(one, policy))
-      .sort((a, b) => compare(a.path, b.path) || compare(a.pods ?? '', b.pods ?? ''));
-  }
-
-  private reported(one: Surveyed, policy?: PolicyChoices): OomKillReportEntry[] {
-    const decisions = this.decisions.get(one) ?? [];
-    const above = one.policies.find(({ policies }) => policy && policies.includes(policy));
-    const nearest = above?.policies[0];
-    return decisions
-      .filter((decision) => !policy || (nearest && (decision.policy ?? nearest) === nearest))
-      .map((decision) =>
-        entryOf(
-          one.object,
-          !nearest || nearest === policy
-            ? decision
-            : { ...decision, marks: undefined, untouched: `${nameOf(nearest)} is nearer` },
-        ),
-      );
+      .flatMap((one) => entriesOf(one, this.decisions.get(one) ?? [], policy))
+      .sort(byPath);
   }
 
   /** What has to be known of all objects is checked when the first one is rendered: by then all of the app is valid. */
@@ -237,7 +212,8 @@ class Synthesis {
     return plainToJson(object).call(object) as Json;
   }
 
-  private render(one: Surveyed): Json | undefined {
+  /** Looks at an object before its turn; none if it cannot be rendered. */
+  public render(one: Surveyed): Json | undefined {
     if (!this.rendered.has(one)) {
       this.rendered.set(one, this.tryToRender(one));
     }
@@ -255,9 +231,9 @@ class Synthesis {
 
   private check(): void {
     for (const [policy, scope] of this.survey.scopes) {
-      this.requireWorkload(policy, scope);
-      this.requireToldKinds(policy, scope);
-      this.requireContainers(policy, scope);
+      requireWorkload(policy, scope, this);
+      requireToldKinds(policy, scope, this);
+      requireContainers(policy, scope, this);
     }
     const render = (one: Surveyed) => this.render(one);
     requireUnique(this.survey, render);
@@ -292,156 +268,6 @@ class Synthesis {
     }
     return json;
   }
-
-  private requireWorkload(policy: PolicyChoices, scope: Scope): void {
-    if (policy.all === 'none' || policy.allowEmpty || this.hasPods(scope, policy)) {
-      return;
-    }
-    const { objects, hasAgent } = scope;
-    const { target } = policy;
-    const [only, ...others] = objects;
-    if (only && others.length === 0 && isSameThing(target, only.object)) {
-      const { apiVersion, kind } = only.object;
-      const { untouched = NO_PODS } = this.manifests(only, policy)[0] ?? {};
-      throw misuse(
-        target,
-        `${apiVersion} ${kind} has no pods for OomKillPolicy${untouched === NO_PODS ? '' : `: ${untouched}`}`,
-        `OomKillPolicy.of() of a workload (${WORKLOAD_KINDS} or another kind that docs/kinds.md has), of a scope around it, or workloadKinds in its options`,
-      );
-    }
-    const remedy = `OomKillPolicy.of() of a scope that holds one (${WORKLOAD_KINDS} or another kind that docs/kinds.md has), or allowEmpty: true in its options`;
-    throw hasAgent
-      ? misuse(
-          target,
-          'there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in',
-          remedy,
-        )
-      : misuse(
-          target,
-          `there is no workload for OomKillPolicy in this scope${this.leftAlone(objects, policy)}`,
-          remedy,
-        );
-  }
-
-  /** Somebody may have taken for a workload what only describes some. */
-  private leftAlone(objects: readonly Surveyed[], policy: PolicyChoices): string {
-    for (const one of objects) {
-      for (const { untouched = NO_PODS, apiVersion, kind } of this.manifests(one, policy)) {
-        if (untouched !== NO_PODS) {
-          return `, and ${apiVersion} ${kind} is left alone: ${untouched}`;
-        }
-      }
-    }
-    return '';
-  }
-
-  private hasPods({ objects }: Scope, policy: PolicyChoices): boolean {
-    const told = new Set(policy.kinds.map(({ kind }) => kind));
-    const isKnown = ({ object: { apiVersion, kind } }: Surveyed) => {
-      const known = told.has(kind) ? undefined : knownKind(apiGroup(apiVersion), kind);
-      return known !== undefined && known.refersBy === undefined;
-    };
-    // What has to be rendered for it comes last.
-    return (
-      objects.some(isKnown) ||
-      objects.some(
-        (one) =>
-          this.render(one) === undefined ||
-          this.manifests(one, policy).some(({ pods, problem }) => pods.length > 0 || problem),
-      )
-    );
-  }
-
-  private manifests(one: Surveyed, { prefix }: PolicyChoices): Manifest[] {
-    const governing = one.policies.find(({ policies: [nearest] }) => nearest.prefix === prefix);
-    return manifestsOf(this.render(one) ?? {}, governing?.told ?? []);
-  }
-
-  private requireToldKinds(policy: PolicyChoices, { objects }: Scope): void {
-    for (const { apiGroup: group, kind } of policy.allowEmpty ? [] : policy.kinds) {
-      const isThere = objects.some(
-        ({ object }) => object.kind === kind && apiGroup(object.apiVersion) === group,
-      );
-      const isListed = () =>
-        objects
-          .filter(({ object }) => object.kind.endsWith('List'))
-          .flatMap((one) => this.manifests(one, policy))
-          .some((one) => one.kind === kind && apiGroup(one.apiVersion) === group);
-      if (!isThere && !isListed()) {
-        const similar = objects
-          .map(({ object }) => object)
-          .find(
-            (one) =>
-              one.kind.toLowerCase() === kind.toLowerCase() || apiGroup(one.apiVersion) === group,
-          );
-        throw misuse(
-          policy.target,
-          `workloadKinds has ${group} ${kind}, and there is no such object in this scope`,
-          `${similar ? `apiGroup: "${apiGroup(similar.apiVersion)}", kind: "${similar.kind}", ` : ''}the group and kind of an object that is there, or allowEmpty: true`,
-        );
-      }
-    }
-  }
-
-  /** A name that no workload has is misspelt. No more objects are rendered for it than it takes to find all names. */
-  private requireContainers(policy: PolicyChoices, { objects }: Scope): void {
-    const missing = new Set(
-      [...policy.containers.keys()].filter((name) => !policy.injected.has(name)),
-    );
-    if (missing.size === 0) {
-      return;
-    }
-    const governed = objects.filter(({ policies }) =>
-      policies.some(({ policies: [nearest] }) => nearest === policy),
-    );
-    const known = new Set<string>();
-    for (const one of governed) {
-      if (missing.size === 0 || this.render(one) === undefined) {
-        return;
-      }
-      for (const name of this.containers(one, policy)) {
-        known.add(name);
-        missing.delete(name);
-      }
-    }
-    const [name] = missing;
-    if (name === undefined || (policy.allowEmpty && known.size === 0)) {
-      return;
-    }
-    const shadowed = objects
-      .filter((one) => !governed.includes(one))
-      .find((one) => this.containers(one, policy).includes(name));
-    const nearer = shadowed?.policies
-      .map(({ policies: [nearest] }) => nearest)
-      .find(({ prefix }) => prefix === policy.prefix);
-    throw shadowed && nearer
-      ? misuse(
-          policy.target,
-          `perContainer names ${name}, a container of ${shadowed.object.node.path}, to which ${nameOf(nearer)} is nearer, and that one counts alone`,
-          `perContainer({ ${name}: … }) of ${nearer.target.node.path || 'the app'}`,
-        )
-      : misuse(
-          policy.target,
-          `perContainer names a container that no workload here has: ${name}`,
-          `${[...known].sort().join(' or ') || 'the name of a container'}, or injectedContainers: ["${name}"] if something adds it later`,
-        );
-  }
-
-  private containers(one: Surveyed, policy: PolicyChoices): string[] {
-    return this.manifests(one, policy).flatMap(({ pods }) =>
-      pods.flatMap(({ containers }) => containers()),
-    );
-  }
-}
-
-function requireChoice({ target, all, containers }: PolicyChoices): void {
-  if (all === undefined && containers.size === 0) {
-    throw misuse(
-      target,
-      'OomKillPolicy.of() chooses no mode',
-      '.single(), .group(), .perContainer({ … }) or .none() after it',
-    );
-  }
 }
 
 /** What one policy, the nearest, makes of one manifest. */
@@ -461,7 +287,7 @@ function decideOne(
     decisions?.push({
       manifest,
       policy: nearest,
-      untouched: manifest.untouched ?? reason(nearest),
+      untouched: manifest.untouched ?? reasonOf(nearest),
     });
   }
   const rivals = others.filter(({ target }) => isSameThing(target, object));
@@ -482,58 +308,6 @@ function decideOne(
   }, rendered);
 }
 
-function reason(policy: PolicyChoices): string {
-  return policy.all === 'none'
-    ? `${nameOf(policy)} says none()`
-    : `perContainer() of ${policy.target.node.path || 'the app'} names none of its containers`;
-}
-
-/** What is to be reported of a manifest that no policy is above: a user may have labelled its pods. */
-function ungoverned(one: Surveyed, json: Json, manifest: Manifest, prefix: string): Decision[] {
-  return manifest.pods.map((pods) => {
-    const mode = modeOf(readMode(json, pods, prefix));
-    return mode
-      ? { manifest, pods, marks: { mode, containers: readContainers(json, pods, prefix) } }
-      : {
-          manifest,
-          pods,
-          untouched: one.isOfAgent
-            ? 'the pods of an OomKillModeAgent are never opted in'
-            : 'there is no OomKillPolicy above it',
-        };
-  });
-}
-
-function entryOf(
-  object: ApiObject,
-  { manifest, policy, pods, marks, untouched }: Decision,
-): OomKillReportEntry {
-  const { apiVersion, kind, name } = manifest;
-  const named = parseContainers(marks?.containers);
-  const names = [...new Set([...(pods?.containers() ?? []), ...named.keys()])].sort();
-  return given({
-    path: object.node.path,
-    apiVersion,
-    kind,
-    name,
-    pods: pods && pointerOf(pods.path),
-    policy: policy && (policy.target.node.path || 'app'),
-    mode: marks?.mode,
-    containers:
-      marks && Object.fromEntries(names.map((one) => [one, named.get(one) ?? marks.mode])),
-    untouched: marks ? undefined : (untouched ?? (policy && reason(policy))),
-  });
-}
-
-/** Where a user sees one thing: a construct of cdk8s-plus and its object, a deployment of ours and what it is made of. */
-function isSameThing(scope: IConstruct, object: ApiObject): boolean {
-  const { apiObject } = scope as { apiObject?: unknown };
-  const child = markOf(scope) === 'deployment' ? scope.node.defaultChild : undefined;
-  return (
-    scope === object || apiObject === object || (child !== undefined && isSameThing(child, object))
-  );
-}
-
 type Said = readonly [PolicyChoices, PodMarks | undefined];
 
 function requireSame(object: ApiObject, [policy, marks]: Said, [rival, its]: Said): void {
@@ -548,30 +322,4 @@ function requireSame(object: ApiObject, [policy, marks]: Said, [rival, its]: Sai
 
 function describe(marks: PodMarks | undefined): string {
   return marks ? [marks.mode, marks.containers].filter(Boolean).join(' ') : 'nothing';
-}
-
-function compare(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/** A report as a table, for people. */
-function tableOf(entries: readonly OomKillReportEntry[]): string {
-  const rows = [
-    ['PATH', 'KIND', 'NAME', 'PODS', 'MODE'],
-    ...entries.map(({ path, kind, name = '', pods = '', mode, containers = {}, untouched }) => {
-      const others = Object.entries(containers).filter(([, its]) => its !== mode);
-      const says = [mode, ...others.map((one) => one.join('='))].join(' ');
-      return [path, kind, name, pods, untouched === undefined ? says : `- ${untouched}`];
-    }),
-  ];
-  const widths = [0, 1, 2, 3].map((i) => Math.max(...rows.map((row) => (row[i] ?? '').length)));
-  return rows
-    .map(
-      (row) =>
-        `${row
-          .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('');
 }

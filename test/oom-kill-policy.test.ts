@@ -589,7 +589,7 @@ describe('workloadKinds', () => {
       'an entry that fits no object',
       (scope) =>
         OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'Things' }] }).single(),
-      '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", the group',
+      '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", or allowEmpty: true.',
     ],
     [
       'a * that fits some elements only',
@@ -654,7 +654,8 @@ describe('workloadKinds', () => {
     }
     OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
     OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, podTemplates: ['/spec/other/pod'] }] });
-    OomKillPolicy.of(group).group();
+    const repeated = OomKillPolicy.of(group, { workloadKinds: [THING] }).group();
+    expect(repeated.report()).toHaveLength(2);
     const text = synthText(scope);
     expect(text.split(`${LABEL}: Single`)).toHaveLength(3);
     expect(text.split(`${LABEL}: Group`)).toHaveLength(3);
@@ -874,10 +875,13 @@ describe('a synthesis', () => {
         main: OomKillMode.SINGLE,
       });
     }
-    const object = root.node.findAll().find((one) => ApiObject.isApiObject(one)) as ApiObject;
+    const object = root.charts[0]?.apiObjects[0] as ApiObject;
     const before = Object.getOwnPropertyNames(object);
     expect(root.synthYaml().split(`${LABEL}: Single`)).toHaveLength(4);
-    expect(rendered.sort()).toEqual(['a', 'b', 'c']);
+    expect(rendered.splice(0).sort()).toEqual(['a', 'b', 'c']);
+    Testing.synth(root.charts.find(({ node }) => node.id === 'b') as Chart);
+    expect(rendered).toEqual(['b']);
+    root.synthYaml();
     expect(Object.getOwnPropertyNames(object)).toEqual(before);
   });
 

@@ -102,12 +102,10 @@ function podsAsTold(manifest: Json, apiVersion: string, entries: readonly ToldKi
   if (entries.some(({ skipped }) => skipped)) {
     return { untouched: 'workloadKinds says that it is skipped' };
   }
-  const podMetadata = entries.flatMap((entry) => entry.podMetadata ?? []);
-  const found = places(
-    manifest,
-    entries.flatMap((entry) => entry.podTemplates ?? []),
-    podMetadata,
-  );
+  // A policy may repeat what one above it says.
+  const podTemplates = [...new Set(entries.flatMap((entry) => entry.podTemplates ?? []))];
+  const podMetadata = [...new Set(entries.flatMap((entry) => entry.podMetadata ?? []))];
+  const found = places(manifest, podTemplates, podMetadata);
   const misspelt = podMetadata.find((pointer) => !hasOwn(manifest, stepsOf(pointer)[0] ?? ''));
   const empty = found.pods.find(
     ({ path, isComplete }) =>

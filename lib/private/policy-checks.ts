@@ -105,7 +105,7 @@ export function requireToldKinds(policy: PolicyChoices, { objects }: Scope, look
       throw misuse(
         policy.target,
         `workloadKinds has ${group} ${kind}, and there is no such object in this scope`,
-        `${similar ? `apiGroup: "${apiGroup(similar.apiVersion)}", kind: "${similar.kind}", ` : ''}the group and kind of an object that is there, or allowEmpty: true`,
+        `${similar ? `apiGroup: "${apiGroup(similar.apiVersion)}", kind: "${similar.kind}"` : 'the group and kind of an object that is there'}, or allowEmpty: true`,
       );
     }
   }

@@ -141,6 +141,7 @@ class Synthesis implements Look {
   private readonly prefixes: Set<string>;
   private readonly rendered = new Map<Surveyed, Json | undefined>();
   private readonly decisions = new Map<Surveyed, Decision[]>();
+  private readonly checked = new Set<PolicyChoices>();
   private isChecked = false;
 
   public constructor(
@@ -197,12 +198,8 @@ class Synthesis implements Look {
       .sort(byPath);
   }
 
-  /** What has to be known of all objects is checked when the first one is rendered: by then all of the app is valid. */
   private manifest(one: Surveyed): Json {
-    if (!this.isChecked) {
-      this.check();
-      this.isChecked = true;
-    }
+    this.check(one);
     const json = this.rendered.get(one) ?? this.renderOne(one);
     this.rendered.delete(one);
     return this.decide(one, json);
@@ -229,15 +226,28 @@ class Synthesis implements Look {
     }
   }
 
-  private check(): void {
-    for (const [policy, scope] of this.survey.scopes) {
-      requireWorkload(policy, scope, this);
-      requireToldKinds(policy, scope, this);
-      requireContainers(policy, scope, this);
+  /**
+   * What has to be known of several objects is checked before the first of them comes out: by then all of the app is
+   * valid. Policies that have nothing to do with what is rendered, as in a test of one chart, wait for their turn.
+   */
+  private check({ policies: governing }: Surveyed): void {
+    if (!this.isChecked) {
+      const render = (one: Surveyed) => this.render(one);
+      requireUnique(this.survey, render);
+      requireNamespaces(this.survey, render);
+      this.isChecked = true;
     }
-    const render = (one: Surveyed) => this.render(one);
-    requireUnique(this.survey, render);
-    requireNamespaces(this.survey, render);
+    for (const { policies } of governing) {
+      for (const policy of policies) {
+        const scope = this.survey.scopes.get(policy);
+        if (scope && !this.checked.has(policy)) {
+          requireWorkload(policy, scope, this);
+          requireToldKinds(policy, scope, this);
+          requireContainers(policy, scope, this);
+          this.checked.add(policy);
+        }
+      }
+    }
   }
 
   /** The manifest of an object with what the nearest policies of all prefixes add. */

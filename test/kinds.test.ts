@@ -80,6 +80,17 @@ test.each(titled(CASES.known.filter(({ error }) => error)))('%s cannot be reache
   expect(text).toBe(yaml(one).text);
 });
 
+test('what an operator is configured to hand on can be told', () => {
+  const postgresql = CASES.known.find(({ kind }) => kind === 'postgresql') as Case;
+  const workloadKinds = [
+    { apiGroup: 'acid.zalan.do', kind: 'postgresql', podMetadata: ['/metadata'] },
+  ];
+  const { manifests } = yaml(postgresql, (object) =>
+    OomKillPolicy.of(object.node.root, { workloadKinds }).single(),
+  );
+  expect(labelled(manifests[0])).toEqual(['/metadata']);
+});
+
 test.each(titled(CASES.untouched))('%s is left alone', (_, one) => {
   const { text, manifests } = yaml(one, (object) => OomKillPolicy.of(object.node.root).single());
   expect(text).toBe(yaml(one).text);

@@ -21,6 +21,9 @@ export interface KnownKind {
   /** Why no field of an object can label its pods, if there is none. */
   readonly cannot?: string;
 
+  /** What to write then, for messages. */
+  readonly remedy?: string;
+
   /** Where the project says so. */
   readonly source: string;
 }
@@ -170,6 +173,7 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
       '/spec/runtimePatches?/*/trainingRuntimeSpec?/template?/spec?/replicatedJobs?/*/template/spec/template/metadata',
     ],
     cannot: 'its runtime makes them, and it has no podTemplateOverrides or runtimePatches',
+    remedy: 'podTemplateOverrides for all of its jobs',
     source:
       'https://github.com/kubeflow/trainer/blob/master/pkg/apis/trainer/v1alpha1/trainjob_types.go',
   }),
@@ -202,6 +206,8 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
   ...kinds('acid.zalan.do', ['postgresql'], {
     cannot:
       'they get those of its labels that inherited_labels of the operator names, and no others',
+    remedy:
+      'workloadKinds: [{ apiGroup: "acid.zalan.do", kind: "postgresql", podMetadata: ["/metadata"] }] if inherited_labels has the key',
     source:
       'https://github.com/zalando/postgres-operator/blob/master/docs/reference/operator_parameters.md',
   }),

@@ -149,7 +149,7 @@ function podsOfKnown(manifest: Json, apiVersion: string, known: KnownKind): Foun
     : {
         problem: {
           what: `${apiVersion} ${known.kind} cannot label its pods: ${known.cannot}`,
-          remedy: `${skipEntry(known)} or OomKillPolicy.of() of it with none(), and have the API server label its pods by a MutatingAdmissionPolicy`,
+          remedy: `${known.remedy === undefined ? '' : `${known.remedy}, or `}${skipEntry(known)}, and have a MutatingAdmissionPolicy label its pods`,
         },
       };
 }

@@ -86,7 +86,7 @@ describe('the apps', () => {
       const { status, stderr, files } = runApp('.', { HERDER_REPLICAS: value });
       expect(status).toBe(1);
       expect(stderr).toBe(
-        `HERDER_REPLICAS is not a positive integer: ${JSON.stringify(value)}; write HERDER_REPLICAS=3 instead\n`,
+        `HERDER_REPLICAS is not a positive integer: ${JSON.stringify(value)}. Write HERDER_REPLICAS=3.\n`,
       );
       expect(files).toEqual({});
     },
@@ -96,7 +96,7 @@ describe('the apps', () => {
     const { status, stderr } = runApp('.', { HERDER_REPLICAS: '2147483648' });
     expect(status).toBe(1);
     expect(stderr).toBe(
-      '[herder/herder/OnePerNode] replicas is not a positive integer: 2147483648; write a whole number from 1 to 2147483647 instead\n',
+      '[herder/herder/OnePerNode] replicas is not a positive integer: 2147483648. Write a whole number from 1 to 2147483647.\n',
     );
   });
 });

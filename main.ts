@@ -5,7 +5,7 @@ import { HerderChart } from './lib';
 function herderReplicas(value = '3'): number {
   if (!/^[1-9][0-9]*$/.test(value)) {
     throw new Error(
-      `HERDER_REPLICAS is not a positive integer: ${JSON.stringify(value)}; write HERDER_REPLICAS=3 instead`,
+      `HERDER_REPLICAS is not a positive integer: ${JSON.stringify(value)}. Write HERDER_REPLICAS=3.`,
     );
   }
   return Number(value);

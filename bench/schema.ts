@@ -66,6 +66,9 @@ export interface Turns {
   readonly oursSeconds: number[];
 }
 
+/** What is synthesized: see `SHAPES` in bench/synth-once.ts. */
+export type Shape = 'one chart' | 'many charts' | 'raw objects' | 'beside definitions';
+
 /** What bench/synth.json holds. */
 export interface SynthResults {
   readonly environment: {
@@ -74,7 +77,7 @@ export interface SynthResults {
     readonly hostLoadBefore: number[];
     readonly hostLoadAfter: number[];
   };
-  readonly synth: (Turns & { readonly workloads: number })[];
+  readonly synth: (Turns & { readonly shape: Shape; readonly workloads: number })[];
   readonly import: Turns;
 }
 

@@ -1,6 +1,6 @@
 // npm run bench:synth: what the library costs whoever synthesizes with it. Plain cdk8s-plus and the same
-// with every workload opted in, and loading cdk8s-plus with and without the library, take turns in one
-// run, each time in a new process, so that noise meets both. Everything is compiled first, as it is when
+// with every workload opted in, in four shapes, and loading cdk8s-plus with and without the library, take turns
+// in one run, each time in a new process, so that noise meets both. Everything is compiled first, as it is when
 // it comes from npm. Writes bench/synth.json and the table of docs/performance.md.
 
 import { execFileSync } from 'node:child_process';
@@ -9,9 +9,16 @@ import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 
 import { writeResults } from './report';
-import { SynthResults } from './schema';
+import { Shape, SynthResults } from './schema';
 
-const SIZES = [10, 100, 1000];
+const SIZES: [Shape, number][] = [
+  ['one chart', 10],
+  ['one chart', 100],
+  ['one chart', 1000],
+  ['many charts', 2000],
+  ['raw objects', 1000],
+  ['beside definitions', 50],
+];
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 31);
 
 const repo = join(__dirname, '..');
@@ -63,11 +70,12 @@ function main(): void {
   const hostLoadBefore = loadavg();
   compile();
   const once = join(compiled, 'bench/synth-once.js');
-  const synth = SIZES.map((workloads) => ({
+  const synth = SIZES.map(([shape, workloads]) => ({
+    shape,
     workloads,
     ...rounds(
-      () => node(once, 'plain', String(workloads)),
-      () => node(once, 'opted-in', String(workloads)),
+      () => node(once, 'plain', shape, String(workloads)),
+      () => node(once, 'opted-in', shape, String(workloads)),
     ),
   }));
   const results: SynthResults = {

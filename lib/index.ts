@@ -6,4 +6,5 @@ export * from './oom-kill-mode-admission-policy';
 export * from './oom-kill-mode-agent';
 export * from './oom-kill-mode-monitoring';
 export * from './oom-kill-policy';
+export * from './oom-kill-report';
 export * from './oom-policy-drop-in';

@@ -10,7 +10,7 @@ import {
   ClusterProportionalAutoscaler,
 } from './private/cluster-proportional-autoscaler';
 import { AGENT_IMAGE, DEFAULT_LABEL_PREFIX, modeLabel } from './private/contract';
-import { guard } from './private/guard';
+import { joinApp } from './private/synthesis';
 import { unlessEmpty } from './private/left-out';
 import { misuse } from './private/misuse';
 import { given, requireProps } from './private/props';
@@ -232,7 +232,7 @@ export class OnePerNodeDeployment extends Construct {
       tolerateAllTaints: 'boolean',
       securityContext: 'object',
     });
-    guard(this, 'deployment');
+    joinApp(this, 'deployment');
     const name = requireDnsLabel(this, 'name', props.name);
     if (props.namespace !== undefined) {
       requireDnsLabel(this, 'namespace', props.namespace);
@@ -348,7 +348,7 @@ export class OnePerNodeDeployment extends Construct {
       throw misuse(
         this,
         'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints',
-        'tolerateAllTaints: true, or replicas,',
+        'tolerateAllTaints: true, or replicas',
       );
     }
     // Leaves `replicas` out of the manifest.

@@ -3,7 +3,7 @@ import { Construct } from 'constructs';
 import { ADMISSION_RESOURCES, admissionRules } from './private/admission-rules';
 import { removeNamespace } from './private/cluster-scoped';
 import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from './private/contract';
-import { guard } from './private/guard';
+import { joinApp } from './private/synthesis';
 import { misuse } from './private/misuse';
 import { requireProps } from './private/props';
 import {
@@ -190,7 +190,7 @@ export class OomKillModeAdmissionPolicy extends Construct {
     this.requireVersion(props.kubernetesVersion);
     this.name = requireDnsSubdomain(this, 'name', props.name ?? 'oom-kill-mode');
     this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
-    guard(this, 'admission');
+    joinApp(this, 'admission');
     requireLabels(this, props.labels ?? {}, LABELS);
     requireAnnotations(this, props.annotations ?? {}, {});
     const failurePolicy = props.failurePolicy ?? AdmissionFailurePolicy.FAIL;
@@ -260,7 +260,7 @@ export class OomKillModeAdmissionPolicy extends Construct {
       throw misuse(
         this,
         `ValidatingAdmissionPolicy v1 came with Kubernetes 1.${FIRST_MINOR_VERSION}, and kubernetesVersion is ${version}`,
-        'no OomKillModeAdmissionPolicy for this cluster, or a later version,',
+        'no OomKillModeAdmissionPolicy for this cluster, or a later version',
       );
     }
   }
@@ -270,7 +270,7 @@ export class OomKillModeAdmissionPolicy extends Construct {
       throw misuse(
         this,
         'allowedNamespaces is empty, so that no pod could opt in',
-        'the namespaces, or leave it out,',
+        'the namespaces, or leave it out',
       );
     }
     return namespaces?.map((namespace) => requireDnsLabel(this, 'allowedNamespaces', namespace));

@@ -5,7 +5,7 @@ import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
 import { removeNamespace } from './private/cluster-scoped';
 import { DEFAULT_LABEL_PREFIX, modeLabel, requireLabelPrefix } from './private/contract';
-import { guard } from './private/guard';
+import { joinApp } from './private/synthesis';
 import { leaveOut, unlessEmpty } from './private/left-out';
 import { METRICS_PORT } from './private/metrics';
 import { NODE_EXPORTER_IMAGE, NO_TOKEN_VOLUME, metricsSidecar } from './private/metrics-sidecar';
@@ -405,7 +405,7 @@ export class OomKillModeAgent extends Construct {
     this._createsNamespace = this.createsNamespace(props.createNamespace);
     this._nodes = nodeTerms(props.nodeSelector ?? {}, props.affinity);
     this.metrics = props.metrics ?? false;
-    guard(this, 'agent');
+    joinApp(this, 'agent');
 
     this.script = readScript(this, join(__dirname, 'agent'), 'agent');
     const events = props.events ?? true;
@@ -538,7 +538,7 @@ export class OomKillModeAgent extends Construct {
       throw misuse(
         this,
         'resourceQuota is true, and there is no priority class',
-        'a priorityClassName, or leave out resourceQuota,',
+        'a priorityClassName, or leave out resourceQuota',
       );
     }
     const limited =

@@ -13,7 +13,7 @@ import {
 import { OomKillModeAgent } from './oom-kill-mode-agent';
 import { alerts } from './private/alerts';
 import { dashboard } from './private/dashboard';
-import { guard } from './private/guard';
+import { joinApp } from './private/synthesis';
 import { markOf } from './private/marks';
 import { METRICS_NAME } from './private/metrics';
 import { misuse } from './private/misuse';
@@ -272,7 +272,7 @@ export class OomKillModeMonitoring extends Construct {
     this._agent = agent;
     this.name = requireDnsLabel(this, 'name', props.name ?? agent.name);
     this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? agent.namespace);
-    guard(this, 'monitoring');
+    joinApp(this, 'monitoring');
     if (!agent.metrics) {
       throw misuse(
         this,
@@ -288,7 +288,7 @@ export class OomKillModeMonitoring extends Construct {
       throw misuse(
         this,
         'podMonitor, alerts and dashboard are all false',
-        'true for one of them, or no OomKillModeMonitoring,',
+        'true for one of them, or no OomKillModeMonitoring',
       );
     }
 

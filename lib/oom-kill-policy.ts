@@ -1,19 +1,19 @@
-import { ApiObject } from 'cdk8s';
 import { Construct, IConstruct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
+import { OomKillReportEntry } from './oom-kill-report';
 import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from './private/contract';
-import { guardApp } from './private/guard';
-import { policiesOf, setPolicy } from './private/marks';
+import { knownKind } from './private/known-kinds';
+import { policyOf, setPolicy } from './private/marks';
 import { complaint, misuse } from './private/misuse';
-import { Pods, WORKLOAD_KINDS, findPods, isKnownWorkload } from './private/pod-template';
+import { ToldKind } from './private/pods';
+import { PolicyChoices } from './private/policy-choices';
 import { PropKinds, isObject, requireProps, show } from './private/props';
-import { Contract, isSameThing, renderPlain } from './private/rendering';
-import { isDnsLabel, requireDnsLabel, requireMember } from './private/validation';
+import { attachTo, reportOf } from './private/synthesis';
+import { isDnsLabel, isDnsSubdomain, requireDnsLabel, requireMember } from './private/validation';
 
 /**
- * Where objects of one kind, which Kubernetes itself does not have, say what their pods are. Pod
- * templates are found without it in anything that is called a template and has
- * `spec.containers`, such as a Rollout, a JobSet or a Knative Service.
+ * Where objects of one kind say what their pods are. Entries of several calls for one kind add up. An entry that fits
+ * no object of the target is an error, and so is one that fits only some elements of a `*`.
  */
 export interface WorkloadKind {
   /**
@@ -85,24 +85,32 @@ export interface OomKillPolicyProps {
   readonly untilNamed?: OomKillMode;
 
   /**
-   * Where kinds that Kubernetes itself does not have say what their pods are.
+   * Where the pods are of kinds that are not in the table of kinds (docs/kinds.md), or that of kinds which are. Calls
+   * add up. Policies below a scope know what is said for it.
    *
-   * @default pod templates are found in whatever is called one; VirtualMachines of
-   * KubeVirt, Clusters of CloudNativePG, Workflows of Argo, and what the Prometheus
-   * operator runs hand on the labels that they have for that; other objects with
-   * containers in them are an error
+   * @default the table. An object of another kind that has what looks like the template of a pod in it is an error.
    */
   readonly workloadKinds?: WorkloadKind[];
+
+  /**
+   * Whether the target may have no workload, or nothing that an entry of `workloadKinds` means, as in a scope that a
+   * feature flag empties.
+   *
+   * @default false
+   */
+  readonly allowEmpty?: boolean;
 }
 
 /**
  * Opts pods in, and says who of them dies when they run out of memory.
  *
- * The policy is written on the pod templates as the label `<prefix>/mode` and,
+ * The policy is written on the pods' metadata as the label `<prefix>/mode` and,
  * for single containers, the annotation `<prefix>/containers`. That happens when
  * an object is rendered, after JSON patches and `Lazy` values, and reaches
- * workloads that are added to a scope after the call, those in a `List`, and pod
- * templates in the objects of other projects.
+ * workloads that are added to a scope after the call, those in a `List`, and those
+ * of other projects that are in the table of kinds (docs/kinds.md). Objects that
+ * only name workloads, or describe those of others, such as a rule of Kyverno,
+ * are left as they are.
  *
  * Of several policies above one workload the nearest counts, alone, whatever
  * the order of the calls. The pods of an `OomKillModeAgent` are never opted in.
@@ -110,12 +118,14 @@ export interface OomKillPolicyProps {
  * Synthesis fails with the path of the target when
  *
  * - no mode was chosen,
- * - there is no workload in the target,
- * - an object in it has containers where no pod template is,
+ * - there is no workload in the target, and `allowEmpty` does not say so,
+ * - only some pods of an object in it can be reached, or none of those it makes,
+ * - an object of a kind that is not known has what looks like the template of a pod,
  * - no workload reached has a container of a given name,
- * - a workload carries the label or annotation already, with another value,
+ * - a workload carries the label or annotation already, with another value, or in
+ *   a place where no pod gets it,
  * - a policy on a workload and one on its API object differ,
- * - the app has agents, and none with this prefix,
+ * - its cluster, which is its outermost chart, has agents, and none with this prefix,
  * - the annotation would be longer than the agent reads, 8192 characters.
  *
  * @example
@@ -137,46 +147,40 @@ export class OomKillPolicy {
    * @throws if the target is no construct, or an option is invalid or contradicts an earlier call.
    */
   public static of(target: IConstruct, props: OomKillPolicyProps = {}): OomKillPolicy {
-    if (!Construct.isConstruct(target)) {
-      throw new Error(
-        `[OomKillPolicy.of] ${complaint(`the target is not a construct: ${show(target)}`, 'a workload, a chart, or a scope in between,')}`,
-      );
-    }
+    requireConstruct(target, 'OomKillPolicy.of');
     const options = requireProps(target, props, PROPS);
     const prefix =
       options.labelPrefix === undefined
         ? DEFAULT_LABEL_PREFIX
         : requireLabelPrefix(target, options.labelPrefix);
     const policy =
-      (policiesOf(target)?.get(prefix) as OomKillPolicy | undefined) ??
-      new OomKillPolicy(target, prefix);
+      (policyOf(target, prefix) as OomKillPolicy | undefined) ?? new OomKillPolicy(target, prefix);
     policy.add(options);
     return policy;
   }
 
-  /** @internal */
-  public readonly _kinds: WorkloadKind[] = [];
-  private mode?: OomKillMode;
-  private chosenBy?: string;
-  private untilNamed?: OomKillMode;
-  private readonly containers = new Map<string, OomKillMode>();
-  private readonly injected = new Set<string>();
-  /** The objects below, and those of them to which no other policy is nearer. */
-  private objects: ApiObject[] = [];
-  private governed: ApiObject[] = [];
-  /** The names of their containers, as far as they are known. */
-  private readonly names = new Map<ApiObject, string[]>();
+  /**
+   * What all policies of an app, or of a scope in it, mean: `report()` of each together, and what has pods and no
+   * policy above it. With `OOM_KILL_POLICY_REPORT=1` in its environment a synthesis of the app prints it as a table
+   * on standard error.
+   *
+   * @param scope The app, or any construct in it.
+   * @returns an entry for each place in a manifest that labels pods, and one for each object that was left alone,
+   * though it may have pods; sorted by construct path.
+   * @throws what a synthesis would, and if the scope is no construct.
+   */
+  public static reportOf(scope: IConstruct): OomKillReportEntry[] {
+    return reportOf(requireConstruct(scope, 'OomKillPolicy.reportOf'));
+  }
 
-  private constructor(
-    /** @internal */
-    public readonly _target: IConstruct,
-    /** @internal */
-    public readonly _prefix: string,
-  ) {
-    // Before our own validation, which needs to know what there is, also if the target is the app.
-    guardApp(_target);
-    _target.node.addValidation({ validate: () => this.validate() });
-    setPolicy(_target, _prefix, this);
+  /** @internal */
+  public readonly _choices: PolicyChoices;
+
+  private constructor(target: IConstruct, prefix: string) {
+    const choices = { containers: new Map(), injected: new Set<string>(), kinds: [] };
+    this._choices = { target, prefix, ...choices };
+    attachTo(target.node.root);
+    setPolicy(target, prefix, this);
   }
 
   /**
@@ -223,214 +227,108 @@ export class OomKillPolicy {
    * unknown, or a name has another mode already.
    */
   public perContainer(modes: { [containerName: string]: OomKillMode }): this {
+    const { target, containers, all } = this._choices;
     const remedy = '{ name: OomKillMode.SINGLE }';
     if (!isObject(modes)) {
-      throw misuse(
-        this._target,
-        `perContainer takes names and modes, and not ${show(modes)}`,
-        remedy,
-      );
+      throw misuse(target, `perContainer takes names and modes, and not ${show(modes)}`, remedy);
     }
     if (Object.keys(modes).length === 0) {
-      throw misuse(this._target, 'perContainer names no container', remedy);
+      throw misuse(target, 'perContainer names no container', remedy);
+    }
+    if (all === 'none') {
+      throw misuse(target, 'both none() and perContainer() are there', 'one of them');
     }
     for (const [name, mode] of Object.entries(modes)) {
       if (!isDnsLabel(name)) {
         throw misuse(
-          this._target,
+          target,
           `perContainer has an invalid container name: ${JSON.stringify(name)}`,
           'lower case letters, digits and inner hyphens, at most 63',
         );
       }
-      requireMember(this._target, `the mode of container ${name}`, mode, OomKillMode);
-      const chosen = this.containers.get(name) ?? mode;
+      requireMember(target, `the mode of container ${name}`, mode, OomKillMode);
+      const chosen = containers.get(name) ?? mode;
       if (chosen !== mode) {
         throw misuse(
-          this._target,
+          target,
           `container ${name} has two modes: ${chosen} and ${mode}`,
           'one of them',
         );
       }
-      this.containers.set(name, mode);
+      containers.set(name, mode);
     }
     return this;
+  }
+
+  /**
+   * No pod of the target is opted in, whatever the policies above it say: all of a chart but one Job, for example.
+   * Objects that no policy could reach may be in it, and it may be empty.
+   *
+   * @returns this policy.
+   * @throws if `single()`, `group()` or `perContainer()` was called before.
+   */
+  public none(): this {
+    if (this._choices.containers.size > 0) {
+      throw misuse(this._choices.target, 'both perContainer() and none() are there', 'one of them');
+    }
+    return this._choose('none', 'none()');
+  }
+
+  /**
+   * What this policy reaches, and what of its target it leaves alone, and why. The objects are rendered for it, and
+   * all of the app is checked as in a synthesis.
+   *
+   * @returns an entry for each place in a manifest that labels pods, and one for each object that was left alone,
+   * though it may have pods; sorted by construct path, for a snapshot in a test.
+   * @throws what a synthesis would.
+   */
+  public report(): OomKillReportEntry[] {
+    return reportOf(this._choices.target, this._choices);
   }
 
   /**
    * @param by what the user wrote, for messages
    * @internal
    */
-  public _choose(mode: OomKillMode, by: string): this {
-    if (this.mode !== undefined && this.mode !== mode) {
-      throw misuse(this._target, `both ${this.chosenBy} and ${by} are there`, 'one of them');
+  public _choose(all: OomKillMode | 'none', by: string): this {
+    const { all: chosen, allBy } = this._choices;
+    if (chosen !== undefined && chosen !== all) {
+      throw misuse(this._choices.target, `both ${allBy} and ${by} are there`, 'one of them');
     }
-    this.mode = mode;
-    this.chosenBy ??= by;
+    this._choices.all = all;
+    this._choices.allBy ??= by;
     return this;
   }
 
-  /** @internal */
-  public get _origin(): string {
-    return this.chosenBy?.includes(':') ? this.chosenBy : 'OomKillPolicy';
-  }
-
-  /** @internal */
-  public _forget(): void {
-    this.objects = [];
-    this.governed = [];
-  }
-
-  /** @internal */
-  public _reach(object: ApiObject, governed: boolean): void {
-    this.objects.push(object);
-    if (governed) {
-      this.governed.push(object);
-    }
-  }
-
-  /**
-   * What pods are to say.
-   *
-   * @internal
-   */
-  public _decide(pods: Pods): Contract | undefined {
-    if (this.containers.size === 0) {
-      return this.mode && { mode: this.mode };
-    }
-    const names = [...new Set([...(pods.names ?? []), ...this.injected])].sort();
-    const named = names.filter((name) => this.containers.has(name));
-    if (this.mode === undefined && named.length === 0) {
-      return undefined;
-    }
-    const modeOf = (name: string) => this.containers.get(name) ?? this.mode ?? OomKillMode.GROUP;
-    const [first, ...others] = new Set(names.map(modeOf));
-    // With no other mode there is nothing to wait for the names for.
-    const alike = this.mode === undefined && pods.names !== undefined && others.length === 0;
-    const mode = this.mode ?? (alike ? first : this.untilNamed) ?? OomKillMode.GROUP;
-    const entries = alike
-      ? []
-      : names.filter((name) => named.includes(name) || modeOf(name) !== mode);
-    return {
-      mode,
-      containers: entries.map((name) => `${name}=${modeOf(name)}`).join(',') || undefined,
-    };
-  }
-
-  /**
-   * Compares the containers of an object that is being rendered with those that were validated.
-   *
-   * @internal
-   */
-  public _seen(object: ApiObject, names: string[]): void {
-    if (this.containers.size === 0) {
-      return;
-    }
-    const changed = this.names.get(object)?.join() !== names.join();
-    this.names.set(object, names);
-    const [problem] = changed ? this.unknownContainers() : [];
-    if (problem !== undefined) {
-      throw new Error(`[${this._target.node.path}] ${problem}`);
-    }
-  }
-
   private add(props: OomKillPolicyProps): void {
+    const choices = this._choices;
+    const { target, injected, kinds } = choices;
     for (const name of props.injectedContainers ?? []) {
-      this.injected.add(requireDnsLabel(this._target, 'injectedContainers', name));
+      injected.add(requireDnsLabel(target, 'injectedContainers', name));
     }
     for (const kind of props.workloadKinds ?? []) {
-      this._kinds.push(requireWorkloadKind(this._target, kind));
+      const entry = requireWorkloadKind(target, kind);
+      requireNoOther(target, kinds, entry);
+      kinds.push(entry);
     }
     if (props.untilNamed !== undefined) {
-      requireMember(this._target, 'untilNamed', props.untilNamed, OomKillMode);
-      if ((this.untilNamed ?? props.untilNamed) !== props.untilNamed) {
-        throw misuse(this._target, 'untilNamed is both Single and Group', 'one of them');
+      requireMember(target, 'untilNamed', props.untilNamed, OomKillMode);
+      if ((choices.untilNamed ?? props.untilNamed) !== props.untilNamed) {
+        throw misuse(target, 'untilNamed is both Single and Group', 'one of them');
       }
-      this.untilNamed = props.untilNamed;
+      choices.untilNamed = props.untilNamed;
     }
+    choices.allowEmpty = (choices.allowEmpty ?? false) || (props.allowEmpty ?? false);
   }
+}
 
-  /** Runs at every synthesis, once for each chart. What can wait is done when an object is rendered anyway. */
-  private validate(): string[] {
-    if (this.mode === undefined && this.containers.size === 0) {
-      return [
-        complaint(
-          'OomKillPolicy.of() chooses no mode',
-          '.single(), .group() or .perContainer({ … }) after it',
-        ),
-      ];
-    }
-    if (!this.objects.some((object) => this.isWorkload(object))) {
-      return [this.noWorkload()];
-    }
-    // Of one object it comes out when that is rendered.
-    return this.governed.length === 1 ? [] : this.unknownContainers();
-  }
-
-  private isWorkload(object: ApiObject): boolean {
-    return (
-      isKnownWorkload(object.apiVersion, object.kind) ||
-      findPods(renderPlain(object), this._kinds).pods.length > 0
+function requireConstruct(target: IConstruct, where: string): IConstruct {
+  if (!Construct.isConstruct(target)) {
+    throw new Error(
+      `[${where}] ${complaint(`the target is not a construct: ${show(target)}`, 'a workload, a chart, or a scope in between')}`,
     );
   }
-
-  private noWorkload(): string {
-    const [only, ...others] = this.objects;
-    if (only && others.length === 0 && isSameThing(this._target, only)) {
-      const { unreachable } = findPods(renderPlain(only), this._kinds);
-      return complaint(
-        `${only.apiVersion} ${only.kind} ${unreachable ?? 'has no pod template'} for OomKillPolicy`,
-        `OomKillPolicy.of() of a workload (${WORKLOAD_KINDS} or another kind with a pod template), of a scope around it, or workloadKinds in its options,`,
-      );
-    }
-    return complaint(
-      'there is no workload for OomKillPolicy in this scope',
-      `OomKillPolicy.of() of a scope that holds one (${WORKLOAD_KINDS} or another kind with a pod template)`,
-    );
-  }
-
-  private unknownContainers(): string[] {
-    if (this.missing(this.governed).length === 0) {
-      return [];
-    }
-    // What is remembered may be of an earlier synthesis.
-    this.names.clear();
-    const missing = this.missing(this.governed);
-    const known = new Set(this.governed.flatMap((object) => this.namesOf(object)));
-    return missing.map((name) => {
-      const shadowed = this.objects
-        .filter((object) => !this.governed.includes(object))
-        .find((object) => this.namesOf(object).includes(name));
-      return shadowed
-        ? complaint(
-            `perContainer names ${name}, a container of ${shadowed.node.path}, which another OomKillPolicy is nearer to, and that one counts alone`,
-            'it there',
-          )
-        : complaint(
-            `perContainer names a container that no workload here has: ${name}`,
-            `${[...known].sort().join(' or ') || 'the name of a container'}, or injectedContainers: ["${name}"] if something adds it later,`,
-          );
-    });
-  }
-
-  /** Names of `perContainer` that none of these has; looks at no more of them than it must. */
-  private missing(objects: ApiObject[]): string[] {
-    const missing = new Set([...this.containers.keys()].filter((name) => !this.injected.has(name)));
-    for (const object of objects) {
-      if (missing.size === 0) {
-        break;
-      }
-      this.namesOf(object).forEach((name) => missing.delete(name));
-    }
-    return [...missing];
-  }
-
-  private namesOf(object: ApiObject): string[] {
-    const names =
-      this.names.get(object) ??
-      findPods(renderPlain(object), this._kinds).pods.flatMap((pods) => pods.names ?? []);
-    this.names.set(object, names);
-    return names;
-  }
+  return target;
 }
 
 const PROPS: PropKinds<OomKillPolicyProps> = {
@@ -438,6 +336,7 @@ const PROPS: PropKinds<OomKillPolicyProps> = {
   injectedContainers: 'strings',
   untilNamed: 'string',
   workloadKinds: 'list',
+  allowEmpty: 'boolean',
 };
 
 /** Of one kind one thing can be said. */
@@ -454,6 +353,20 @@ function requireWorkloadKind(target: IConstruct, kind: WorkloadKind): WorkloadKi
     },
     'workloadKinds',
   );
+  if (given.apiGroup !== '' && !isDnsSubdomain(given.apiGroup)) {
+    throw misuse(
+      target,
+      `workloadKinds has an API group that is none: ${JSON.stringify(given.apiGroup)}`,
+      `apiGroup: ${JSON.stringify(given.apiGroup.replace(/\/.*/, '').toLowerCase())}, without a version`,
+    );
+  }
+  if (!/^[A-Z][A-Za-z0-9]*$/.test(given.kind) && !knownKind(given.apiGroup, given.kind)) {
+    throw misuse(
+      target,
+      `workloadKinds has a kind that is none: ${JSON.stringify(given.kind)}`,
+      `a kind as in the manifest, such as kind: "${given.kind.charAt(0).toUpperCase()}${given.kind.slice(1)}"`,
+    );
+  }
   const pointers = [...(given.podTemplates ?? []), ...(given.podMetadata ?? [])];
   const wrong = pointers.find((pointer) => !/^(\/([^~/]|~[01])+)+$/.test(pointer));
   if (wrong !== undefined) {
@@ -471,4 +384,18 @@ function requireWorkloadKind(target: IConstruct, kind: WorkloadKind): WorkloadKi
     );
   }
   return given;
+}
+
+function requireNoOther(target: IConstruct, kinds: readonly ToldKind[], entry: WorkloadKind): void {
+  const other = kinds.find(
+    ({ apiGroup, kind, skipped = false }) =>
+      apiGroup === entry.apiGroup && kind === entry.kind && skipped !== (entry.skipped ?? false),
+  );
+  if (other) {
+    throw misuse(
+      target,
+      `workloadKinds says where the pods of ${entry.kind} are, and elsewhere that it is skipped`,
+      'one of them',
+    );
+  }
 }

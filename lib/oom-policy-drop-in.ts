@@ -3,7 +3,7 @@ import { ApiObject } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
-import { guard } from './private/guard';
+import { joinApp } from './private/synthesis';
 import { unlessEmpty } from './private/left-out';
 import {
   OWN_NAMESPACE,
@@ -182,7 +182,7 @@ export class OomPolicyDropIn extends Construct {
     });
     this.name = requireDnsLabel(this, 'name', props.name ?? 'oom-policy-drop-in');
     this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? OWN_NAMESPACE);
-    guard(this, 'drop-in');
+    joinApp(this, 'drop-in');
 
     // Another name than the agent's: what selects the agent's pods by it must not find these.
     const selector = {

@@ -1,5 +1,5 @@
 import * as cdk8s from 'cdk8s';
-import { ApiObject, App, Chart, Include, Testing } from 'cdk8s';
+import { ApiObject, App, Chart, Include, JsonPatch, Lazy, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
 import { Construct } from 'constructs';
@@ -14,6 +14,7 @@ import {
   OomKillModeAgentProps,
   OomKillModeMonitoring,
   OomKillPolicy,
+  OnePerNodeDeployment,
 } from '../lib';
 import { ALL_PROPS } from './support/all-props';
 import { find, parse, synth, temporary, template } from './support/manifests';
@@ -39,7 +40,7 @@ function app(make: (...charts: [Chart, Chart]) => void): string {
 
 describe('the prefixes of an app', () => {
   const OTHER = { labelPrefix: 'oom.example.com' };
-  const REMEDY = 'labelPrefix: "oom.example.com" instead';
+  const REMEDY = 'labelPrefix: "oom.example.com".';
 
   test.each<[string, (scope: Chart) => void, string]>([
     ['a policy', (b) => OomKillPolicy.of(deployment(b)).single(), '[b/web]'],
@@ -52,7 +53,7 @@ describe('the prefixes of an app', () => {
         make(b);
       }),
     ).toThrow(
-      `${path} labelPrefix is cdk8s-oom-kill-mode, and no agent of this app has it; write ${REMEDY}`,
+      `${path} labelPrefix is cdk8s-oom-kill-mode, and no agent of this app has it. Write ${REMEDY}`,
     );
   });
 
@@ -65,15 +66,43 @@ describe('the prefixes of an app', () => {
     expect(text).toContain(`${LABEL}: Group`);
   });
 
-  test('are those of any agent', () => {
-    expect(() =>
+  test.each<[string, (a: Chart, b: Chart) => void, string | undefined]>([
+    [
+      'the agent of its own cluster',
+      (a) => OomKillPolicy.of(deployment(a), OTHER).single(),
+      undefined,
+    ],
+    [
+      'the agent of another cluster',
+      (a) => OomKillPolicy.of(deployment(a)).single(),
+      '[a/web] labelPrefix is cdk8s-oom-kill-mode, and no agent of the cluster of a has it. Write labelPrefix: "oom.example.com", or an outermost chart for each cluster.',
+    ],
+    [
+      'any agent, where its own cluster has none',
+      (a) => OomKillPolicy.of(deployment(new Chart(App.of(a), 'c'))).single(),
+      undefined,
+    ],
+    [
+      'the agent of one of its clusters',
+      (a, b) => {
+        deployment(a);
+        deployment(b);
+        OomKillPolicy.of(a.node.root).single();
+      },
+      '[app] labelPrefix is cdk8s-oom-kill-mode, and no agent of the cluster of a has it. Write',
+    ],
+  ])('are those of %s', (_, make, message) => {
+    const use = () =>
       app((a, b) => {
         new OomKillModeAgent(a, 'agent', OTHER);
         new OomKillModeAgent(b, 'agent');
-        OomKillPolicy.of(deployment(a)).single();
-        OomKillPolicy.of(deployment(b), OTHER).single();
-      }),
-    ).not.toThrow();
+        make(a, b);
+      });
+    if (message === undefined) {
+      expect(use).not.toThrow();
+    } else {
+      expect(use).toThrow(message);
+    }
   });
 
   test.each([
@@ -86,7 +115,7 @@ describe('the prefixes of an app', () => {
       deployment(new Chart(root, 'b', { labels: { [key]: 'Single' } }));
       root.synthYaml();
     }).toThrow(
-      `[b] the labels of the chart have ${key}, and a chart labels objects, not the pods of workloads; write OomKillPolicy.of() of the chart instead`,
+      `[b] the labels of the chart have ${key}, and a chart labels objects, not the pods of workloads. Write OomKillPolicy.of() of the chart.`,
     );
   });
 });
@@ -122,10 +151,10 @@ describe('HerderChart', () => {
     [
       'two numbers of replicas',
       { replicas: 2, herder: { replicas: 3 } },
-      'replicas is 2, and that of the herder is 3; write one of the two instead',
+      'replicas is 2, and that of the herder is 3. Write one of the two.',
     ],
-    ['null', null, 'the options are not an object: null; write { … } instead'],
-    ['a null herder', { herder: null }, 'herder is not an object: null; write { … } instead'],
+    ['null', null, 'the options are not an object: null. Write { … }.'],
+    ['a null herder', { herder: null }, 'herder is not an object: null. Write { … }.'],
   ])('refuses %s', (_, props, message) => {
     expect(() => new HerderChart(Testing.app(), 'herder', props as never)).toThrow(
       `[herder] ${message}`,
@@ -174,7 +203,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAgent(chart, 'one');
         new OomKillModeAgent(chart, 'two', { name: 'two', createNamespace: false });
       },
-      '[a/two] a/one is an agent with the same labelPrefix, cdk8s-oom-kill-mode, perhaps on the same nodes of this cluster (its outermost chart); write one agent, a chart for each cluster, two prefixes, or a nodeSelector or affinity that shares no node with the other, instead',
+      '[a/two] a/one is an agent with the same labelPrefix, cdk8s-oom-kill-mode, perhaps on the same nodes of this cluster (its outermost chart). Write one agent, a chart for each cluster, two prefixes, or a nodeSelector or affinity that shares no node with the other.',
     ],
     [
       'agents of one name',
@@ -182,7 +211,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAgent(chart, 'one');
         new OomKillModeAgent(chart, 'two', { labelPrefix: 'two.example', createNamespace: false });
       },
-      '[a/two] a/one makes the same ServiceAccount of this cluster (its outermost chart): oom-kill-mode/oom-kill-mode-agent; write another name, or a chart for each cluster, instead',
+      '[a/two] a/one makes the same ServiceAccount of this cluster (its outermost chart): oom-kill-mode/oom-kill-mode-agent. Write another name, or a chart for each cluster.',
     ],
     [
       'agents that create one namespace',
@@ -190,7 +219,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAgent(chart, 'one');
         new OomKillModeAgent(chart, 'two', { labelPrefix: 'two.example', name: 'two' });
       },
-      '[a/two] a/one makes the same Namespace of this cluster (its outermost chart): oom-kill-mode; write createNamespace: false or another namespace instead',
+      '[a/two] a/one makes the same Namespace of this cluster (its outermost chart): oom-kill-mode. Write createNamespace: false or another namespace.',
     ],
     [
       'admission policies of one name',
@@ -198,7 +227,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAdmissionPolicy(chart, 'one');
         new OomKillModeAdmissionPolicy(chart, 'two');
       },
-      '[a/two] a/one makes the same ValidatingAdmissionPolicy of this cluster (its outermost chart): oom-kill-mode; write another name',
+      '[a/two] a/one makes the same ValidatingAdmissionPolicy of this cluster (its outermost chart): oom-kill-mode. Write another name',
     ],
     [
       'herders of one name',
@@ -206,15 +235,7 @@ describe('an app for several clusters', () => {
         new Herder(chart, 'one');
         new Herder(chart, 'two');
       },
-      '[a/two] a/one makes the same Deployment of this cluster (its outermost chart): default/herder; write another name',
-    ],
-    [
-      'objects of others of one name, of which one would lose its policy',
-      (chart) => {
-        OomKillPolicy.of(deployment(chart)).single();
-        deployment(new Construct(chart, 'group'));
-      },
-      '[a/group/web/Resource] a/web/Resource makes the same Deployment of this cluster (its outermost chart): web; write another name',
+      '[a/two] a/one makes the same Deployment of this cluster (its outermost chart): default/herder. Write another name',
     ],
   ])('has no two %s in one of them', (_, make, message) => {
     expect(() => app(make)).toThrow(message);
@@ -280,10 +301,83 @@ test.each(['of cdk8s-plus', 'of plain YAML'])(
         }
       });
     expect(make).toThrow(
-      /^\[a\/agent\] b\/ns\/.* makes the same Namespace: oom-kill-mode; write createNamespace: false, or another namespace, instead$/,
+      /^\[a\/agent\] b\/ns\/.* makes the same Namespace: oom-kill-mode. Write createNamespace: false, or another namespace.$/,
     );
   },
 );
+
+describe('names are compared as they are rendered, and only ours', () => {
+  const inTwo =
+    (make: (scope: Construct, namespace: string) => kplus.Deployment) => (scope: Chart) => {
+      const a = make(new Construct(scope, 'a'), 'one');
+      const b = make(new Construct(scope, 'b'), 'two');
+      [a, b].forEach((each, i) => {
+        const patch = JsonPatch.add('/metadata/namespace', ['one', 'two'][i]);
+        ApiObject.of(each).addJsonPatch(patch);
+      });
+    };
+  const PROPS = { name: 'web', image: IMAGE, replicas: 1 };
+  const SIZE = { cpu: kplus.Cpu.millis(100), memory: Size.mebibytes(64) };
+
+  test.each<[string, (scope: Chart) => void]>([
+    [
+      'two Deployments that patches put into two namespaces',
+      (scope) => {
+        inTwo((each) => deployment(each))(scope);
+        OomKillPolicy.of(scope).single();
+      },
+    ],
+    [
+      'two of ours that patches put into two namespaces',
+      inTwo((each) => new OnePerNodeDeployment(each, 'web', { ...PROPS, ...SIZE }).deployment),
+    ],
+    [
+      'two Deployments with late namespaces',
+      (scope) => {
+        for (const name of ['one', 'two']) {
+          const namespace = Lazy.any({ produce: () => name }) as string;
+          const spec = { template: { spec: { containers: [{ name: 'main', image: IMAGE }] } } };
+          const object = { apiVersion: 'apps/v1', kind: 'Deployment', spec };
+          new ApiObject(scope, name, { ...object, metadata: { name: 'web', namespace } });
+        }
+        OomKillPolicy.of(scope).single();
+      },
+    ],
+    [
+      'two ConfigMaps of one name, beside a policy',
+      (scope) => {
+        OomKillPolicy.of(deployment(scope)).single();
+        for (const id of ['one', 'two']) {
+          new kplus.ConfigMap(scope, id, { metadata: { name: 'config' } });
+        }
+      },
+    ],
+  ])('%s are nobody’s business', (_, make) => {
+    expect(() => app(make)).not.toThrow();
+  });
+});
+
+test.each<[string, (a: Chart, b: Chart) => Chart, string | undefined]>([
+  ['restricted', (a) => a, 'restricted'],
+  ['baseline, in another chart of the cluster', (_, b) => b, 'baseline'],
+  ['privileged', (a) => a, undefined],
+])('an agent in a Namespace of the user that enforces %s', (_, where, refused) => {
+  const make = () =>
+    app((a, b) => {
+      const labels = { 'pod-security.kubernetes.io/enforce': refused ?? 'privileged' };
+      new kplus.Namespace(where(a, b), 'ns', { metadata: { name: 'tools', labels } });
+      new OomKillModeAgent(a, 'agent', { namespace: 'tools', createNamespace: false });
+    });
+  if (refused === undefined) {
+    expect(make).not.toThrow();
+  } else {
+    expect(make).toThrow(
+      new RegExp(
+        `^\\[a/agent\\] [ab]/ns/Resource makes its Namespace tools with pod-security.kubernetes.io/enforce: ${refused}, which refuses its pods, as they mount directories of the node\\. Write .*: privileged there, or another namespace\\.$`,
+      ),
+    );
+  }
+});
 
 describe('a second copy of the library', () => {
   let copy: typeof library;
@@ -304,7 +398,7 @@ describe('a second copy of the library', () => {
         OomKillPolicy.of(web).single();
         copy.OomKillPolicy.of(web).group();
       }),
-    ).toThrow('[a/web] both single() and group() are there; write one of them instead');
+    ).toThrow('[a/web] both single() and group() are there. Write one of them.');
   });
 
   test('leaves the agent of the first alone, and obeys its prefix', () => {
@@ -342,10 +436,10 @@ test('a bundle that has lost the script says where it belongs', () => {
     }));
     const moved = jest.requireActual<typeof library>('../lib');
     expect(() => new moved.OomKillModeAgent(new Chart(new App(), 'a'), 'agent')).toThrow(
-      /^\[a\/agent\] the agent's script is not in .*, as happens when a bundler has moved the library; write lib\/agent of this package beside the bundle .* instead$/,
+      /^\[a\/agent\] the agent's script is not in .*, as happens when a bundler has moved the library. Write lib\/agent of this package beside the bundle .*.$/,
     );
     expect(() => new moved.OomPolicyDropIn(new Chart(new App(), 'a'), 'drop-in')).toThrow(
-      /^\[a\/drop-in\] the drop-in's script is not in .*; write lib\/drop-in of this package beside the bundle .* instead$/,
+      /^\[a\/drop-in\] the drop-in's script is not in .*. Write lib\/drop-in of this package beside the bundle .*.$/,
     );
     jest.dontMock('node:fs');
   });

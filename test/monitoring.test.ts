@@ -255,7 +255,7 @@ describe('an agent with metrics', () => {
     const metricsImage = 'quay.io/prometheus/node-exporter';
     for (const metrics of [true, false]) {
       expect(make({ metrics, metricsImage })).toThrow(
-        '[test/a] metricsImage is not a reference pinned by tag or digest: "quay.io/prometheus/node-exporter"; write',
+        '[test/a] metricsImage is not a reference pinned by tag or digest: "quay.io/prometheus/node-exporter". Write',
       );
     }
   });
@@ -725,7 +725,7 @@ describe('misuse', () => {
     [
       'nothing to make',
       { podMonitor: false, alerts: false, dashboard: false },
-      'podMonitor, alerts and dashboard are all false; write true for one of them, or no OomKillModeMonitoring, instead',
+      'podMonitor, alerts and dashboard are all false. Write true for one of them, or no OomKillModeMonitoring.',
     ],
     ['a label of ours', { labels: { 'app.kubernetes.io/name': 'x' } }, 'labels would override'],
     ['a bad label', { labels: { release: 'a b' } }, 'labels["release"] is not a valid label value'],
@@ -764,13 +764,13 @@ describe('misuse', () => {
     ...[-1, 1.5, NaN, Infinity].map((processKills): [string, MonitoringOptions, string] => [
       `${processKills} process kills`,
       { thresholds: { processKills } },
-      `processKills is not a whole number from 0 to 1000000: ${processKills}; write a number such as 10 instead`,
+      `processKills is not a whole number from 0 to 1000000: ${processKills}. Write a number such as 10.`,
     ]),
     ...['a-b', '1a', '', '__name__', 'alertname'].map(
       (label): [string, MonitoringOptions, string] => [
         `the alert label ${JSON.stringify(label)}`,
         { alertLabels: { [label]: 'x' } },
-        `alertLabels has an invalid name: ${JSON.stringify(label)}; write a name such as "team" instead`,
+        `alertLabels has an invalid name: ${JSON.stringify(label)}. Write a name such as "team".`,
       ],
     ),
     ...[
@@ -783,24 +783,24 @@ describe('misuse', () => {
     ].map((runbookUrl): [string, MonitoringOptions, string] => [
       `the runbook ${JSON.stringify(runbookUrl)}`,
       { runbookUrl },
-      `runbookUrl is not an address without an anchor: ${JSON.stringify(runbookUrl)}; write "https://example.com/runbook" or the like instead`,
+      `runbookUrl is not an address without an anchor: ${JSON.stringify(runbookUrl)}. Write "https://example.com/runbook" or the like.`,
     ]),
     ...['', 'a b', 'a"b', 'a{}'].map((kubeletJob): [string, MonitoringOptions, string] => [
       `the job ${JSON.stringify(kubeletJob)}`,
       { kubeletJob },
-      `kubeletJob is not the name of a job: ${JSON.stringify(kubeletJob)}; write letters, digits`,
+      `kubeletJob is not the name of a job: ${JSON.stringify(kubeletJob)}. Write letters, digits`,
     ]),
     ...['', '(', '*', 'a(?=b)', '(?<!a)b', '(a)\\1'].map(
       (ignoredNodes): [string, MonitoringOptions, string] => [
         `the nodes ${JSON.stringify(ignoredNodes)}`,
         { ignoredNodes },
-        `ignoredNodes is not a regular expression of RE2: ${JSON.stringify(ignoredNodes)}; write "windows-.+|virtual-.+" or the like instead`,
+        `ignoredNodes is not a regular expression of RE2: ${JSON.stringify(ignoredNodes)}. Write "windows-.+|virtual-.+" or the like.`,
       ],
     ),
   ])('refuses %s, with the path and the remedy', (_, options, message) => {
     const make = () => monitoring(options);
     expect(make).toThrow(`[test/monitoring] ${message}`);
-    expect(make).toThrow(/; write .* instead$/);
+    expect(make).toThrow(/\. Write .*\.$/);
   });
 
   test('refuses bad thresholds even if there are to be no alerts', () => {
@@ -810,12 +810,12 @@ describe('misuse', () => {
   });
 
   test.each<[string, unknown, string]>([
-    ['nothing', undefined, 'the options are not an object: undefined; write { … } instead'],
-    ['no agent', {}, 'agent is missing; write agent: { … } instead'],
+    ['nothing', undefined, 'the options are not an object: undefined. Write { … }.'],
+    ['no agent', {}, 'agent is missing. Write agent: { … }.'],
     [
       'an agent that is none',
       { agent: {} },
-      'agent is not an OomKillModeAgent; write the OomKillModeAgent to watch instead',
+      'agent is not an OomKillModeAgent. Write the OomKillModeAgent to watch.',
     ],
   ])('refuses %s, which no compiler has seen', (_, props, message) => {
     expect(() => new OomKillModeMonitoring(chart(), 'monitoring', props as never)).toThrow(
@@ -827,7 +827,7 @@ describe('misuse', () => {
     const scope = chart();
     const agent = new OomKillModeAgent(scope, 'agent');
     expect(() => new OomKillModeMonitoring(scope, 'monitoring', { agent })).toThrow(
-      '[test/monitoring] test/agent is an agent without metrics; write metrics: true in the options of the agent instead',
+      '[test/monitoring] test/agent is an agent without metrics. Write metrics: true in the options of the agent.',
     );
   });
 
@@ -841,7 +841,7 @@ describe('misuse', () => {
     expect(() => synth(other)).not.toThrow();
     new OomKillModeMonitoring(other, 'b', { agent });
     expect(() => synth(other)).toThrow(
-      '[other/b] test/a makes the same PodMonitor of this cluster (its outermost chart): oom-kill-mode/oom-kill-mode-agent; write another name, or a chart for each cluster, instead',
+      '[other/b] test/a makes the same PodMonitor of this cluster (its outermost chart): oom-kill-mode/oom-kill-mode-agent. Write another name, or a chart for each cluster.',
     );
   });
 });

@@ -178,12 +178,12 @@ describe('OnePerNodeDeployment', () => {
     [
       'a group',
       { waitForAgent: true, oomKillMode: OomKillMode.GROUP },
-      'waitForAgent waits for Single, and oomKillMode is Group; write oomKillMode: OomKillMode.SINGLE instead',
+      'waitForAgent waits for Single, and oomKillMode is Group. Write oomKillMode: OomKillMode.SINGLE.',
     ],
     [
       'no mode',
       { waitForAgent: true },
-      'waitForAgent waits for Single, and oomKillMode is not given; write',
+      'waitForAgent waits for Single, and oomKillMode is not given. Write',
     ],
     ['an image alone', { waitImage: 'example.com/x:1' }, 'waitImage without waitForAgent'],
   ])('refuses to wait with %s', (_, props, message) => {
@@ -305,27 +305,27 @@ describe('OnePerNodeDeployment', () => {
       [
         'replicas as well',
         { ...FOLLOWING, replicas: 3 },
-        'replicas is 3, and followNodes takes the number of nodes; write one of the two',
+        'replicas is 3, and followNodes takes the number of nodes. Write one of the two',
       ],
       [
         'neither',
         { replicas: undefined },
-        'there is neither replicas nor followNodes; write replicas: 3 or followNodes: true',
+        'there is neither replicas nor followNodes. Write replicas: 3 or followNodes: true',
       ],
       [
         'no namespace',
         { ...FOLLOWING, namespace: undefined },
-        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name; write the namespace',
+        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name. Write the namespace',
       ],
       [
         'a long name',
         { ...FOLLOWING, name: 'a'.repeat(53) },
-        `followNodes makes a name of more than 63 characters: "${'a'.repeat(53)}-autoscaler"; write a name of at most 52 characters`,
+        `followNodes makes a name of more than 63 characters: "${'a'.repeat(53)}-autoscaler". Write a name of at most 52 characters`,
       ],
       [
         'nodes where no pod can be',
         { ...FOLLOWING, tolerateAllTaints: false },
-        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints; write tolerateAllTaints: true, or replicas,',
+        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints. Write tolerateAllTaints: true, or replicas',
       ],
       [
         'an unpinned image',
@@ -335,12 +335,12 @@ describe('OnePerNodeDeployment', () => {
       [
         'an image alone',
         { autoscalerImage: 'example.com/cpa:1' },
-        'autoscalerImage without followNodes does nothing; write both or neither',
+        'autoscalerImage without followNodes does nothing. Write both or neither',
       ],
     ])('refuses %s, with the path and the remedy', (_, props, message) => {
       const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
       expect(make).toThrow(`[test/web] ${message}`);
-      expect(make).toThrow(/; write .* instead$/);
+      expect(make).toThrow(/\. Write .*\.$/);
     });
 
     test('takes the longest name', () => {
@@ -384,13 +384,13 @@ describe('OnePerNodeDeployment', () => {
     expect(synthText(scope)).toBe(synthText(scope));
   });
 
-  const REPLICAS = 'write a whole number from 1 to 2147483647 instead';
+  const REPLICAS = 'Write a whole number from 1 to 2147483647.';
 
   test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
-    ['no replicas', { replicas: 0 }, `replicas is not a positive integer: 0; ${REPLICAS}`],
-    ['-1 replicas', { replicas: -1 }, `replicas is not a positive integer: -1; ${REPLICAS}`],
-    ['1.5 replicas', { replicas: 1.5 }, `replicas is not a positive integer: 1.5; ${REPLICAS}`],
-    ['NaN replicas', { replicas: NaN }, `replicas is not a positive integer: NaN; ${REPLICAS}`],
+    ['no replicas', { replicas: 0 }, `replicas is not a positive integer: 0. ${REPLICAS}`],
+    ['-1 replicas', { replicas: -1 }, `replicas is not a positive integer: -1. ${REPLICAS}`],
+    ['1.5 replicas', { replicas: 1.5 }, `replicas is not a positive integer: 1.5. ${REPLICAS}`],
+    ['NaN replicas', { replicas: NaN }, `replicas is not a positive integer: NaN. ${REPLICAS}`],
     ['endless replicas', { replicas: Infinity }, 'replicas is not a positive integer: Infinity'],
     ['too many replicas', { replicas: 2 ** 31 }, 'replicas is not a positive integer: 2147483648'],
     [
@@ -403,36 +403,36 @@ describe('OnePerNodeDeployment', () => {
       { oomKillMode: OomKillMode.SINGLE, waitForAgent: true, waitImage: 'busybox' },
       'waitImage is not a reference pinned by tag',
     ],
-    ['no name', { name: undefined }, 'name is missing; write name: "text"'],
+    ['no name', { name: undefined }, 'name is missing. Write name: "text"'],
     [
       'a string of a command',
       { command: 'sh -c true' as never },
-      'command is not a list of strings: "sh -c true"; write ["text"]',
+      'command is not a list of strings: "sh -c true". Write ["text"]',
     ],
     [
       'a bad name of a variable',
       { env: { '1ST': 'a' } },
-      'env has an invalid name: "1ST"; write letters',
+      'env has an invalid name: "1ST". Write letters',
     ],
     [
       'a variable that is no string',
       { env: { A: 1 as never } },
-      'env is not a map of strings: {"A":1}; write',
+      'env is not a map of strings: {"A":1}. Write',
     ],
     [
       'a string for a boolean',
       { tolerateAllTaints: 'false' as never },
-      'tolerateAllTaints is not true or false: "false"; write',
+      'tolerateAllTaints is not true or false: "false". Write',
     ],
     [
       'a null security context',
       { securityContext: null as never },
-      'securityContext is not an object: null; write',
+      'securityContext is not an object: null. Write',
     ],
     [
       'a mode among the labels',
       { labels: { 'cdk8s-oom-kill-mode/mode': 'Sinlge' } },
-      'labels has the mode of the pods: cdk8s-oom-kill-mode/mode: Sinlge; write oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP',
+      'labels has the mode of the pods: cdk8s-oom-kill-mode/mode: Sinlge. Write oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP',
     ],
     ['an empty name', { name: '' }, 'name is not a DNS-1123 label of at most 63 characters: ""'],
     ['a name in upper case', { name: 'Web' }, 'name is not a DNS-1123 label'],
@@ -448,7 +448,7 @@ describe('OnePerNodeDeployment', () => {
     [
       'CPU that is no number',
       { cpu: kplus.Cpu.millis('abc' as unknown as number) },
-      'cpu is not a positive whole number of milli-CPUs: abcm; write a quantity such as Cpu.millis(100) instead',
+      'cpu is not a positive whole number of milli-CPUs: abcm. Write a quantity such as Cpu.millis(100).',
     ],
     ['no memory', { memory: Size.mebibytes(0) }, 'memory is not a positive whole number'],
     ['NaN memory', { memory: Size.mebibytes(NaN) }, 'memory is not a positive whole number'],
@@ -459,12 +459,12 @@ describe('OnePerNodeDeployment', () => {
     [
       'a prefix without a mode',
       { labelPrefix: 'oom.example.com' },
-      'labelPrefix without oomKillMode does nothing: oom.example.com; write both or neither instead',
+      'labelPrefix without oomKillMode does nothing: oom.example.com. Write both or neither.',
     ],
   ])('refuses %s, with the path and the remedy', (_, props, message) => {
     const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
     expect(make).toThrow(`[test/web] ${message}`);
-    expect(make).toThrow(/; write .* instead$/);
+    expect(make).toThrow(/\. Write .*\.$/);
   });
 });
 
@@ -521,12 +521,12 @@ describe('Herder', () => {
     [
       'CPU',
       { cpu: kplus.Cpu.millis(251) },
-      'cpu is over its cap: 251m of 250m; write 250m or less',
+      'cpu is over its cap: 251m of 250m. Write 250m or less',
     ],
     [
       'memory',
       { memory: Size.mebibytes(257) },
-      'memory is over its cap: 257Mi of 256Mi; write 256Mi',
+      'memory is over its cap: 257Mi of 256Mi. Write 256Mi',
     ],
   ])('refuses more %s than its cap', (_, props, message) => {
     expect(() => new Herder(chart(), 'herder', props)).toThrow(`[test/herder] ${message}`);
@@ -535,16 +535,16 @@ describe('Herder', () => {
   test('speaks of its own options', () => {
     const props = { waitImage: 'example.com/busybox:1', oomKillMode: OomKillMode.GROUP };
     expect(() => new Herder(chart(), 'herder', props)).toThrow(
-      '[test/herder] waitImage is for OomKillMode.SINGLE, and oomKillMode is Group; write one of the two instead',
+      '[test/herder] waitImage is for OomKillMode.SINGLE, and oomKillMode is Group. Write one of the two.',
     );
     expect(() => new Herder(chart(), 'herder', null as never)).toThrow(
-      '[test/herder] the options are not an object: null; write',
+      '[test/herder] the options are not an object: null. Write',
     );
   });
 
   test('refuses the replicas that a Deployment refuses', () => {
     expect(() => new HerderChart(Testing.app(), 'herder', { replicas: 0 })).toThrow(
-      '[herder/herder/OnePerNode] replicas is not a positive integer: 0; write',
+      '[herder/herder/OnePerNode] replicas is not a positive integer: 0. Write',
     );
   });
 });

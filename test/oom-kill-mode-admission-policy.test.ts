@@ -9,7 +9,7 @@ import {
   OomKillPolicy,
   OnePerNodeDeployment,
 } from '../lib';
-import { WORKLOAD_KINDS } from '../lib/private/pod-template';
+import { WORKLOAD_KINDS } from '../lib/private/known-kinds';
 import { ALL_ADMISSION_PROPS } from './support/all-props';
 import { Random } from './fuzz/random';
 import { parseOverrides } from './fuzz/reference';
@@ -461,12 +461,12 @@ describe('the guard', () => {
     [
       'Kubernetes 1.29',
       { kubernetesVersion: '1.29' },
-      'ValidatingAdmissionPolicy v1 came with Kubernetes 1.30, and kubernetesVersion is 1.29; write',
+      'ValidatingAdmissionPolicy v1 came with Kubernetes 1.30, and kubernetesVersion is 1.29. Write',
     ],
     [
       'Kubernetes v1.28.9',
       { kubernetesVersion: 'v1.28.9' },
-      'ValidatingAdmissionPolicy v1 came with Kubernetes 1.30, and kubernetesVersion is v1.28.9; write',
+      'ValidatingAdmissionPolicy v1 came with Kubernetes 1.30, and kubernetesVersion is v1.28.9. Write',
     ],
     [
       'Kubernetes 1.3',
@@ -476,7 +476,7 @@ describe('the guard', () => {
     [
       'a version that is none',
       { kubernetesVersion: 'latest' },
-      'kubernetesVersion is not a version: "latest"; write one such as "1.30" instead',
+      'kubernetesVersion is not a version: "latest". Write one such as "1.30".',
     ],
     ['half a version', { kubernetesVersion: '1' }, 'kubernetesVersion is not a version: "1"'],
     ['a bad name', { name: 'A' }, 'name is not a DNS-1123 subdomain'],
@@ -484,7 +484,7 @@ describe('the guard', () => {
     [
       'no namespace at all',
       { allowedNamespaces: [] },
-      'allowedNamespaces is empty, so that no pod could opt in; write the namespaces, or leave it out, instead',
+      'allowedNamespaces is empty, so that no pod could opt in. Write the namespaces, or leave it out.',
     ],
     [
       'a bad namespace',
@@ -499,12 +499,12 @@ describe('the guard', () => {
     [
       'no action',
       { validationActions: [] },
-      'validationActions is empty, repeats itself, or has Deny and Warn: []; write [Deny],',
+      'validationActions is empty, repeats itself, or has Deny and Warn: []. Write [Deny]',
     ],
     [
       'Deny and Warn',
       { validationActions: [AdmissionAction.DENY, AdmissionAction.WARN] },
-      'validationActions is empty, repeats itself, or has Deny and Warn: [Deny, Warn]; write',
+      'validationActions is empty, repeats itself, or has Deny and Warn: [Deny, Warn]. Write',
     ],
     [
       'Audit twice',
@@ -514,12 +514,12 @@ describe('the guard', () => {
     [
       'an unknown action',
       { validationActions: ['deny' as unknown as AdmissionAction] },
-      'validationActions is unknown: "deny"; write "Deny" or "Warn" or "Audit" instead',
+      'validationActions is unknown: "deny". Write "Deny" or "Warn" or "Audit".',
     ],
     [
       'an unknown failure policy',
       { failurePolicy: 'x' as unknown as AdmissionFailurePolicy },
-      'failurePolicy is unknown: "x"; write "Fail" or "Ignore" instead',
+      'failurePolicy is unknown: "x". Write "Fail" or "Ignore".',
     ],
     [
       'a label of ours',
@@ -529,25 +529,25 @@ describe('the guard', () => {
     ['a bad annotation', { annotations: { 'a b': 'x' } }, 'annotations has an invalid key: "a b"'],
   ])('refuses %s, with the path and the remedy', (_, props, message) => {
     expect(() => manifests(props)).toThrow(`[test/guard] ${message}`);
-    expect(() => manifests(props)).toThrow(/; write .* instead$/);
+    expect(() => manifests(props)).toThrow(/\. Write .*\.$/);
   });
 
   test.each<[string, unknown, string]>([
-    ['null', null, 'the options are not an object: null; write'],
+    ['null', null, 'the options are not an object: null. Write'],
     [
       'a string of namespaces',
       { allowedNamespaces: 'a' },
-      'allowedNamespaces is not a list of strings: "a"; write',
+      'allowedNamespaces is not a list of strings: "a". Write',
     ],
     [
       'null among names',
       { injectedContainers: [null] },
-      'injectedContainers is not a list of strings: [null]; write',
+      'injectedContainers is not a list of strings: [null]. Write',
     ],
     [
       'a number for a version',
       { kubernetesVersion: 1.3 },
-      'kubernetesVersion is not a string: 1.3; write',
+      'kubernetesVersion is not a string: 1.3. Write',
     ],
   ])('refuses %s, which no compiler has seen', (_, props, message) => {
     expect(() => new OomKillModeAdmissionPolicy(chart(), 'guard', props as never)).toThrow(

@@ -440,7 +440,7 @@ describe('misuse', () => {
     [
       'an empty name',
       { name: '' },
-      'name is not a DNS-1123 label of at most 63 characters: ""; write lower case letters, digits and inner hyphens instead',
+      'name is not a DNS-1123 label of at most 63 characters: "". Write lower case letters, digits and inner hyphens.',
     ],
     ['a name in upper case', { name: 'Agent' }, 'name is not a DNS-1123 label'],
     ['a name with a dot', { name: 'a.b' }, 'name is not a DNS-1123 label'],
@@ -450,7 +450,7 @@ describe('misuse', () => {
     [
       'a prefix with a slash',
       { labelPrefix: 'a/b' },
-      'labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b"; write a domain of yours in lower case, such as "oom.example.com", instead',
+      'labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write a domain of yours in lower case, such as "oom.example.com".',
     ],
     ['an empty prefix', { labelPrefix: '' }, 'labelPrefix is not a DNS-1123 subdomain'],
     [
@@ -476,12 +476,12 @@ describe('misuse', () => {
     [
       'a prefix of Kubernetes',
       { labelPrefix: 'oom.k8s.io' },
-      'labelPrefix is reserved for Kubernetes itself: "oom.k8s.io"; write a domain of yours',
+      'labelPrefix is reserved for Kubernetes itself: "oom.k8s.io". Write a domain of yours',
     ],
     [
       'an image without a tag',
       { image: 'docker.io/curlimages/curl' },
-      'image is not a reference pinned by tag or digest: "docker.io/curlimages/curl"; write "name:1.2.3" or "name@sha256:…" instead',
+      'image is not a reference pinned by tag or digest: "docker.io/curlimages/curl". Write "name:1.2.3" or "name@sha256:…".',
     ],
     [
       'an image with a port and no tag',
@@ -508,7 +508,7 @@ describe('misuse', () => {
     [
       'a quota for no class',
       { priorityClassName: '', resourceQuota: true },
-      'resourceQuota is true, and there is no priority class; write a priorityClassName, or leave out resourceQuota, instead',
+      'resourceQuota is true, and there is no priority class. Write a priorityClassName, or leave out resourceQuota.',
     ],
     ...[
       ...[0, 101, 1.5, NaN].map((percent) => kplus.PercentOrAbsolute.percent(percent)),
@@ -516,27 +516,27 @@ describe('misuse', () => {
     ].map((maxUnavailable): [string, OomKillModeAgentProps, string] => [
       `a rollout of ${String(maxUnavailable.value)}`,
       { maxUnavailable },
-      `maxUnavailable is neither a positive whole number nor from 1 to 100 percent: ${String(maxUnavailable.value)}; write an amount such as PercentOrAbsolute.absolute(1) or PercentOrAbsolute.percent(10) instead`,
+      `maxUnavailable is neither a positive whole number nor from 1 to 100 percent: ${String(maxUnavailable.value)}. Write an amount such as PercentOrAbsolute.absolute(1) or PercentOrAbsolute.percent(10).`,
     ]),
     [
       'a number for a PercentOrAbsolute',
       { maxUnavailable: 1 as never },
-      'maxUnavailable is not a PercentOrAbsolute: 1; write an amount such as PercentOrAbsolute.percent(10) instead',
+      'maxUnavailable is not a PercentOrAbsolute: 1. Write an amount such as PercentOrAbsolute.percent(10).',
     ],
     [
       'a bad SELinux type',
       { selinuxType: 'spc_t:s0' },
-      'selinuxType is not an SELinux type: "spc_t:s0"; write a name such as "spc_t" instead',
+      'selinuxType is not an SELinux type: "spc_t:s0". Write a name such as "spc_t".',
     ],
     [
       'an unknown log level',
       { logLevel: 'trace' as unknown as AgentLogLevel },
-      'logLevel is unknown: "trace"; write "error" or "warn" or "info" or "debug" instead',
+      'logLevel is unknown: "trace". Write "error" or "warn" or "info" or "debug".',
     ],
     [
       'a short resync',
       { resyncPeriod: Duration.seconds(9) },
-      'resyncPeriod is not a whole number of seconds from 10 to 300: 9; write a duration such as Duration.seconds(10) instead',
+      'resyncPeriod is not a whole number of seconds from 10 to 300: 9. Write a duration such as Duration.seconds(10).',
     ],
     [
       'a long resync',
@@ -556,7 +556,7 @@ describe('misuse', () => {
     [
       'a CPU limit over the cap',
       { resources: { cpuLimit: kplus.Cpu.millis(251) } },
-      'cpuLimit is over its cap: 251m of 250m; write 250m or less instead',
+      'cpuLimit is over its cap: 251m of 250m. Write 250m or less.',
     ],
     [
       'a CPU limit over the cap in units',
@@ -571,22 +571,22 @@ describe('misuse', () => {
     [
       'a CPU request over the limit',
       { resources: { cpuRequest: kplus.Cpu.millis(201), cpuLimit: kplus.Cpu.millis(200) } },
-      'cpuRequest is 201m, more than cpuLimit: 200m; write cpuRequest: Cpu.millis(200) or less, or cpuLimit: Cpu.millis(201) or more, instead',
+      'cpuRequest is 201m, more than cpuLimit: 200m. Write cpuRequest: Cpu.millis(200) or less, or cpuLimit: Cpu.millis(201) or more.',
     ],
     [
       'a memory request over the limit',
       { resources: { memoryRequest: Size.mebibytes(65) } },
-      'memoryRequest is 65Mi, more than memoryLimit: 64Mi; write memoryRequest: Size.mebibytes(64) or less, or',
+      'memoryRequest is 65Mi, more than memoryLimit: 64Mi. Write memoryRequest: Size.mebibytes(64) or less, or',
     ],
     [
       'a memory limit below the default request',
       { resources: { memoryLimit: Size.mebibytes(8) } },
-      'memoryRequest is 16Mi by default, more than memoryLimit: 8Mi; write memoryRequest: Size.mebibytes(8) or less, or memoryLimit: Size.mebibytes(16) or more, instead',
+      'memoryRequest is 16Mi by default, more than memoryLimit: 8Mi. Write memoryRequest: Size.mebibytes(8) or less, or memoryLimit: Size.mebibytes(16) or more.',
     ],
     [
       'a CPU request that was measured to be too late',
       { resources: { cpuRequest: kplus.Cpu.millis(10) } },
-      'cpuRequest is 10m, and 10m was measured to be too late for the first instruction of a container; write more than 10m, or leave out cpuRequest and cpuLimit, instead',
+      'cpuRequest is 10m, and 10m was measured to be too late for the first instruction of a container. Write more than 10m, or leave out cpuRequest and cpuLimit.',
     ],
     [
       'a CPU limit that was measured to be too late',
@@ -596,66 +596,66 @@ describe('misuse', () => {
     [
       'an unpinned image of the metrics, by its name',
       { metricsImage: 'node-exporter' },
-      'metricsImage is not a reference pinned by tag or digest: "node-exporter"; write',
+      'metricsImage is not a reference pinned by tag or digest: "node-exporter". Write',
     ],
     [
       'a namespace of Kubernetes to create',
       { namespace: 'kube-system', createNamespace: true },
-      'createNamespace is true, and kube-system is a namespace of Kubernetes itself; write createNamespace: false or another namespace instead',
+      'createNamespace is true, and kube-system is a namespace of Kubernetes itself. Write createNamespace: false or another namespace.',
     ],
     [
       'the default namespace to create',
       { namespace: 'default', createNamespace: true },
       'createNamespace is true, and default is',
     ],
-    ['null', null as never, 'the options are not an object: null; write { … } instead'],
-    ['a null name', { name: null as never }, 'name is not a string: null; write "text" instead'],
-    ['a construct for a name', { name: chart() as never }, 'name is not a string: a Chart; write'],
+    ['null', null as never, 'the options are not an object: null. Write { … }.'],
+    ['a null name', { name: null as never }, 'name is not a string: null. Write "text".'],
+    ['a construct for a name', { name: chart() as never }, 'name is not a string: a Chart. Write'],
     [
       'a string for a boolean',
       { events: 'false' as never },
-      'events is not true or false: "false"; write true or false, without quotes, instead',
+      'events is not true or false: "false". Write true or false, without quotes.',
     ],
     [
       'an unknown pull policy',
       { imagePullPolicy: 'Sometimes' as never },
-      'imagePullPolicy is unknown: "Sometimes"; write "Always" or "IfNotPresent" or "Never" instead',
+      'imagePullPolicy is unknown: "Sometimes". Write "Always" or "IfNotPresent" or "Never".',
     ],
     [
       'a string for a Cpu',
       { resources: { cpuLimit: '250m' as never } },
-      'cpuLimit is not a Cpu: "250m"; write a quantity such as Cpu.millis(100) instead',
+      'cpuLimit is not a Cpu: "250m". Write a quantity such as Cpu.millis(100).',
     ],
     [
       'a string for a Size',
       { resources: { memoryLimit: '64Mi' as never } },
-      'memoryLimit is not a Size: "64Mi"; write',
+      'memoryLimit is not a Size: "64Mi". Write',
     ],
     [
       'a number for a Duration',
       { resyncPeriod: 60 as never },
-      'resyncPeriod is not a Duration: 60; write',
+      'resyncPeriod is not a Duration: 60. Write',
     ],
-    ['no resources', { resources: null as never }, 'resources is not an object: null; write'],
+    ['no resources', { resources: null as never }, 'resources is not an object: null. Write'],
     [
       'a string for a list',
       { imagePullSecrets: 'a' as never },
-      'imagePullSecrets is not a list of strings: "a"; write ["text"] instead',
+      'imagePullSecrets is not a list of strings: "a". Write ["text"].',
     ],
     [
       'a label that is no string',
       { labels: { a: true as never } },
-      'labels is not a map of strings: {"a":true}; write { key: "text" } instead',
+      'labels is not a map of strings: {"a":true}. Write { key: "text" }.',
     ],
     [
       'a bad value of a node label',
       { nodeSelector: { a: 'b c' } },
-      'nodeSelector["a"] is not a valid label value: "b c"; write',
+      'nodeSelector["a"] is not a valid label value: "b c". Write',
     ],
     [
       'an unknown operator',
       { tolerations: [{ key: 'a', operator: 'Is' }] },
-      'tolerations has one that has another operator than Equal and Exists: {"key":"a","operator":"Is"}; write',
+      'tolerations has one that has another operator than Equal and Exists: {"key":"a","operator":"Is"}. Write',
     ],
     [
       'an unknown effect',
@@ -680,12 +680,12 @@ describe('misuse', () => {
     [
       'a toleration that is null',
       { tolerations: [null as never] },
-      'tolerations has one that is not an object: null; write',
+      'tolerations has one that is not an object: null. Write',
     ],
     [
       'no CPU',
       { resources: { cpuRequest: kplus.Cpu.millis(0) } },
-      'cpuRequest is not a positive whole number of milli-CPUs: 0m; write a quantity such as Cpu.millis(100) instead',
+      'cpuRequest is not a positive whole number of milli-CPUs: 0m. Write a quantity such as Cpu.millis(100).',
     ],
     [
       'negative CPU',
@@ -710,7 +710,7 @@ describe('misuse', () => {
     [
       'no memory',
       { resources: { memoryRequest: Size.mebibytes(0) } },
-      'memoryRequest is not a positive whole number of mebibytes: 0Mi; write a quantity such as Size.mebibytes(64) instead',
+      'memoryRequest is not a positive whole number of mebibytes: 0Mi. Write a quantity such as Size.mebibytes(64).',
     ],
     [
       'half a mebibyte',
@@ -730,7 +730,7 @@ describe('misuse', () => {
     [
       'a label of ours',
       { labels: { 'app.kubernetes.io/name': 'x' } },
-      'labels would override a value that this construct depends on: "app.kubernetes.io/name"; write a key of your own instead',
+      'labels would override a value that this construct depends on: "app.kubernetes.io/name". Write a key of your own.',
     ],
     ['its own mode', { labels: { 'cdk8s-oom-kill-mode/mode': 'Single' } }, 'labels would override'],
     [
@@ -741,13 +741,13 @@ describe('misuse', () => {
     [
       'a bad label key',
       { labels: { 'a/b/c': 'x' } },
-      'labels has an invalid key: "a/b/c"; write a key such as "example.com/team" instead',
+      'labels has an invalid key: "a/b/c". Write a key such as "example.com/team".',
     ],
     ['a bad label prefix', { labels: { 'A/b': 'x' } }, 'labels has an invalid key'],
     [
       'a bad label value',
       { labels: { a: 'b c' } },
-      'labels["a"] is not a valid label value: "b c"; write at most 63 letters',
+      'labels["a"] is not a valid label value: "b c". Write at most 63 letters',
     ],
     ['a label value too long', { labels: { a: long } }, 'labels["a"] is not a valid label value'],
     ['a bad annotation key', { annotations: { '': 'x' } }, 'annotations has an invalid key'],
@@ -759,7 +759,7 @@ describe('misuse', () => {
   ])('refuses %s, with the path and the remedy', (_, props, message) => {
     const make = () => new OomKillModeAgent(chart(), 'agent', props);
     expect(make).toThrow(`[test/agent] ${message}`);
-    expect(make).toThrow(/; write .* instead$/);
+    expect(make).toThrow(/\. Write .*\.$/);
   });
 
   test('allows two agents that share nothing but a namespace', () => {

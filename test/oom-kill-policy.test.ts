@@ -354,7 +354,7 @@ describe.each([
       JsonPatch.add(`/spec/template/metadata/labels/${LABEL.replace('/', '~1')}`, 'Group'),
     );
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test/web says Single; write one of the two instead',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test/web says Single. Write one of the two.',
     );
   });
 
@@ -374,7 +374,7 @@ describe.each([
       );
       expect(others).toBeDefined();
       expect(() => synth(scope)).toThrow(
-        `[${group.node.path}] perContainer names a container that no workload here has: main; write proxy or renamed, or injectedContainers`,
+        `[${group.node.path}] perContainer names a container that no workload here has: main. Write proxy or renamed, or injectedContainers`,
       );
     },
   );
@@ -398,7 +398,7 @@ describe.each([
     expect(policies(synth(scope))).toEqual({ web: 'Single' });
     same.group();
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, and OomKillPolicy of test/web says Single; write one of the two instead',
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
     );
   });
 
@@ -407,7 +407,7 @@ describe.each([
     workload(scope, 'web', 'main').podMetadata.addLabel(LABEL, 'Sinlge');
     new OomKillModeAgent(scope, 'agent');
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Sinlge, which is no mode; write cdk8s-oom-kill-mode/mode: Single or',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Sinlge, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
     );
   });
 
@@ -416,7 +416,7 @@ describe.each([
     workload(scope, 'web', 'main').metadata.addLabel(LABEL, 'Single');
     new OomKillModeAgent(scope, 'agent');
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, and its pods do not have it; write OomKillPolicy.of() of it',
+      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, and its pods do not have it. Write OomKillPolicy.of() of it',
     );
   });
 });
@@ -442,93 +442,11 @@ test('values that are made late, and resolvers, count as they come out', () => {
   });
 });
 
-describe('kinds of others', () => {
+describe('kinds that are not known', () => {
   const pods = {
     metadata: { labels: { a: 'b' } },
     spec: { containers: [{ name: 'main', image: IMAGE }] },
   };
-  const item = {
-    apiVersion: 'apps/v1',
-    kind: 'Deployment',
-    metadata: { name: 'in' },
-    spec: { template: pods },
-  };
-  const FOUND: [string, string, object, number][] = [
-    ['argoproj.io/v1alpha1', 'Rollout', { spec: { template: pods } }, 1],
-    ['apps.openshift.io/v1', 'DeploymentConfig', { spec: { template: pods } }, 1],
-    ['serving.knative.dev/v1', 'Service', { spec: { template: { spec: pods.spec } } }, 1],
-    [
-      'jobset.x-k8s.io/v1alpha2',
-      'JobSet',
-      {
-        spec: {
-          replicatedJobs: [
-            { template: { spec: { template: pods } } },
-            { template: { spec: { template: pods } } },
-          ],
-        },
-      },
-      2,
-    ],
-    ['batch.volcano.sh/v1alpha1', 'Job', { spec: { tasks: [{ template: pods }] } }, 1],
-    ['v1', 'PodTemplate', { template: pods }, 1],
-    ['keda.sh/v1alpha1', 'ScaledJob', { spec: { jobTargetRef: { template: pods } } }, 1],
-    ['kubevirt.io/v1', 'VirtualMachine', { spec: { template: { spec: { domain: {} } } } }, 1],
-    ['postgresql.cnpg.io/v1', 'Cluster', { spec: { instances: 3 } }, 1],
-    [
-      'argoproj.io/v1alpha1',
-      'Workflow',
-      { spec: { templates: [{ container: { image: IMAGE } }] } },
-      1,
-    ],
-    [
-      'v1',
-      'List',
-      { items: [item, { apiVersion: 'v1', kind: 'Service' }, { ...item, kind: 'ReplicaSet' }] },
-      2,
-    ],
-    [
-      'apps/v1',
-      'DeploymentList',
-      { items: [{ metadata: { name: 'in' }, spec: { template: pods } }] },
-      1,
-    ],
-    ['v1', 'PodList', { items: [{ metadata: { name: 'in' }, spec: pods.spec }] }, 1],
-  ];
-
-  test.each(FOUND)('%s %s is a workload', (apiVersion, kind, rest, count) => {
-    const scope = chart();
-    const object = new ApiObject(scope, 'x', { apiVersion, kind, ...rest });
-    OomKillPolicy.of(object).single();
-    expect(synthText(scope).split(`${LABEL}: Single\n`)).toHaveLength(count + 1);
-    const group = chart();
-    deployment(group, 'web');
-    new ApiObject(group, 'x', { apiVersion, kind, ...rest });
-    OomKillPolicy.of(group).group();
-    expect(synthText(group).split(`${LABEL}: Group\n`)).toHaveLength(count + 2);
-  });
-
-  test.each([
-    ['v1', 'List', { items: [] }],
-    ['v1', 'List', { items: [{ apiVersion: 'v1', kind: 'Service' }] }],
-    [
-      'kyverno.io/v1',
-      'ClusterPolicy',
-      {
-        spec: { rules: [{ validate: { pattern: { spec: { containers: [{ image: '*:?*' }] } } } }] },
-      },
-    ],
-  ])('%s %s without pods is left alone', (apiVersion, kind, rest) => {
-    const plain = chart();
-    new ApiObject(plain, 'x', { apiVersion, kind, ...rest });
-    const scope = chart();
-    new ApiObject(scope, 'x', { apiVersion, kind, ...rest });
-    deployment(scope, 'web');
-    OomKillPolicy.of(scope).single();
-    expect(synth(scope)[0]).toEqual(synth(plain)[0]);
-    expect(policies(synth(scope))).toEqual({ web: 'Single' });
-  });
-
   function pipeline(scope: Construct, props: OomKillPolicyProps = {}): OomKillPolicy {
     deployment(scope, 'web');
     new ApiObject(scope, 'pipeline', {
@@ -549,7 +467,7 @@ describe('kinds of others', () => {
     const scope = chart();
     pipeline(scope).single();
     expect(() => synth(scope)).toThrow(
-      '[test/pipeline] ci.example.com/v1 Pipeline has a container at /spec/sidecar/containers/0, outside of any pod template, and the OomKillPolicy of test cannot reach its pods; write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", … }] in the options of that policy, with podTemplates, podMetadata or skipped: true, instead',
+      '[test/pipeline] ci.example.com/v1 Pipeline is not known, and what looks like the template of a pod is at /spec/sidecar. Write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", podMetadata: ["…"] }] with the pointer to what has the labels of its pods, or workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", skipped: true }], in the options of OomKillPolicy.of().',
     );
   });
 
@@ -593,6 +511,7 @@ describe('kinds of others', () => {
       injectedContainers: ['istio-proxy'],
       untilNamed: OomKillMode.SINGLE,
       workloadKinds: [kind],
+      allowEmpty: true,
     };
     const scope = chart();
     pipeline(scope, props).perContainer({
@@ -608,18 +527,18 @@ describe('kinds of others', () => {
     [
       'nothing',
       KIND,
-      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither; write',
+      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither. Write',
     ],
     ['both', { ...KIND, skipped: true, podMetadata: ['/a'] }, 'workloadKinds says where the pods'],
     [
       'no pointer',
       { ...KIND, podMetadata: ['spec'] },
-      'workloadKinds has an invalid JSON pointer for Pipeline: "spec"; write',
+      'workloadKinds has an invalid JSON pointer for Pipeline: "spec". Write',
     ],
     [
       'a place that is not there',
       { ...KIND, podTemplates: ['/spec/pod'] },
-      'ci.example.com/v1 Pipeline has nothing at /spec/pod, and',
+      'ci.example.com/v1 Pipeline has nothing at /spec/pod, where',
     ],
   ])('a kind of which %s is said is refused', (_, kind, message) => {
     const scope = chart();
@@ -635,10 +554,459 @@ describe('kinds of others', () => {
     new ApiObject(scope, 'db', { apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' });
     OomKillPolicy.of(scope).perContainer({ postgres: OomKillMode.SINGLE });
     expect(() => synth(scope)).toThrow(
-      '[test/db] the names of its containers are not known to the perContainer() of test; write single() or group() as well, injectedContainers, or an OomKillPolicy of its own, instead',
+      '[test/db] the names of its containers are not known to the perContainer() of test. Write single() or group() as well, injectedContainers, or an OomKillPolicy of its own.',
     );
     OomKillPolicy.of(scope, { injectedContainers: ['postgres'] });
     expect(synthText(scope)).toContain(`${CONTAINERS}: postgres=Single`);
+  });
+});
+
+describe('workloadKinds', () => {
+  const THING = { apiGroup: 'example.com', kind: 'Thing', podTemplates: ['/spec/parts/*/pod'] };
+  const pod = { spec: { containers: [{ name: 'main', image: IMAGE }] } };
+
+  function thing(scope: Construct, parts: object[] = [{ pod }], id = 'thing'): ApiObject {
+    return new ApiObject(scope, id, {
+      apiVersion: 'example.com/v1',
+      kind: 'Thing',
+      spec: { parts },
+    });
+  }
+
+  test.each<[string, (scope: Chart) => void, string]>([
+    [
+      'a group with a version',
+      (scope) =>
+        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, apiGroup: 'example.com/v1' }] }),
+      '[test] workloadKinds has an API group that is none: "example.com/v1". Write apiGroup: "example.com", without a version.',
+    ],
+    [
+      'a kind in lower case',
+      (scope) => OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'thing' }] }),
+      '[test] workloadKinds has a kind that is none: "thing". Write a kind as in the manifest, such as kind: "Thing".',
+    ],
+    [
+      'an entry that fits no object',
+      (scope) =>
+        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'Things' }] }).single(),
+      '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", or allowEmpty: true.',
+    ],
+    [
+      'a * that fits some elements only',
+      (scope) => {
+        thing(scope, [{ pod }, { name: 'other' }], 'two');
+        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+      },
+      '[test/two] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+    ],
+    [
+      'a * without elements',
+      (scope) => {
+        thing(scope, [], 'none');
+        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+      },
+      '[test/none] example.com/v1 Thing has nothing at /spec/parts/*/pod, where',
+    ],
+    [
+      'a template that is none',
+      (scope) =>
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ ...THING, podTemplates: ['/spec'] }],
+        }).single(),
+      '[test/thing] example.com/v1 Thing has no spec.containers in /spec, where',
+    ],
+    [
+      'metadata at a place that is misspelt',
+      (scope) =>
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', podMetadata: ['/spce/pods'] }],
+        }).single(),
+      '[test/thing] example.com/v1 Thing has nothing at /spce/pods, where',
+    ],
+    [
+      'two words about one kind',
+      (scope) => {
+        OomKillPolicy.of(scope, { workloadKinds: [THING] });
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }],
+        });
+      },
+      '[test] workloadKinds says where the pods of Thing are, and elsewhere that it is skipped. Write one of them.',
+    ],
+  ])('refuse %s', (_, make, message) => {
+    const scope = chart();
+    deployment(scope, 'web');
+    thing(scope);
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('of several calls for one kind add up, and nearer policies know them', () => {
+    const scope = chart();
+    const group = new Construct(scope, 'group');
+    for (const where of [scope, group]) {
+      new ApiObject(where, 'thing', {
+        ...{ apiVersion: 'example.com/v1', kind: 'Thing' },
+        spec: { parts: [{ pod }], other: { pod } },
+      });
+    }
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, podTemplates: ['/spec/other/pod'] }] });
+    const repeated = OomKillPolicy.of(group, { workloadKinds: [THING] }).group();
+    expect(repeated.report()).toHaveLength(2);
+    const text = synthText(scope);
+    expect(text.split(`${LABEL}: Single`)).toHaveLength(3);
+    expect(text.split(`${LABEL}: Group`)).toHaveLength(3);
+  });
+
+  test('of a nearer policy say what is skipped', () => {
+    const scope = chart();
+    thing(scope);
+    const group = new Construct(scope, 'group');
+    thing(group);
+    deployment(group, 'web');
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    const skipped = { apiGroup: 'example.com', kind: 'Thing', skipped: true };
+    OomKillPolicy.of(group, { workloadKinds: [skipped] }).group();
+    const text = synthText(scope);
+    expect([text.split(`${LABEL}: Single`).length, text.split(`${LABEL}: Group`).length]).toEqual([
+      2, 2,
+    ]);
+  });
+
+  test('fit objects in a List, too', () => {
+    const scope = chart();
+    const item = { apiVersion: 'example.com/v1', kind: 'Thing', spec: { parts: [{ pod }] } };
+    new ApiObject(scope, 'list', { apiVersion: 'v1', kind: 'List', items: [item] });
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    expect(synthText(scope)).toContain(`${LABEL}: Single`);
+  });
+});
+
+describe('none and allowEmpty', () => {
+  test('none() leaves a workload, or a scope, out', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const group = new Construct(scope, 'group');
+    deployment(group, 'migration');
+    const unknown = { spec: { pod: { spec: { containers: [{ name: 'a', image: IMAGE }] } } } };
+    new ApiObject(group, 'x', { apiVersion: 'example.com/v1', kind: 'Thing', ...unknown });
+    OomKillPolicy.of(scope).single();
+    OomKillPolicy.of(group).none();
+    OomKillPolicy.of(new Construct(scope, 'empty')).none();
+    expect(policies(synth(scope))).toEqual({ web: 'Single', migration: undefined });
+  });
+
+  test.each<[string, (scope: Chart) => void, string]>([
+    [
+      'single()',
+      (scope) => OomKillPolicy.of(scope).none().single(),
+      '[test] both none() and single() are there. Write one of them.',
+    ],
+    [
+      'perContainer()',
+      (scope) => OomKillPolicy.of(scope).none().perContainer({ a: OomKillMode.SINGLE }),
+      '[test] both none() and perContainer() are there. Write one of them.',
+    ],
+    [
+      'perContainer() before it',
+      (scope) => OomKillPolicy.of(scope).perContainer({ a: OomKillMode.SINGLE }).none(),
+      '[test] both perContainer() and none() are there. Write one of them.',
+    ],
+    [
+      'a policy on the same thing',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        OomKillPolicy.of(web).single();
+        OomKillPolicy.of(ApiObject.of(web)).none();
+      },
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says nothing about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+    ],
+    [
+      'a label by hand',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        web.podMetadata.addLabel(LABEL, 'Single');
+        OomKillPolicy.of(web).none();
+      },
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
+    ],
+  ])('none() contradicts %s', (_, make, message) => {
+    const scope = chart();
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('allowEmpty is for a scope that may be empty', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const empty = new Construct(scope, 'empty');
+    const policy = OomKillPolicy.of(empty).single().perContainer({ a: OomKillMode.GROUP });
+    expect(() => synth(scope)).toThrow(
+      '[test/empty] there is no workload for OomKillPolicy in this scope. Write',
+    );
+    const workloadKinds = [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }];
+    expect(OomKillPolicy.of(empty, { allowEmpty: true, workloadKinds })).toBe(policy);
+    expect(policies(synth(scope))).toEqual({ web: undefined });
+  });
+});
+
+describe('a report', () => {
+  function app(): { root: App; scope: Chart; policy: OomKillPolicy } {
+    const root = Testing.app();
+    const scope = new Chart(root, 'shop');
+    deployment(scope, 'web', 'php', 'nginx');
+    const job = raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } });
+    deployment(new Construct(scope, 'near'), 'api');
+    new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+    new kplus.ConfigMap(scope, 'config');
+    deployment(new Chart(root, 'other'), 'own').podMetadata.addLabel(LABEL, 'Group');
+    deployment(new Chart(root, 'rest'), 'plain');
+    OomKillPolicy.of(job).none();
+    OomKillPolicy.of(scope.node.findChild('near')).group();
+    const policy = OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
+    return { root, scope, policy };
+  }
+
+  const TEMPLATE = { apiVersion: 'apps/v1', kind: 'Deployment', pods: '/spec/template/metadata' };
+  const WEB = {
+    ...TEMPLATE,
+    path: 'shop/web/Resource',
+    name: 'web',
+    policy: 'shop',
+    mode: 'Single',
+    containers: { nginx: 'Single', php: 'Group' },
+  };
+  const RULE = {
+    ...{ path: 'shop/rule', apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' },
+    name: expect.stringContaining('rule') as string,
+    policy: 'shop',
+    untouched: 'it is of a policy engine',
+  };
+  const JOB = {
+    ...TEMPLATE,
+    ...{ path: 'shop/raw-Job', apiVersion: 'batch/v1', kind: 'Job' },
+    name: expect.stringContaining('raw-job') as string,
+  };
+  const API = { ...TEMPLATE, path: 'shop/near/api/Resource', name: 'api' };
+
+  test('of a policy lists what it reached, and what it left alone and why', () => {
+    expect(app().policy.report()).toEqual([
+      { ...API, policy: 'shop/near', untouched: 'OomKillPolicy of shop/near is nearer' },
+      { ...JOB, policy: 'shop/raw-Job', untouched: 'OomKillPolicy of shop/raw-Job is nearer' },
+      RULE,
+      WEB,
+    ]);
+  });
+
+  test('of an app lists all, and is the same before and after a synthesis', () => {
+    const { root } = app();
+    const report = OomKillPolicy.reportOf(root);
+    expect(report).toEqual([
+      {
+        ...TEMPLATE,
+        path: 'other/own/Resource',
+        name: 'own',
+        mode: 'Group',
+        containers: { main: 'Group' },
+      },
+      {
+        ...TEMPLATE,
+        path: 'rest/plain/Resource',
+        name: 'plain',
+        untouched: 'there is no OomKillPolicy above it',
+      },
+      { ...API, policy: 'shop/near', mode: 'Group', containers: { main: 'Group' } },
+      { ...JOB, policy: 'shop/raw-Job', untouched: 'OomKillPolicy of shop/raw-Job says none()' },
+      RULE,
+      WEB,
+    ]);
+    root.synthYaml();
+    expect(OomKillPolicy.reportOf(root)).toEqual(report);
+    expect(OomKillPolicy.reportOf(root.node.findChild('rest'))).toEqual([report[1]]);
+  });
+
+  test.each(['synth', 'synthYaml'] as const)(
+    'is printed by %s() if the environment says so',
+    (how) => {
+      const { root } = app();
+      const write = jest.spyOn(process.stderr, 'write').mockReturnValue(true);
+      try {
+        root[how]();
+        expect(write).not.toHaveBeenCalled();
+        process.env['OOM_KILL_POLICY_REPORT'] = '1';
+        root[how]();
+        const [text = ''] = write.mock.calls.map(([one]) => String(one));
+        expect(write).toHaveBeenCalledTimes(1);
+        expect(text).toMatch(/^PATH +KIND +NAME +PODS +MODE\n/);
+        expect(text).toMatch(
+          /^shop\/web\/Resource +Deployment +web +\/spec\/template\/metadata +Single php=Group$/m,
+        );
+        expect(text).toMatch(/^shop\/rule +ClusterPolicy .* - it is of a policy engine$/m);
+      } finally {
+        delete process.env['OOM_KILL_POLICY_REPORT'];
+        write.mockRestore();
+      }
+    },
+  );
+
+  test('fails where a synthesis would', () => {
+    const { root, scope } = app();
+    deployment(scope, 'late').podMetadata.addLabel(LABEL, 'Sinlge');
+    expect(() => OomKillPolicy.reportOf(root)).toThrow('[shop/late/Resource] its pods say');
+    expect(() => OomKillPolicy.reportOf(null as never)).toThrow(
+      '[OomKillPolicy.reportOf] the target',
+    );
+  });
+});
+
+describe('a synthesis', () => {
+  test('renders each object once, and leaves nothing behind', () => {
+    const root = Testing.app();
+    const rendered: string[] = [];
+    for (const id of ['a', 'b', 'c']) {
+      const produce = () => (rendered.push(id), [{ name: 'main' }]);
+      const spec = { containers: Lazy.any({ produce }) as unknown };
+      OomKillPolicy.of(raw(new Chart(root, id), 'Deployment', { spec })).perContainer({
+        main: OomKillMode.SINGLE,
+      });
+    }
+    const object = root.charts[0]?.apiObjects[0] as ApiObject;
+    const before = Object.getOwnPropertyNames(object);
+    expect(root.synthYaml().split(`${LABEL}: Single`)).toHaveLength(4);
+    expect(rendered.splice(0).sort()).toEqual(['a', 'b', 'c']);
+    Testing.synth(root.charts.find(({ node }) => node.id === 'b') as Chart);
+    expect(rendered).toEqual(['b']);
+    root.synthYaml();
+    expect(Object.getOwnPropertyNames(object)).toEqual(before);
+  });
+
+  test('counts what a validation adds', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    const patch = JsonPatch.replace('/spec/template/spec/containers/0/name', 'late');
+    web.node.addValidation({ validate: () => (ApiObject.of(web).addJsonPatch(patch), []) });
+    OomKillPolicy.of(web).perContainer({ late: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  });
+
+  test('keeps a toJson of the user', () => {
+    const root = Testing.app();
+    const web = ApiObject.of(deployment(new Chart(root, 'a'), 'web'));
+    const plain = web.toJson.bind(web);
+    const own = jest.fn(() => ({ ...(plain() as object), extra: true }));
+    web.toJson = own;
+    OomKillPolicy.of(web).single();
+    expect(root.synthYaml()).toContain('extra: true');
+    expect(Object.getOwnPropertyDescriptor(web, 'toJson')?.value).toBe(own);
+  });
+});
+
+test('an autoscaler only names its workload', () => {
+  const scope = chart();
+  const target = deployment(scope, 'web');
+  new kplus.HorizontalPodAutoscaler(scope, 'h', { target, maxReplicas: 3 });
+  const before = synthText(scope).split('---\n')[1];
+  OomKillPolicy.of(scope).single();
+  expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  expect(synthText(scope).split('---\n')[1]).toBe(before);
+});
+
+describe('what is written by hand', () => {
+  const NO_MARK =
+    'and its pods do not have it. Write OomKillPolicy.of() of it, or the same on its pod template.';
+
+  test.each<[string, string, object, string]>([
+    [
+      'a label on the Job of a CronJob',
+      'CronJob',
+      { spec: { jobTemplate: { metadata: { labels: { [LABEL]: 'Single' } } } } },
+      `[test/x] the label ${LABEL}: Single is on /spec/jobTemplate/metadata, ${NO_MARK}`,
+    ],
+    [
+      'an annotation on the workload',
+      'Deployment',
+      { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
+      `[test/x] the annotation ${CONTAINERS}: main=Single is on the Deployment itself, ${NO_MARK}`,
+    ],
+    [
+      'a label on a Namespace',
+      'Namespace',
+      { metadata: { labels: { [LABEL]: 'Single' } } },
+      `[test/x] the label ${LABEL}: Single is on the Namespace itself, ${NO_MARK}`,
+    ],
+    [
+      'an annotation without the label',
+      'Pod',
+      { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
+      `[test/x] its pods have the annotation ${CONTAINERS}: main=Single, and not the label ${LABEL}, without which nothing reads it. Write ${LABEL}: Single or ${LABEL}: Group beside it.`,
+    ],
+    [
+      'an annotation that names no container',
+      'Pod',
+      { metadata: { labels: { [LABEL]: 'Group' }, annotations: { [CONTAINERS]: 'mian=Single' } } },
+      `[test/x] its pods say ${CONTAINERS}: mian=Single, and they have no container mian. Write main, or injectedContainers: ["mian"] in an OomKillPolicy with perContainer() if something adds it later.`,
+    ],
+  ])('%s is an error', (_, kind, written, message) => {
+    const scope = chart();
+    const around = KINDS[kind]?.({ spec: { containers: [{ name: 'main' }] } }) ?? {
+      apiVersion: 'v1',
+    };
+    const merged = merge(around, written) as { apiVersion: string };
+    new ApiObject(scope, 'x', { kind, ...merged });
+    deployment(scope, 'web');
+    OomKillPolicy.of(scope.node.findChild('web')).single();
+    expect(() => synth(scope)).toThrow(message);
+  });
+
+  /** Two trees of maps, as one. */
+  function merge(a: object, b: object): object {
+    const both = Object.entries(b).map(([key, value]: [string, unknown]) => {
+      const own = (a as Record<string, unknown>)[key];
+      const isMap = typeof own === 'object' && own !== null && !Array.isArray(own);
+      return [key, isMap ? merge(own, value as object) : value];
+    });
+    return { ...a, ...Object.fromEntries(both) } as object;
+  }
+
+  test('may name a container that a policy knows to be injected', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    web.podMetadata.addLabel(LABEL, 'Group');
+    web.podMetadata.addAnnotation(CONTAINERS, 'istio-proxy=Single');
+    OomKillPolicy.of(web, { injectedContainers: ['istio-proxy'] })
+      .group()
+      .perContainer({
+        'istio-proxy': OomKillMode.SINGLE,
+      });
+    expect(policies(synth(scope))).toEqual({ web: 'Group istio-proxy=Single' });
+  });
+
+  test('may be where the kind of an operator takes it from', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const labels = { [LABEL]: 'Single' };
+    new ApiObject(scope, 'db', {
+      apiVersion: 'acid.zalan.do/v1',
+      kind: 'postgresql',
+      metadata: { labels },
+    });
+    new ApiObject(scope, 'task', {
+      apiVersion: 'tekton.dev/v1',
+      kind: 'Task',
+      metadata: { labels },
+    });
+    new ApiObject(scope, 'own', {
+      apiVersion: 'example.com/v1',
+      kind: 'Thing',
+      metadata: { labels },
+    });
+    OomKillPolicy.of(scope.node.findChild('web')).single();
+    expect(synthText(scope).split(`${LABEL}: Single`)).toHaveLength(5);
   });
 });
 
@@ -690,7 +1058,7 @@ describe('perContainer', () => {
       Object.fromEntries(names.map((name) => [name, OomKillMode.SINGLE])),
     );
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] cdk8s-oom-kill-mode/containers is longer than 8192 characters, and the agent would not read it: 12489; write single()',
+      '[test/web/Resource] cdk8s-oom-kill-mode/containers is longer than 8192 characters, and the agent would not read it: 12489. Write single()',
     );
   });
 
@@ -700,7 +1068,7 @@ describe('perContainer', () => {
     deployment(scope, 'api');
     OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
     expect(() => synth(scope)).toThrow(
-      '[test] perContainer names php, a container of test/web/Resource, which another OomKillPolicy is nearer to, and that one counts alone; write it there instead',
+      '[test] perContainer names php, a container of test/web/Resource, to which OomKillPolicy of test/web is nearer, and that one counts alone. Write perContainer({ php: … }) of test/web.',
     );
   });
 });
@@ -719,17 +1087,17 @@ describe('a deployment of ours', () => {
     [
       'itself',
       (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS)).group(),
-      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, and OomKillPolicy of test/web says Group; write',
+      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
     ],
     [
       'its Deployment',
       (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS).deployment).group(),
-      '[test/web/Deployment] both oomKillMode: Single and group() are there; write',
+      '[test/web/Deployment] both oomKillMode: Single and group() are there. Write',
     ],
     [
       'a herder',
       (scope) => OomKillPolicy.of(new Herder(scope, 'web')).group(),
-      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, and OomKillPolicy of test/web says Group; write',
+      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
     ],
   ])('contradicts a policy on %s audibly', (_, make, message) => {
     const scope = chart();
@@ -771,7 +1139,7 @@ describe('misuse', () => {
     [
       'no mode',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')),
-      '[test/web] OomKillPolicy.of() chooses no mode; write .single(), .group() or .perContainer({ … }) after it instead',
+      '[test/web] OomKillPolicy.of() chooses no mode. Write .single(), .group(), .perContainer({ … }) or .none() after it.',
     ],
     [
       'an unknown container',
@@ -779,7 +1147,7 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web', 'php', 'nginx')).perContainer({
           phpp: OomKillMode.SINGLE,
         }),
-      '[test/web] perContainer names a container that no workload here has: phpp; write nginx or php, or injectedContainers: ["phpp"] if something adds it later, instead',
+      '[test/web] perContainer names a container that no workload here has: phpp. Write nginx or php, or injectedContainers: ["phpp"] if something adds it later.',
     ],
     [
       'a container that no workload of a scope has',
@@ -790,7 +1158,7 @@ describe('misuse', () => {
           .single()
           .perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
       },
-      '[test] perContainer names a container that no workload here has: nginx; write php or postgres, or injectedContainers',
+      '[test] perContainer names a container that no workload here has: nginx. Write php or postgres, or injectedContainers',
     ],
     [
       'a container of plain YAML that is not there',
@@ -798,7 +1166,7 @@ describe('misuse', () => {
         OomKillPolicy.of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(
           MODES,
         ),
-      '[test/raw-Job] perContainer names a container that no workload here has: main; write a, or injectedContainers',
+      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or injectedContainers',
     ],
     [
       'an empty scope',
@@ -806,23 +1174,31 @@ describe('misuse', () => {
         new kplus.ConfigMap(scope, 'config');
         OomKillPolicy.of(scope).single();
       },
-      '[test] there is no workload for OomKillPolicy in this scope; write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind with a pod template) instead',
+      '[test] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
+    ],
+    [
+      'a scope with what describes the pods of others only',
+      (scope) => {
+        new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+        OomKillPolicy.of(scope).single();
+      },
+      '[test] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write OomKillPolicy.of() of a scope',
     ],
     [
       'a scope with the agent only',
       (scope) => OomKillPolicy.of(new OomKillModeAgent(scope, 'agent')).single(),
-      '[test/agent] there is no workload for OomKillPolicy in this scope; write',
+      '[test/agent] there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in. Write',
     ],
     [
       'a kind without pods',
       (scope) =>
         OomKillPolicy.of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
-      '[test/x] v1 Service has no pod template for OomKillPolicy; write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind with a pod template), of a scope around it, or workloadKinds in its options, instead',
+      '[test/x] v1 Service has no pods for OomKillPolicy. Write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), of a scope around it, or workloadKinds in its options.',
     ],
     [
       'a cdk8s-plus construct without pods',
       (scope) => OomKillPolicy.of(new kplus.ConfigMap(scope, 'x')).single(),
-      '[test/x] v1 ConfigMap has no pod template for OomKillPolicy; write',
+      '[test/x] v1 ConfigMap has no pods for OomKillPolicy. Write',
     ],
     [
       'a workload without its pod template',
@@ -830,12 +1206,12 @@ describe('misuse', () => {
         OomKillPolicy.of(
           new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' }),
         ).single(),
-      '[test/x] apps/v1 Deployment has no pod template: /spec/template is missing, and the OomKillPolicy of test/x cannot reach its pods; write workloadKinds',
+      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write what is missing, or workloadKinds',
     ],
     [
       'both modes',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')).single().group(),
-      '[test/web] both single() and group() are there; write one of them instead',
+      '[test/web] both single() and group() are there. Write one of them.',
     ],
     [
       'both modes in two places',
@@ -844,12 +1220,12 @@ describe('misuse', () => {
         OomKillPolicy.of(web).group();
         OomKillPolicy.of(web).single();
       },
-      '[test/web] both group() and single() are there; write one of them instead',
+      '[test/web] both group() and single() are there. Write one of them.',
     ],
     [
       'no containers',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer({}),
-      '[test/web] perContainer names no container; write { name: OomKillMode.SINGLE } instead',
+      '[test/web] perContainer names no container. Write { name: OomKillMode.SINGLE }.',
     ],
     [
       'an invalid container name',
@@ -857,7 +1233,7 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web')).perContainer({
           'a=Single,b': OomKillMode.SINGLE,
         }),
-      '[test/web] perContainer has an invalid container name: "a=Single,b"; write lower case letters',
+      '[test/web] perContainer has an invalid container name: "a=Single,b". Write lower case letters',
     ],
     [
       'an unknown mode',
@@ -865,27 +1241,27 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web')).perContainer({
           main: 'single' as unknown as OomKillMode,
         }),
-      '[test/web] the mode of container main is unknown: "single"; write "Single" or "Group" instead',
+      '[test/web] the mode of container main is unknown: "single". Write "Single" or "Group".',
     ],
     [
       'null instead of modes',
       (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer(null as never),
-      '[test/web] perContainer takes names and modes, and not null; write { name: OomKillMode.SINGLE } instead',
+      '[test/web] perContainer takes names and modes, and not null. Write { name: OomKillMode.SINGLE }.',
     ],
     [
       'no target',
       () => OomKillPolicy.of(null as never),
-      '[OomKillPolicy.of] the target is not a construct: null; write a workload, a chart, or a scope in between, instead',
+      '[OomKillPolicy.of] the target is not a construct: null. Write a workload, a chart, or a scope in between.',
     ],
     [
       'a null prefix',
       (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: null as never }),
-      '[test/web] labelPrefix is not a string: null; write "text" instead',
+      '[test/web] labelPrefix is not a string: null. Write "text".',
     ],
     [
       'null among the kinds',
       (scope) => OomKillPolicy.of(scope, { workloadKinds: [null as never] }),
-      '[test] workloadKinds are not an object: null; write { … } instead',
+      '[test] workloadKinds are not an object: null. Write { … }.',
     ],
     [
       'an injected container with a bad name',
@@ -898,7 +1274,7 @@ describe('misuse', () => {
         OomKillPolicy.of(scope, { untilNamed: OomKillMode.SINGLE });
         OomKillPolicy.of(scope, { untilNamed: OomKillMode.GROUP });
       },
-      '[test] untilNamed is both Single and Group; write one of them instead',
+      '[test] untilNamed is both Single and Group. Write one of them.',
     ],
     [
       'two modes for one container',
@@ -906,12 +1282,12 @@ describe('misuse', () => {
         OomKillPolicy.of(deployment(scope, 'web'))
           .perContainer(MODES)
           .perContainer({ main: OomKillMode.GROUP }),
-      '[test/web] container main has two modes: Single and Group; write one of them instead',
+      '[test/web] container main has two modes: Single and Group. Write one of them.',
     ],
     [
       'an invalid prefix',
       (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: 'a/b' }).single(),
-      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b"; write a domain of yours',
+      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write a domain of yours',
     ],
     [
       'a label set by hand',
@@ -919,7 +1295,7 @@ describe('misuse', () => {
         deployment(scope, 'web').podMetadata.addLabel(LABEL, 'Group');
         OomKillPolicy.of(scope).single();
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single; write one of the two instead',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single. Write one of the two.',
     ],
     [
       'a label set by hand in plain YAML',
@@ -927,7 +1303,7 @@ describe('misuse', () => {
         const pods = { metadata: { labels: { [LABEL]: 1 } }, spec: { containers: [] } };
         OomKillPolicy.of(raw(scope, 'Deployment', pods)).single();
       },
-      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode; write cdk8s-oom-kill-mode/mode: Single or',
+      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
     ],
     [
       'an annotation set by hand',
@@ -936,7 +1312,7 @@ describe('misuse', () => {
         web.podMetadata.addAnnotation(CONTAINERS, 'main=Group');
         OomKillPolicy.of(web).perContainer(MODES);
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing; write',
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing. Write',
     ],
   ])('refuses %s, with the path and the remedy', (_, misuse, message) => {
     const use = () => {
@@ -945,6 +1321,6 @@ describe('misuse', () => {
       synth(scope);
     };
     expect(use).toThrow(message);
-    expect(use).toThrow(/; write .* instead$/);
+    expect(use).toThrow(/\. Write .*\.$/);
   });
 });

@@ -171,7 +171,7 @@ describe('misuse', () => {
   ])('refuses %s, with the path and the remedy', (_, props, message) => {
     const make = () => synthDropIn(props);
     expect(make).toThrow(`[test/drop-in] ${message}`);
-    expect(make).toThrow(/; write .* instead$/);
+    expect(make).toThrow(/\. Write .*\.$/);
   });
 
   test('refuses two of one name in a cluster', () => {

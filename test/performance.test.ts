@@ -37,9 +37,12 @@ test('every bar has a figure, and what the page says of it is so', () => {
   }
 });
 
-test('the figures of synthesis are of 10, 100 and 1,000 workloads, and of loading', () => {
+test('the figures of synthesis are of four shapes, and of loading', () => {
   const { synth, import: loading } = readSynthResults();
-  expect(synth.map(({ workloads }) => workloads)).toEqual([10, 100, 1000]);
+  expect(synth.map(({ shape, workloads }) => `${shape} ${workloads}`)).toEqual([
+    ...['one chart 10', 'one chart 100', 'one chart 1000'],
+    ...['many charts 2000', 'raw objects 1000', 'beside definitions 50'],
+  ]);
   for (const { plainSeconds, oursSeconds } of [...synth, loading]) {
     expect(plainSeconds.length).toBeGreaterThanOrEqual(10);
     expect(oursSeconds).toHaveLength(plainSeconds.length);

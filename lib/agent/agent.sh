@@ -55,18 +55,19 @@ TAB='	'
 # Lists are lines, and split where they stand without quotes.
 IFS=$NL
 HERE=$(cd "$(dirname "$0")" && pwd)
-# So many events are handled before the loop looks at everything else; so long may a piece of a list get before it is added
-# to a longer one; and so long the loop waits for an event when it has more to do, because read takes no shorter time.
+# EVENTS_PER_TURN: so many events are handled before the loop does its other work.
+# PIECE_LENGTH: so many characters may a piece of a list have before it is added to a longer one.
+# NO_PAUSE: so many seconds the loop waits for an event when it has more to do; read takes no shorter time.
 EVENTS_PER_TURN=8 PIECE_LENGTH=4000 NO_PAUSE=0.001
 
-# State: whole seconds since the boot, a clock that nobody sets; when the next tick is due; how long to wait for the next
+# State: whole seconds since the boot, a clock that changes of the time of day do not affect; when the next tick is due; how long to wait for the next
 # event; whether the agent was ready once; children that were stopped since the last tick, and before it; the child that
 # reports.
 UPTIME=0 TICK=0 PAUSE=$EXAMINE_SECONDS READY='' STOPPED='' ENDED='' REPORTER=''
 
 for part in lists cgroups containers pods watch api conditions systemd kills events metrics; do . "$HERE/$part.sh"; done
 
-# One JSON object a line. Values are our own words, or were checked by api.awk.
+# One JSON object a line. Values are constants of this script, or were checked by api.awk.
 log() { # level, message, then pairs of a key and a value
   case $LOG_LEVEL:$1 in error:[!e]* | warn:[id]* | info:debug) return 0 ;; esac
   local text="{\"ts\":${EPOCHSECONDS:-0},\"level\":\"$1\",\"msg\":\"$2\""

@@ -1,4 +1,4 @@
-# Turns an answer of the API server into one short line for each change of mind.
+# Turns an answer of the API server into one short line for each change that concerns the agent.
 #
 # Input, one line after the other:
 #   known <uid> <mode> <namespace> <name> <overrides> <flag> ...   what the loop knows of a pod: a line of PODS in pods.sh

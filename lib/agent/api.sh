@@ -114,9 +114,9 @@ tell_problem() { # when the watch was answered, or nothing; HTTP status, curl's 
   if [ -n "$1" ]; then problem='cut'; fi
   if [ "$PROBLEM" = "$problem" ]; then return 0; fi
   PROBLEM=$problem
-  case $2 in
-    200) text='the watch of the API server was cut; it is opened again at once' ;;
-    000) text='the API server does not answer; known pods keep their modes' ;;
+  case ${1:+open}:$2 in
+    open:000 | *:200) text='the watch of the API server was cut; it is opened again at once' ;;
+    *:000) text='the API server does not answer; known pods keep their modes' ;;
   esac
   log warn "$text" status "$2" curl "$3" reason "$4" message "$5"
 }
@@ -139,8 +139,8 @@ bookmark_told() { # resourceVersion, new or old
   if [ -n "$LISTED" ]; then everybody_told; fi
 }
 
-# A watch first tells of every pod that there is. Whoever was not told of left while nobody listened. Nobody knows whether
-# such a pod lost its label or was deleted; the containers of one that was deleted end soon.
+# A watch first tells of every pod that there is. A pod that it did not tell of left while no watch was open. It may have
+# lost its label or been deleted: the agent cannot know, and the containers of a deleted pod end soon.
 everybody_told() {
   local line='' listed=$LISTED
   LISTED='' SYNCED=${EPOCHSECONDS-}

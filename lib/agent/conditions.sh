@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What keeps a mode from working, each a heading of docs/troubleshooting.md. A condition is told once, in the log and in
+# Conditions: reasons why a mode does not work. Each has a heading in docs/troubleshooting.md. A condition is told once, in the log and in
 # one Event, until it has ended.
 
 # State: what Events tell of, conditions and kills alike, one line each:
@@ -55,10 +55,10 @@ explain() { # condition or "kills", whose
     cgroup_v1) MESSAGE='The node has cgroup v1. The kernel kills single processes there, whatever the label says.' ;;
     cgroup_not_found) MESSAGE="The agent's own container is not in the cgroup of its pod, so the agent cannot find any container. Do the kubelet and the runtime have the same cgroup driver?" ;;
     no_inotify) MESSAGE="The agent gets no inotify ($COMPLAINT). It looks at everything every second." ;;
-    write_refused) MESSAGE='The node refuses writes to memory.oom.group. The cause is SELinux, a read-only mount or a user namespace.' ;;
-    contested) MESSAGE="Something writes memory.oom.group of container $CONTAINER more than $MOST_REPAIRS times a second. The agent sets it every $TICK_SECONDS seconds." ;;
+    write_refused) MESSAGE="The node does not let the agent write memory.oom.group of container $CONTAINER. Possible causes are SELinux, a read-only mount and a user namespace." ;;
+    contested) MESSAGE="The agent had to repair memory.oom.group of container $CONTAINER more than $MOST_REPAIRS times within a second. It now sets the file every $TICK_SECONDS seconds, and watches it again after the next resync." ;;
     ancestor_group) MESSAGE='A cgroup above the containers has memory.oom.group=1. If its limit is hit, the kernel kills everything in it, although the mode is Single.' ;;
-    systemd_oom_policy) MESSAGE="The scope of container $CONTAINER has OOMPolicy=kill or stop. With kill, systemd 253 to 258 ends the whole scope after any kill, although the mode is Single, and with stop every version does; see docs/systemd.md." ;;
+    systemd_oom_policy) MESSAGE="The scope of container $CONTAINER has OOMPolicy=kill or stop. With kill, systemd 253 to 258 ends the whole scope after any kill, although the mode is Single, and with stop every version does; see docs/systemd.md of cdk8s-oom-kill-mode." ;;
     invalid_mode) MESSAGE="The label $label is neither Single nor Group, so the pod is not opted in." ;;
     invalid_override) MESSAGE="The annotation $annotation has an entry that is not <container>=Single or <container>=Group. The agent ignores such entries." ;;
     unknown_container) MESSAGE="The annotation $annotation names the container $CONTAINER, and no container of that name has started. Either the name is misspelt, or the container waits for an init container." ;;

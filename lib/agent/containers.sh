@@ -1,10 +1,10 @@
 # shellcheck shell=sh
 # Which container gets which value, and the write.
 
-# More writes of somebody else to one container's file within a second are a contest. Nobody sees the difference between
-# a slow and a fast one, but each write wakes the loop, which has other containers to care for.
-# An override of a name that no container has had for so many resyncs is likely to be misspelt.
-# The kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts what is before ".log"
+# MOST_REPAIRS: more repairs of one file within a second make it contested. Faster repairs would help nobody, and each
+# write wakes the loop, which has other containers to care for.
+# OVERRIDE_RESYNCS: an override of a name that no container has had for so many resyncs is likely to be misspelt.
+# MOST_NAME_CHARACTERS: the kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts what is before ".log"
 # after 251 characters. The key is the first 12 of the id: the three names may have so many characters together.
 MOST_REPAIRS=50 OVERRIDE_RESYNCS=5 MOST_NAME_CHARACTERS=236
 
@@ -212,9 +212,11 @@ end_contests() {
 }
 
 # There is a new pod, a new container, the child that crun makes in one, the kubelet's link to a log, or a new level
-# above pods.
+# above pods. A container that may write its cgroups can make others inside its own, as often as it likes: of those, only
+# the name that crun gives its child is looked at.
 created() { # directory, name
   local new=''
+  if find_key "$1" && [ "$2" != container ]; then return 0; fi
   case $1:$2 in
     "$CONTAINER_LOGS:"*) link_created "$2" && return 0 ;;
     *:pod* | *:*-pod*) new=yes && find_pod_uid "$2" ;;

@@ -49,8 +49,8 @@ choose_limit() { # key, directory
   RESULT="$1 $2 $3 $limit"
 }
 
-# What the kernel killed before the agent looked for the first time is no news. Nor is that the limit of the pod was reached
-# before this container began.
+# Kills from before the agent's first look are not told, nor is a limit of the pod that was reached before this container
+# began.
 remember_kills() { # directory of a container of the current pod, with this KEY
   local name='' count='' kills=0 pod=0
   while IFS=' ' read -r name count; do if [ "$name" = oom_kill ]; then kills=$count; fi; done 2>&6 <"$1/memory.events" || :

@@ -49,14 +49,14 @@ print_metrics() {
   metric watch_reconnects_total counter 'Times the watch on the API server was opened again.' \
     "oom_kill_mode_watch_reconnects_total $((CONNECTS > 0 ? CONNECTS - 1 : 0))$NL"
   [ -z "$SYNCED" ] || metric last_sync_timestamp_seconds gauge \
-    'When the agent last had the complete truth from the API server, in seconds since 1970.' \
+    'When the agent last knew all opted-in pods of the node, in seconds since 1970.' \
     "oom_kill_mode_last_sync_timestamp_seconds $SYNCED$NL"
   print_conditions
 }
 
 print_conditions() {
   local name='' value=''
-  metric condition gauge '1 while there is, on this node, what keeps a mode from working; 0 otherwise.' ''
+  metric condition gauge '1 while this condition keeps a mode from working on the node; 0 otherwise.' ''
   for name in cgroup_v1 cgroup_not_found no_inotify write_refused contested ancestor_group systemd_oom_policy \
     invalid_mode invalid_override unknown_container name_too_long pod_too_large; do
     case $RECORDS in *"$NL$name/"*) value=1 ;; *) value=0 ;; esac

@@ -11,12 +11,21 @@ export const AGENT_IMAGE =
 
 /** The pod label that opts a pod in; its value is the mode of every container. */
 export function modeLabel(prefix: string): string {
-  return `${prefix}/mode`;
+  return keysOf(prefix).mode;
 }
 
 /** The pod annotation that overrides the mode of single containers: `name=Mode,name=Mode`. */
 export function containersAnnotation(prefix: string): string {
-  return `${prefix}/containers`;
+  return keysOf(prefix).containers;
+}
+
+const KEYS = new Map<string, { readonly mode: string; readonly containers: string }>();
+
+/** They are looked for in every object of an app, which is faster if they are always the same strings. */
+function keysOf(prefix: string) {
+  const keys = KEYS.get(prefix) ?? { mode: `${prefix}/mode`, containers: `${prefix}/containers` };
+  KEYS.set(prefix, keys);
+  return keys;
 }
 
 /** A longer annotation is malformed as a whole; the agent's api.awk has the same number. */
@@ -27,7 +36,7 @@ export function requireLabelPrefix(construct: IConstruct, prefix: string): strin
     throw misuse(
       construct,
       `labelPrefix is not a DNS-1123 subdomain of at most 253 characters: ${JSON.stringify(prefix)}`,
-      'a domain of yours in lower case, such as "oom.example.com",',
+      'a domain of yours in lower case, such as "oom.example.com"',
     );
   }
   // https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
@@ -35,7 +44,7 @@ export function requireLabelPrefix(construct: IConstruct, prefix: string): strin
     throw misuse(
       construct,
       `labelPrefix is reserved for Kubernetes itself: ${JSON.stringify(prefix)}`,
-      'a domain of yours, such as "oom.example.com",',
+      'a domain of yours, such as "oom.example.com"',
     );
   }
   return prefix;

@@ -1,5 +1,6 @@
+import type { ApiObject } from 'cdk8s';
 import { IConstruct } from 'constructs';
-import type { RenderedPolicy } from './rendering';
+import type { PolicyChoices } from './policy-choices';
 
 // By a name that every copy of this library knows: npm may have installed two, of which each has
 // classes of its own, so that `instanceof` sees half of what is there.
@@ -17,12 +18,39 @@ export function markOf(construct: IConstruct): Mark | undefined {
   return (construct as { [MARK]?: Mark })[MARK];
 }
 
-/** The policies of a target, by prefix. */
-export function policiesOf(target: IConstruct): Map<string, RenderedPolicy> | undefined {
-  return (target as { [POLICIES]?: Map<string, RenderedPolicy> })[POLICIES];
+/** Where a user sees one thing: a construct of cdk8s-plus and its object, a deployment of ours and what it is made of. */
+export function isSameThing(scope: IConstruct, object: ApiObject): boolean {
+  const { apiObject } = scope as { apiObject?: unknown };
+  const child = markOf(scope) === 'deployment' ? scope.node.defaultChild : undefined;
+  return (
+    scope === object || apiObject === object || (child !== undefined && isSameThing(child, object))
+  );
 }
 
-export function setPolicy(target: IConstruct, prefix: string, policy: RenderedPolicy): void {
-  const policies = policiesOf(target) ?? new Map<string, RenderedPolicy>();
-  (target as { [POLICIES]?: Map<string, RenderedPolicy> })[POLICIES] = policies.set(prefix, policy);
+/** A policy as a construct carries it. */
+export interface CarriedPolicy {
+  readonly _choices: PolicyChoices;
+}
+
+/** The policies of an app, by target and prefix. */
+export type CarriedPolicies = Map<IConstruct, Map<string, CarriedPolicy>>;
+
+/**
+ * The root has them, and not each target: cdk8s goes through all constructs for every chart, which takes longer if
+ * those of one class are not alike.
+ */
+export function policiesBelow(root: IConstruct): CarriedPolicies | undefined {
+  return (root as { [POLICIES]?: CarriedPolicies })[POLICIES];
+}
+
+export function policyOf(target: IConstruct, prefix: string): CarriedPolicy | undefined {
+  return policiesBelow(target.node.root)?.get(target)?.get(prefix);
+}
+
+export function setPolicy(target: IConstruct, prefix: string, policy: CarriedPolicy): void {
+  const { root } = target.node;
+  const all = policiesBelow(root) ?? new Map<IConstruct, Map<string, CarriedPolicy>>();
+  const own = all.get(target) ?? new Map<string, CarriedPolicy>();
+  all.set(target, own.set(prefix, policy));
+  (root as { [POLICIES]?: CarriedPolicies })[POLICIES] = all;
 }

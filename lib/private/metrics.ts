@@ -75,13 +75,13 @@ export const METRICS = {
     name: 'oom_kill_mode_last_sync_timestamp_seconds',
     type: 'gauge',
     labels: {},
-    help: 'When the agent last had the complete truth from the API server, in seconds since 1970.',
+    help: 'When the agent last knew all opted-in pods of the node, in seconds since 1970.',
   },
   CONDITION: {
     name: 'oom_kill_mode_condition',
     type: 'gauge',
     labels: { condition: CONDITIONS },
-    help: '1 while there is, on this node, what keeps a mode from working; 0 otherwise.',
+    help: '1 while this condition keeps a mode from working on the node; 0 otherwise.',
   },
 } as const satisfies Record<string, Metric>;
 

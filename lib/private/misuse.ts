@@ -1,11 +1,11 @@
 import { IConstruct } from 'constructs';
 
 /**
- * What is wrong and what to do about it. Returned from a construct's
- * validation, where cdk8s puts the construct path in front.
+ * What is wrong, and what to write: two sentences. Returned from a construct's validation, where cdk8s puts the
+ * construct path in front.
  */
 export function complaint(problem: string, remedy: string): string {
-  return `${problem}; write ${remedy} instead`;
+  return `${problem}. Write ${remedy}.`;
 }
 
 /** The same as an error to throw, with the construct path in front. */

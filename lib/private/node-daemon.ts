@@ -122,7 +122,7 @@ export function readScript(construct: IConstruct, directory: string, owner: stri
     throw misuse(
       construct,
       `the ${owner}'s script is not in ${directory}, as happens when a bundler has moved the library`,
-      `lib/${name} of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/${name} DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle,`,
+      `lib/${name} of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/${name} DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle`,
     );
   }
   const names = readdirSync(directory).filter((file) => /\.(sh|awk)$/.test(file));

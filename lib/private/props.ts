@@ -6,10 +6,10 @@ const KINDS = {
   string: ['a string', '"text"', (value: unknown) => typeof value === 'string'],
   boolean: [
     'true or false',
-    'true or false, without quotes,',
+    'true or false, without quotes',
     (value: unknown) => typeof value === 'boolean',
   ],
-  number: ['a number', 'a number, without quotes,', (value: unknown) => typeof value === 'number'],
+  number: ['a number', 'a number, without quotes', (value: unknown) => typeof value === 'number'],
   list: ['a list', '[ … ]', (value: unknown) => Array.isArray(value)],
   strings: ['a list of strings', '["text"]', isStrings],
   map: [
@@ -56,12 +56,15 @@ export function requireProps<T extends object>(
     throw misuse(construct, `${what} are not an object: ${show(props)}`, '{ … }');
   }
   for (const [name, word] of Object.entries<string>(kinds)) {
-    const [kind, remedy, is] = KINDS[word.replace('!', '') as keyof typeof KINDS];
     const value = (props as Record<string, unknown>)[name];
-    if (value === undefined && word.endsWith('!')) {
+    if (value === undefined && !word.endsWith('!')) {
+      continue;
+    }
+    const [kind, remedy, is] = KINDS[word.replace('!', '') as keyof typeof KINDS];
+    if (value === undefined) {
       throw misuse(construct, `${name} is missing`, `${name}: ${remedy}`);
     }
-    if (value !== undefined && !is(value)) {
+    if (!is(value)) {
       throw misuse(construct, `${name} is not ${kind}: ${show(value)}`, remedy);
     }
   }

@@ -115,7 +115,7 @@ export function requireCpuFloor(
     throw misuse(
       construct,
       `${prop} is ${millis}m, and ${tooLate}m was measured to be too late for the first instruction of a container`,
-      `more than ${tooLate}m, or leave out cpuRequest and cpuLimit,`,
+      `more than ${tooLate}m, or leave out cpuRequest and cpuLimit`,
     );
   }
 }
@@ -135,7 +135,7 @@ export function requireRequest(
     throw misuse(
       construct,
       `${resource}Request is ${request}${unit}${isDefault ? ' by default' : ''}, more than ${resource}Limit: ${limit}${unit}`,
-      `${resource}Request: ${one(limit)} or less, or ${resource}Limit: ${one(request)} or more,`,
+      `${resource}Request: ${one(limit)} or less, or ${resource}Limit: ${one(request)} or more`,
     );
   }
 }
@@ -230,7 +230,7 @@ function requireLabelValues(
       throw misuse(
         construct,
         `${prop}[${JSON.stringify(key)}] is not a valid label value: ${JSON.stringify(value)}`,
-        'at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends,',
+        'at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends',
       );
     }
   }
@@ -326,7 +326,7 @@ export function requireEnv(construct: IConstruct, env: Record<string, string>): 
       throw misuse(
         construct,
         `env has an invalid name: ${JSON.stringify(name)}`,
-        'letters, digits, "_", "-" and ".", and no digit first,',
+        'letters, digits, "_", "-" and ".", and no digit first',
       );
     }
   }

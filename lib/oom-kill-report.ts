@@ -1,0 +1,66 @@
+import { OomKillMode } from './oom-kill-mode';
+
+/**
+ * What policies mean for some pods of an object: one entry for each place in its manifest that labels pods, and one
+ * for an object that was left alone.
+ *
+ * @see OomKillPolicy.report
+ */
+export interface OomKillReportEntry {
+  /**
+   * The construct path of the API object.
+   */
+  readonly path: string;
+
+  /**
+   * The API version of the manifest, such as "apps/v1".
+   */
+  readonly apiVersion: string;
+
+  /**
+   * The kind of the manifest.
+   */
+  readonly kind: string;
+
+  /**
+   * The name in the manifest.
+   *
+   * @default none
+   */
+  readonly name?: string;
+
+  /**
+   * A JSON pointer to what has the labels and annotations of the pods.
+   *
+   * @default none, if there are no pods to reach
+   */
+  readonly pods?: string;
+
+  /**
+   * The construct path of the policy that decided.
+   *
+   * @default none
+   */
+  readonly policy?: string;
+
+  /**
+   * The mode of the pods, which is their label.
+   *
+   * @default none, if the policies leave them alone
+   */
+  readonly mode?: OomKillMode;
+
+  /**
+   * The mode of each container whose name is known.
+   *
+   * @default none, if the policies leave the pods alone
+   */
+  readonly containers?: { [containerName: string]: OomKillMode };
+
+  /**
+   * Why the object, or these pods of it, were left alone.
+   *
+   * @default none, if they were opted in
+   */
+  readonly untouched?: string;
+}

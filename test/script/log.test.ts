@@ -43,7 +43,7 @@ test('the calls of log in the script have a value for each key, and the keys of 
     .replaceAll(/ *\\\n */g, ' ');
   const calls = [...script.matchAll(/^.*\blog (?:error|warn|info|debug) ('[^']*'|"[^"]*")(.*)$/gm)];
   const pairs = calls.map(([, , rest = '']) =>
-    rest.replace(/ *;.*$/, '').match(/"\$\(\(.*?\)\)"|"[^"]*"|'[^']*'|\S+/g),
+    rest.replace(/ *(;|&&).*$/, '').match(/"\$\(\(.*?\)\)"|"[^"]*"|'[^']*'|\S+/g),
   );
   expect(calls.length).toBeGreaterThan(8);
   expect(pairs.filter((words) => (words?.length ?? 0) % 2 === 1)).toEqual([]);

@@ -434,6 +434,36 @@ describe('docs/troubleshooting.md', () => {
   });
 });
 
+test('docs/faults.md names tests that there are', () => {
+  const kernel = readdirSync(join(ROOT, 'test/kernel')).filter((name) => name.endsWith('.test.ts'));
+  const source = (file: string) =>
+    file === 'kernel'
+      ? kernel.map((name) => read('test/kernel', name)).join('')
+      : read('test/script', `${file}.test.ts`);
+  const rows = read('docs/faults.md')
+    .split('\n')
+    .filter((line) => /^\| (?!Fault|-)/.test(line));
+  const named = rows.map((row) => [...row.matchAll(/[|,] ([a-z]+): ([^,|]+?)(?= *[,|])/g)]);
+  expect(named.filter((tests) => tests.length === 0)).toEqual([]);
+  const missing = named.flat().filter(([, file = '', words = '']) => !source(file).includes(words));
+  expect(missing.map(([text]) => text)).toEqual([]);
+});
+
+test.each([
+  ['docs/troubleshooting.md', '\n### OomKillModeStaleSync\n', 5],
+  ['docs/monitoring.md', '\n## Events\n', 4],
+])('%s quotes what the script says, below %j', (page, heading, count) => {
+  const script = readdirSync(join(ROOT, 'lib/agent')).map((name) => read('lib/agent', name));
+  const [section = ''] = (read(page).split(heading)[1] ?? '').split('\n## ');
+  const quoted = [...section.matchAll(/^\|.*\|$/gm)].flatMap(([row]) =>
+    [...row.matchAll(/`([^`]+)`/g)]
+      .map(([, text = '']) => text)
+      .filter((text) => / .* /.test(text)),
+  );
+  expect(new Set(quoted).size).toBe(count);
+  expect(quoted.filter((text) => !script.join('').includes(text))).toEqual([]);
+});
+
 test('docs/ has an index of its pages', () => {
   const pages = PAGES.filter((page) => dirname(page) === 'docs');
   const linked = links(read('docs/README.md')).map((link) => normalize(join('docs', link)));

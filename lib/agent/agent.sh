@@ -116,7 +116,7 @@ handle_event() {
     c) if [ "$FIRST" = "$PING" ]; then watcher_is_up; else file_written "$FIRST" event; fi ;;
     n) created "$FIRST" "$SECOND" ;;
     o) WATCH_ANEW=yes && resync_soon ;;
-    i) complain "${FIRST##*: }" ;;
+    i) COMPLAINT=${FIRST##*: } COMPLAINT=${COMPLAINT//[!A-Za-z ]/} ;;
     C) api_connected ;;
     O) PENDING=$PENDING$SECOND, ;;
     P) pod_told "$FIRST" "$SECOND" "$THIRD" "$FOURTH" "$FIFTH" "$SIXTH" ;;

@@ -19,10 +19,9 @@ MOST_PATIENCE_SECONDS=300 LASTING_SECONDS=120 SETTLE_SECONDS=10
 CURL='' PARSER='' ANSWERED='' DUE=0 NEXT_PAUSE=1 SILENCE=$SILENCE_SECONDS INITIAL_EVENTS=yes
 # State: the UIDs that the present watch told of, until all were told, and when it told something last; whether it had a
 # bookmark.
-LISTED='' TOLD_AT=0 BOOKMARKED=''
-# State: what keeps watches from being answered, or "cut" if answered ones were cut; how many were answered; when the agent
+# And what keeps watches from being answered, or "cut" if answered ones were cut; how many were answered; when the agent
 # last knew all, in seconds since 1970.
-PROBLEM='' CONNECTS=0 SYNCED=''
+LISTED='' TOLD_AT=0 BOOKMARKED='' PROBLEM='' CONNECTS=0 SYNCED=''
 
 # Becomes curl for one request. The token is read anew each time, since it rotates, and goes through standard input,
 # because everybody on the node can read arguments. The answer has its head before it, and a last line of ours behind it.
@@ -90,8 +89,7 @@ end_api() { # seconds that the server asks for
 }
 
 api_connected() {
-  CONNECTS=$((CONNECTS + 1))
-  ANSWERED=$UPTIME TOLD_AT=$UPTIME LISTED=' ' BOOKMARKED='' PENDING=''
+  CONNECTS=$((CONNECTS + 1)) ANSWERED=$UPTIME TOLD_AT=$UPTIME LISTED=' ' BOOKMARKED='' PENDING=''
   log debug 'watch of the API server opened'
   case $PROBLEM in '' | cut) ;; *) log info 'API server answers again' && PROBLEM='' ;; esac
 }

@@ -33,8 +33,6 @@ watch() { # "pod <uid>", or a file
   if has_inotify || [ -n "$NEXT_WATCHER" ]; then UNWATCHED=$UNWATCHED$1$NL; fi
 }
 
-complain() { COMPLAINT=${1//[!A-Za-z ]/}; }
-
 has_inotify() { [ "$FAILURES" -lt "$MOST_FAILURES" ]; }
 is_watching() { [ -n "$WATCHER" ] && has_inotify; }
 
@@ -71,8 +69,7 @@ list_watches() {
 }
 
 start_watcher() {
-  STARTING=$STARTING$UNWATCHED UNWATCHED=''
-  WATCH_ANEW='' TURNS=0 COMPLAINT=unknown
+  STARTING=$STARTING$UNWATCHED UNWATCHED='' WATCH_ANEW='' TURNS=0 COMPLAINT=unknown
   inotifyd - $(list_watches) "$PING:c" >&3 2>&1 &
   NEXT_WATCHER=$!
 }

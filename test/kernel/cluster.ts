@@ -25,29 +25,29 @@ export interface PodOptions {
 }
 
 /** An API server, a virtual machine with a node, and the agent that belongs to them. */
-export class Cluster {
+export class Cluster<N extends Node = Node> {
   static async boot(driver: Driver, more: string[] = []): Promise<Cluster> {
-    const vm = await Vm.boot(more);
-    return Cluster.of(vm, new Node(vm, driver));
+    return Cluster.of((vm) => new Node(vm, driver), more);
   }
 
   /** The same with the systemd and the runc of a release of Debian. */
-  static async bootDebian(
-    release: string,
-    more: string[] = [],
-  ): Promise<{ cluster: Cluster; node: RealNode }> {
-    const vm = await Vm.boot(more, COUNTING, release);
-    const node = new RealNode(vm);
-    return { cluster: await Cluster.of(vm, node), node };
+  static async bootDebian(release: string, more: string[] = []): Promise<Cluster<RealNode>> {
+    return Cluster.of((vm) => new RealNode(vm), more, release);
   }
 
-  private static async of(vm: Vm, node: Node): Promise<Cluster> {
+  private static async of<N extends Node>(
+    node: (vm: Vm) => N,
+    more: string[],
+    release?: string,
+  ): Promise<Cluster<N>> {
+    // Its certificate must not begin after the clock of the guest, which has that of its boot.
     const api = await FakeApiServer.start();
+    const vm = await Vm.boot(more, COUNTING, release);
     await vm.sh(`
       mkdir -p /image${SERVICE_ACCOUNT}
       echo '${api.token}' >/image${SERVICE_ACCOUNT}/token
       echo '${api.caPem}' >/image${SERVICE_ACCOUNT}/ca.crt`);
-    return new Cluster(api, vm, node);
+    return new Cluster(api, vm, node(vm));
   }
 
   /** All pods that ever opted in. */
@@ -61,7 +61,7 @@ export class Cluster {
   private constructor(
     readonly api: FakeApiServer,
     readonly vm: Vm,
-    readonly node: Node,
+    readonly node: N,
   ) {}
 
   get agent(): Container {

@@ -11,17 +11,16 @@ const DROP_IN = [
   join(__dirname, 'guest/drop-in-container.sh'),
 ];
 
-let cluster: Cluster;
-let node: RealNode;
+let cluster: Cluster<RealNode>;
 const inGuest = testIn(() => cluster);
 
 function machine(release: string, systemd: string): void {
   beforeAll(async () => {
-    ({ cluster, node } = await Cluster.bootDebian(release, DROP_IN));
+    cluster = await Cluster.bootDebian(release, DROP_IN);
     const versions = await cluster.vm.sh('systemctl --version; runc --version; uname -r');
     console.info(versions);
     expect(versions).toMatch(new RegExp(`^systemd ${systemd} `));
-    await cluster.startAgent({ RESYNC_SECONDS: '5' });
+    await cluster.startAgent({ RESYNC_SECONDS: '5', TICK_SECONDS: '3' });
   });
 
   afterAll(async () => {
@@ -82,7 +81,7 @@ async function isEndedBySystemd(container: Container): Promise<void> {
   await isTold(container);
   expect(await cluster.value(container)).toBe('0');
   await diesAsAWhole(container);
-  await node.isEndedBySystemd(container);
+  await cluster.node.isEndedBySystemd(container);
   await ticks();
   expect(cluster.events(container.pod.name).map(({ reason }) => reason)).toEqual([
     'OomKillModeCannotApply',
@@ -99,7 +98,7 @@ describe('systemd 257', () => {
 
   inGuest('without an OOMPolicy `Single` survives, and `Group` dies as a whole', async () => {
     const single = await start('single', 'Single');
-    expect(await node.oomPolicy(single)).toBe('continue');
+    expect(await cluster.node.oomPolicy(single)).toBe('continue');
     await survives(single);
     await cluster.removePods([single.pod]);
     await diesAsAWhole(await start('group', 'Group'));
@@ -124,16 +123,16 @@ describe('systemd 257', () => {
     inGuest('a container that ran before survives, and its condition ends', async () => {
       await cluster.eventually(
         'OOMPolicy=continue',
-        async () => (await node.oomPolicy(early)) === 'continue',
+        async () => (await cluster.node.oomPolicy(early)) === 'continue',
       );
-      await ends(early);
       await survives(early);
+      await ends(early);
       await cluster.removePods([early.pod]);
     });
 
     inGuest('a new one survives, without a condition', async () => {
       const late = await start('late', 'Single', 'kill');
-      expect(await node.oomPolicy(late)).toBe('continue');
+      expect(await cluster.node.oomPolicy(late)).toBe('continue');
       await survives(late);
       await ticks();
       expect(await told(late)).toEqual([]);
@@ -154,7 +153,7 @@ describe('systemd 262', () => {
     await isTold(single);
     await survives(single);
     await ends(single);
-    expect(await node.oomPolicy(single)).toBe('kill');
+    expect(await cluster.node.oomPolicy(single)).toBe('kill');
     await cluster.removePods([single.pod]);
   });
 

@@ -177,8 +177,7 @@ function buildInitramfs(more: string[], release?: string): void {
   rmSync(work, { recursive: true, force: true });
   for (const directory of [
     ...['dev', 'proc', 'sys', 'tmp', 'agent-root', 'host/cgroup', 'host/containers'],
-    ...['host/systemd/system', 'host/systemd/transient'],
-    ...['run/oom-kill-mode', 'var/log/containers', 'var/run/secrets'],
+    ...['host/systemd/system', 'run/oom-kill-mode', 'var/log/containers', 'var/run/secrets'],
   ]) {
     mkdirSync(join(root, directory), { recursive: true });
   }

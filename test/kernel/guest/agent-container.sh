@@ -11,12 +11,10 @@ mount -o bind /dev "$root/dev"
 mount -o bind "${TREE:-/sys/fs/cgroup}" "$root/host/cgroup"
 mount -o bind /var/log/containers "$root/host/containers"
 mount -o remount,bind,ro "$root/host/containers"
-for directory in system transient; do
-  if [ -d "/run/systemd/$directory" ]; then
-    mount -o bind "/run/systemd/$directory" "$root/host/systemd/$directory"
-    mount -o remount,bind,ro "$root/host/systemd/$directory"
-  fi
-done
+if [ -d /run/systemd/transient ]; then
+  mount -o bind /run/systemd/transient "$root/host/systemd"
+  mount -o remount,bind,ro "$root/host/systemd"
+fi
 mount -t tmpfs tmpfs "$root/run/oom-kill-mode"
 mount -o remount,bind,ro "$root"
 

@@ -66,7 +66,7 @@ describe('with the agent', () => {
   let many: Pod[];
 
   beforeAll(async () => {
-    await cluster.startAgent({ RESYNC_SECONDS: '5' });
+    await cluster.startAgent({ RESYNC_SECONDS: '5', TICK_SECONDS: '3' });
   });
 
   inGuest('the first instruction of an opted-in container sees Single, 20 of 20', async () => {
@@ -93,6 +93,7 @@ describe('with the agent', () => {
       const hog = await cluster.start(pod, { name: 'hog', command: HOG.command });
       if (mode === 'Single') {
         await cluster.survives(hog, 3);
+        await cluster.freeze(pod);
         await cluster.logs(({ container, limit }) => container === 'hog' && limit === 'pod');
       } else {
         await cluster.isKilled(hog);

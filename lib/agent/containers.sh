@@ -4,8 +4,9 @@
 # MOST_REPAIRS: more repairs of one file within a second make it contested. Faster repairs would help nobody, and each
 # write wakes the loop, which has other containers to care for.
 # OVERRIDE_RESYNCS: an override of a name that no container has had for so many resyncs is likely to be misspelt.
-# MOST_NAME_CHARACTERS: the kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts what is before ".log"
-# after 251 characters. The key is the first 12 of the id: the three names may have so many characters together.
+# MOST_NAME_CHARACTERS: the kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts
+# what is before ".log" after 251 characters. The key is the first 12 of the id: the three names may have so many
+# characters together.
 MOST_REPAIRS=50 OVERRIDE_RESYNCS=5 MOST_NAME_CHARACTERS=236
 
 # State: the containers, "<key> <file>"; what they are to have, "<key>=<0 or 1>", a list apart because it is searched at
@@ -120,6 +121,7 @@ forget_containers() { # list of keys
   without_keys "$1" "$WRITTEN" && WRITTEN=$RESULT
   without_keys "$1" "$CONTESTED" && CONTESTED=$RESULT
   without_keys "$1" "$COUNTERS" && COUNTERS=$RESULT
+  without_keys "$1" "$POLICIES" && POLICIES=$RESULT
   without_keys "$1" "$RECORDS" && RECORDS=$RESULT
 }
 
@@ -127,7 +129,7 @@ forget_containers() { # list of keys
 # override cannot work. A name that no container has while another container of the pod runs is misspelt, or that of a
 # container that waits for an init container: the agent sees no more of a pod than its metadata.
 check_overrides() {
-  local override='' long='' missing='' waited='' running=''
+  local override='' long='' missing='' waited=''
   if [ "$OVERRIDES" = , ]; then return 0; fi
   if [ $((UPTIME - HEARD)) -ge $((RESYNC_SECONDS * OVERRIDE_RESYNCS)) ] && has_started '*'; then waited=yes; fi
   IFS=,

@@ -100,7 +100,6 @@ next_event() { read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND THIRD 
 #                    n  directory, name             there is something new in this directory
 #                    o                              the kernel had no room for some events
 #                    x  file                        a watch ended, because the file is no longer there: nothing to do
-#                    i  text                        a complaint of inotifyd, which begins with its name
 #   from api.awk     C                              the API server answers; it tells of every pod that there is first
 #                    O  uid, name=mode              an override of the pod on the next line with P
 #                    P  uid, mode, namespace, name, flag, version   a pod, new or changed; see api.awk
@@ -117,7 +116,6 @@ handle_event() {
     c) if [ "$FIRST" = "$PING" ]; then watcher_is_up; else file_written "$FIRST" event; fi ;;
     n) created "$FIRST" "$SECOND" ;;
     o) WATCH_ANEW=yes && resync_soon ;;
-    i) COMPLAINT=${FIRST##*: } COMPLAINT=${COMPLAINT//[!A-Za-z ]/} ;;
     C) api_connected ;;
     O) PENDING=$PENDING$SECOND, ;;
     P) pod_told "$FIRST" "$SECOND" "$THIRD" "$FOURTH" "$FIFTH" "$SIXTH" ;;
@@ -193,7 +191,7 @@ prepare() {
   mkdir -p "$RUN_DIR/metrics"
   exec 6>/dev/null
   rm -f "$RUN_DIR/queue" "$RUN_DIR/answers" "$RUN_DIR/ready" && mkfifo "$RUN_DIR/queue" "$RUN_DIR/answers"
-  echo | tee "$RUN_DIR/ping.0" >"$RUN_DIR/ping.1"
+  echo | tee "$RUN_DIR/ping.0" "$RUN_DIR/complaint" >"$RUN_DIR/ping.1"
   exec 3<>"$RUN_DIR/queue" <&3
 }
 

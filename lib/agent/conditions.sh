@@ -54,7 +54,7 @@ explain() { # condition or "kills", whose
   case $1 in
     cgroup_v1) MESSAGE='The node has cgroup v1. The kernel kills single processes there, whatever the label says.' ;;
     cgroup_not_found) MESSAGE="The agent's own container is not in the cgroup of its pod, so the agent cannot find any container. Do the kubelet and the runtime have the same cgroup driver?" ;;
-    no_inotify) MESSAGE="The agent gets no inotify ($COMPLAINT). It looks at everything every second." ;;
+    no_inotify) MESSAGE="The agent gets no inotify (${COMPLAINT:-unknown}). It looks at everything every second." ;;
     write_refused) MESSAGE="The node does not let the agent write memory.oom.group of container $CONTAINER. Possible causes are SELinux, a read-only mount and a user namespace." ;;
     contested) MESSAGE="The agent had to repair memory.oom.group of container $CONTAINER more than $MOST_REPAIRS times within a second. It now sets the file every $TICK_SECONDS seconds, and watches it again after the next resync." ;;
     ancestor_group) MESSAGE='A cgroup above the containers has memory.oom.group=1. If its limit is hit, the kernel kills everything in it, although the mode is Single.' ;;

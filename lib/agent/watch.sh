@@ -26,7 +26,7 @@ WATCHER='' NEXT_WATCHER='' PING=$RUN_DIR/ping.0
 # Set when a new list is needed, though the loop knows of nothing that is missing in the present one.
 UNWATCHED='' STARTING='' WATCH_ANEW=''
 # State: turns of the loop since the last start, failed starts in a row, and what inotifyd complained of last.
-TURNS=0 FAILURES=0 COMPLAINT=unknown
+TURNS=0 FAILURES=0 COMPLAINT=''
 
 watch() { # "pod <uid>", or a file
   case $1 in */container/"$FILE") CRUN=yes ;; esac
@@ -69,8 +69,8 @@ list_watches() {
 }
 
 start_watcher() {
-  STARTING=$STARTING$UNWATCHED UNWATCHED='' WATCH_ANEW='' TURNS=0 COMPLAINT=unknown
-  inotifyd - $(list_watches) "$PING:c" >&3 2>&1 &
+  STARTING=$STARTING$UNWATCHED UNWATCHED='' WATCH_ANEW='' TURNS=0
+  inotifyd - $(list_watches) "$PING:c" >&3 2>"$RUN_DIR/complaint" &
   NEXT_WATCHER=$!
 }
 
@@ -99,8 +99,12 @@ watcher_is_up() {
 }
 
 # The next one ended before it was up. Something that it was to watch may have ended meanwhile. The present one goes on.
+# What the next one complained of, as "inotifyd: add watch (…) failed: …", is in a file: in the queue it would be behind all
+# that others wrote before, and be read too late.
 watcher_failed() {
-  stop "$NEXT_WATCHER" && NEXT_WATCHER=''
+  stop "$NEXT_WATCHER" && NEXT_WATCHER='' COMPLAINT=
+  read -r COMPLAINT 2>&6 <"$RUN_DIR/complaint" || :
+  COMPLAINT=${COMPLAINT##*: } COMPLAINT=${COMPLAINT//[!A-Za-z ]/}
   UNWATCHED=$STARTING$UNWATCHED STARTING='' WATCH_ANEW=yes
   if [ "$COMPLAINT" != 'No such file or directory' ]; then FAILURES=$((FAILURES + 1)); fi
   has_inotify || { UNWATCHED='' WATCH_ANEW='' && node_condition yes no_inotify; }

@@ -92,28 +92,28 @@ test.each([
   await ended();
 });
 
-test.each(['exit 1', 'echo \'inotifyd: add watch "x" failed: No space left on device\'; exit 1'])(
-  'no_inotify: everything is looked at every second, until there is: %s',
-  async (script) => {
-    await scene.ready({
-      ...ALL,
-      RESYNC_SECONDS: '600',
-      PATH: pathWith(scene.node, 'inotifyd', script),
-    });
-    const pod = scene.optIn('Single');
-    const container = pod.run('app');
-    await scene.become('0', container);
-    await scene.drift('0', container);
-    await told('no_inotify');
-    expect(events('no_inotify')[0]).toMatchObject({ involvedObject: aboutNode });
-    const late = pod.run('late');
-    await scene.become('0', late);
-    rmSync(join(scene.node.directory, 'bin-inotifyd/inotifyd'));
-    await ended();
-    await scene.eventually('one inotifyd', () => scene.agent.running('inotifyd').length === 1);
-    await scene.drift('00', container, late);
-  },
-);
+test.each([
+  'exit 1',
+  'echo \'inotifyd: add watch "x" failed: No space left on device\' >&2; exit 1',
+])('no_inotify: everything is looked at every second, until there is: %s', async (script) => {
+  await scene.ready({
+    ...ALL,
+    RESYNC_SECONDS: '600',
+    PATH: pathWith(scene.node, 'inotifyd', script),
+  });
+  const pod = scene.optIn('Single');
+  const container = pod.run('app');
+  await scene.become('0', container);
+  await scene.drift('0', container);
+  await told('no_inotify');
+  expect(events('no_inotify')[0]).toMatchObject({ involvedObject: aboutNode });
+  const late = pod.run('late');
+  await scene.become('0', late);
+  rmSync(join(scene.node.directory, 'bin-inotifyd/inotifyd'));
+  await ended();
+  await scene.eventually('one inotifyd', () => scene.agent.running('inotifyd').length === 1);
+  await scene.drift('00', container, late);
+});
 
 test('no_inotify: a container that starts while inotifyd comes back is watched as well', async () => {
   const file = (name: string) => join(scene.node.directory, name);

@@ -462,10 +462,17 @@ export class Agent {
       .map(([pid]) => Number(pid));
   }
 
+  /** The most memory that each of them has had, added up, in KiB. */
+  public get memory(): number {
+    return this.processes
+      .map((pid) => Number(/^VmHWM:\s+(\d+) kB$/m.exec(ofProcess(pid, 'status'))?.[1] ?? 0))
+      .reduce((sum, kib) => sum + kib, 0);
+  }
+
   /** The CPU time of all of them up to now, of those that ended as well, in the kernel's ticks. */
   public get cpu(): number {
     const times = this.processes.map((pid) =>
-      (existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, 'utf8') : '')
+      ofProcess(pid, 'stat')
         .replace(/^.*\) /, '')
         .split(' ')
         .slice(11, pid === this.pid ? 15 : 13)
@@ -574,8 +581,13 @@ export function signal(pid: number, name: NodeJS.Signals): boolean {
 
 /** The command line of a process, or nothing if it has ended by now. */
 export function commandLine(pid: number): string {
+  return ofProcess(pid, 'cmdline').replaceAll('\0', ' ');
+}
+
+/** A file of the kernel about a process, or nothing if it has ended by now. */
+function ofProcess(pid: number, name: string): string {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8');
   } catch {
     return '';
   }

@@ -267,7 +267,7 @@ inGuest('an agent whose container is elsewhere says so, and is not ready', async
 inGuest('the startup probe waits until the API server answers', async () => {
   const port = await cluster.api.pause();
   await cluster.launchAgent();
-  await cluster.logs(({ msg }) => msg?.includes('no answer') === true);
+  await cluster.logs(({ msg }) => msg?.includes('does not answer') === true);
   await cluster.vm.sh(
     `(${await cluster.probe(STARTUP_PROBE)}; echo $? >/run/started) >/dev/null 2>&1 &`,
   );

@@ -85,8 +85,10 @@ export interface OomKillPolicyProps {
   readonly untilNamed?: OomKillMode;
 
   /**
-   * Where the pods are of kinds that are not in the table of kinds (docs/kinds.md), or that of kinds which are. Calls
-   * add up. Policies below a scope know what is said for it.
+   * Where the pods are of kinds that the table of kinds (docs/kinds.md) does not have.
+   *
+   * An entry for a kind that the table has replaces the table's. Entries of several calls add up, and policies below a
+   * scope know the entries of that scope.
    *
    * @default the table. An object of another kind that has what looks like the template of a pod in it is an error.
    */

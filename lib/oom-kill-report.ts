@@ -3,8 +3,6 @@ import { OomKillMode } from './oom-kill-mode';
 /**
  * What policies mean for some pods of an object: one entry for each place in its manifest that labels pods, and one
  * for an object that was left alone.
- *
- * @see OomKillPolicy.report
  */
 export interface OomKillReportEntry {
   /**

@@ -25,7 +25,7 @@ const number = (name: string, standard: number) => Number(process.env[name] ?? s
 
 const SIZES = (process.env.BENCH_SIZES ?? '1,110').split(',').map(Number);
 const CONTAINERS = 3;
-/** Container starts of the agent, all sizes together; the others have a twentieth. */
+/** Container starts of the agent, all sizes together; the others have a fortieth. */
 const STARTS = number('BENCH_STARTS', 1000);
 /** Seconds from one start to the next, that of the sandbox included. */
 const PAUSE = 0.25;
@@ -100,7 +100,7 @@ class Bench {
     const starts: Partial<Record<Tool, Starts>> = {};
     for (const tool of size > 0 ? TOOLS : []) {
       await this.alone([tool]);
-      const count = tool === 'agent' ? STARTS : STARTS / 20;
+      const count = tool === 'agent' ? STARTS : STARTS / 40;
       starts[tool] = await this.starts(tool, count / SIZES.length);
     }
     await this.alone(TOOLS);

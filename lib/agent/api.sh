@@ -13,10 +13,10 @@
 SILENCE_SECONDS=150 MOST_SILENCE_SECONDS=2400 SHORT_WATCH_SECONDS=2 LONGEST_PAUSE_SECONDS=30
 MOST_PATIENCE_SECONDS=300 LASTING_SECONDS=120 SETTLE_SECONDS=10
 
-# State: the two processes of the watch; when it was answered, or nothing; when the next one is due, and the pause before
-# it; how long it may be silent.
+# State: the two processes of the watch, and a parser that was dead at the last tick; when the watch was answered, or
+# nothing; when the next one is due, and the pause before it; how long it may be silent.
 # And whether to ask for the bookmark that ends the first events. Kubernetes 1.28 answers 422 to that.
-CURL='' PARSER='' ANSWERED='' DUE=0 NEXT_PAUSE=1 SILENCE=$SILENCE_SECONDS INITIAL_EVENTS=yes
+CURL='' PARSER='' DEAD_PARSER='' ANSWERED='' DUE=0 NEXT_PAUSE=1 SILENCE=$SILENCE_SECONDS INITIAL_EVENTS=yes
 # State: the UIDs that the present watch told of, until all were told, and when it told something last; whether it had a
 # bookmark.
 # And what keeps watches from being answered, or "cut" if answered ones were cut; how many were answered; when the agent
@@ -68,10 +68,12 @@ renew_api() {
   if [ -n "$LISTED" ] && [ -z "$BOOKMARKED" ] && [ "$UPTIME" -ge $((TOLD_AT + SETTLE_SECONDS)) ]; then everybody_told; fi
 }
 
-# At each tick. Somebody may have killed the parser, which tells of the end of curl. Without bookmarks, an open watch is
-# all there is to know that nothing was missed.
+# At each tick. Somebody may have killed the parser, which tells of the end of curl. If it ended by itself, what it told is
+# still in the queue and is read before the next tick. Without bookmarks, an open watch is all there is to know that nothing
+# was missed.
 check_api() {
-  if [ -n "$CURL" ] && ! is_running "$PARSER"; then end_api 0; fi
+  if [ -n "$CURL" ] && [ "$PARSER" = "$DEAD_PARSER" ]; then end_api 0; fi
+  if [ -n "$PARSER" ] && ! is_running "$PARSER"; then DEAD_PARSER=$PARSER; fi
   if [ -z "$ANSWERED" ]; then return 0; fi
   if [ -z "$LISTED$BOOKMARKED" ]; then SYNCED=${EPOCHSECONDS-}; fi
   if [ "$UPTIME" -ge $((ANSWERED + LASTING_SECONDS)) ]; then watch_lasted; fi

@@ -1,7 +1,17 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 
-import { Agent, ANNOTATION, commandLine, LABEL, newPod, pathWith, podUid } from '../support/agent';
+import {
+  Agent,
+  ANNOTATION,
+  aWhile,
+  commandLine,
+  LABEL,
+  newPod,
+  pathWith,
+  podUid,
+  signal,
+} from '../support/agent';
 import { fail, FakeApiServer, Fault, NAMESPACE_TERMINATING, status } from '../support/api-server';
 import { Container, Scene } from './scene';
 
@@ -198,6 +208,30 @@ test('is asked again at once when a watch that lasted is cut, and the log says s
   scene.api.breakConnections();
   await scene.eventually('another', () => cuts().length === 2);
   expect([cuts(), back()]).toEqual([[CUT, CUT], 0]);
+});
+
+test('may cut a watch while the agent has much else to do: its end is told once', async () => {
+  await scene.ready();
+  const { agent, api } = scene;
+  const pod = scene.optIn('Single');
+  await scene.become('0', pod.run('app'));
+  await agent.ticks(3);
+  const before = agent.running('awk');
+  signal(agent.pid, 'SIGSTOP');
+  // A tick is due before all of this is read, and the end of the watch is behind it.
+  for (let n = 0; n < 50; n += 1) pod.opt('Single', n % 2 === 0 ? 'x=Group' : '');
+  await aWhile(1500);
+  api.breakConnections();
+  await scene.eventually(
+    'the end',
+    () => !agent.running('awk').some((pid) => before.includes(pid)),
+  );
+  await aWhile(1500);
+  signal(agent.pid, 'SIGCONT');
+  await watches(2);
+  await scene.settle();
+  expect(warnings().map(({ msg }) => msg)).toEqual([CUT]);
+  expect([answered().length, back()]).toEqual([2, 0]);
 });
 
 test.each([

@@ -267,7 +267,7 @@ describe('the node', () => {
       const [last] = (await scene.protect()) as [Container];
       // Then all are looked at, this one at last.
       scene.node.write(dirname(last.cgroup), '1');
-      scene.agent.running('inotifyd').forEach((pid) => signal(pid, 'SIGKILL'));
+      signal(await watcher(last), 'SIGKILL');
       await scene.eventually('the last one', () =>
         scene.agent.log.some(({ condition }) => condition === 'ancestor_group'),
       );

@@ -240,7 +240,8 @@ describe('a mode', () => {
     mirror.opt();
     await scene.settle();
     await scene.drift('0', container);
-    expect(writes(container, 'etcd')).toBe(2);
+    // It was let go at no time. The first write may have come before the link.
+    expect(writes(container, 'etcd') + writes(container)).toBe(2);
     mirror.optOut();
     await scene.become('1', container);
   });

@@ -74,15 +74,15 @@ pod_left() { # uid
 
 # The pod was deleted from the API. That says nothing about its label: its containers keep their modes as long as they
 # run, which is longer than the API knows when somebody deletes it by force. The API server deletes the mirror pod of a
-# static pod and makes it again while the pod runs.
+# static pod and makes it again while the pod runs. The cgroup of any other pod is removed before.
 pod_deleted() { # uid
-  if find_pod "$1"; then
-    log info 'pod deleted' pod "$NAMESPACE/$NAME"
+  if find_pod "$1"; then log info 'pod deleted' pod "$NAMESPACE/$NAME"; fi
+  if find_pod "$1" && find_pod_directory "$1"; then
     store_pod "$1" "$MODE" "$NAMESPACE" "$NAME" "$OVERRIDES" deleted "$HEARD"
-    end_conditions "$1"
   else
-    pod_left "$1"
+    without_line "$1 " "$PODS" && PODS=$RESULT
   fi
+  end_conditions "$1"
 }
 
 # At the end of a resync: those that no longer have a cgroup.

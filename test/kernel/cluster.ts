@@ -142,10 +142,11 @@ export class Cluster<N extends Node = Node> {
   }
 
   async removePods(pods: Pod[]): Promise<void> {
+    // The kubelet removes the cgroup of a pod before the pod goes from the API.
+    await this.node.remove(pods);
     pods.forEach(({ uid }) => {
       this.api.deletePod(uid);
     });
-    await this.node.remove(pods);
   }
 
   /** Stops the processes of a pod, so that none of them is killed for memory until it is removed. */

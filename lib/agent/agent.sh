@@ -172,7 +172,7 @@ choose_pause() {
   if [ -n "$ROOT" ] && { [ -z "$CURL" ] || [ -n "$LISTED" ] || ! has_inotify; }; then PAUSE=1; fi
   if [ -n "$ROOT" ] && ! is_watching && has_inotify; then PAUSE=$EXAMINE_SECONDS; fi
   if [ -n "$UNWATCHED$WATCH_ANEW$NEXT_WATCHER" ]; then PAUSE=$EXAMINE_SECONDS; fi
-  if [ -n "$TO_SCAN" ]; then PAUSE=$NO_PAUSE; fi
+  if [ -n "$TO_SCAN" ] || [ "$FORGOTTEN" -lt "$LISTS_OF_CONTAINERS" ]; then PAUSE=$NO_PAUSE; fi
 }
 
 # What the loop does besides events, once in each turn.

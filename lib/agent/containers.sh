@@ -7,13 +7,16 @@
 # MOST_NAME_CHARACTERS: the kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts
 # what is before ".log" after 251 characters. The key is the first 12 of the id: the three names may have so many
 # characters together.
-MOST_REPAIRS=50 OVERRIDE_RESYNCS=5 MOST_NAME_CHARACTERS=236
+# LISTS_OF_CONTAINERS: so many lists have lines about containers; see forget_containers.
+MOST_REPAIRS=50 OVERRIDE_RESYNCS=5 MOST_NAME_CHARACTERS=236 LISTS_OF_CONTAINERS=7
 
 # State: the containers, "<key> <file>"; what they are to have, "<key>=<0 or 1>", a list apart because it is searched at
 # each event; those that were written to, "<key>".
 CONTAINERS=$NL MODES=$NL WRITTEN=$NL
 # State: directories of pods that the present resync still has to look at, and when it began.
 TO_SCAN='' SCANNED=0
+# State: the keys of containers that had ended at the last resync, and in how many of the lists they are forgotten.
+GONE=$NL FORGOTTEN=$LISTS_OF_CONTAINERS
 # State: how often containers were repaired in this second, "<key>=<count>", and which second that is; the containers whose
 # file is contested, "<key> <file>": those found since the last resync, and those found in the period before it.
 REPAIRS=$NL REPAIRS_AT=0 CONTESTED=$NL FORMER_CONTESTED=$NL
@@ -77,9 +80,10 @@ scan_pod() { # why: start, resync or new
 resync_soon() { SCANNED=-$RESYNC_SECONDS; }
 
 # Looks at everything again, for what events did not tell, or nobody watches: one pod in each turn of the loop, so that
-# what happens meanwhile does not wait.
+# what happens meanwhile does not wait. Then it forgets the containers that ended, one list in each turn.
 resync_next() {
   local period=1 directory=''
+  if [ "$FORGOTTEN" -lt "$LISTS_OF_CONTAINERS" ]; then FORGOTTEN=$((FORGOTTEN + 1)) && forget_containers "$GONE" "$FORGOTTEN" && return 0; fi
   if is_watching; then period=$RESYNC_SECONDS; fi
   if [ -z "$TO_SCAN" ]; then
     if [ "$UPTIME" -lt $((SCANNED + period)) ]; then return 0; fi
@@ -109,20 +113,19 @@ list_pod_directories() {
 end_resync() {
   local line='' ended=$NL
   for line in $CONTAINERS; do [ -e "${line#* }" ] || ended=$ended${line%% *}$NL; done
-  forget_containers "$ended"
+  if [ "$ended" != "$NL" ]; then GONE=$ended FORGOTTEN=0; fi
   forget_deleted_pods
   end_contests
 }
 
-forget_containers() { # list of keys
-  if [ "$1" = "$NL" ]; then return 0; fi
-  without_keys "$1" "$CONTAINERS" && CONTAINERS=$RESULT
-  without_keys "$1" "$MODES" && MODES=$RESULT
-  without_keys "$1" "$WRITTEN" && WRITTEN=$RESULT
-  without_keys "$1" "$CONTESTED" && CONTESTED=$RESULT
-  without_keys "$1" "$COUNTERS" && COUNTERS=$RESULT
-  without_keys "$1" "$POLICIES" && POLICIES=$RESULT
-  without_keys "$1" "$RECORDS" && RECORDS=$RESULT
+forget_containers() { # list of keys, the number of a list or "all"
+  case $2 in 1 | all) without_keys "$1" "$CONTAINERS" && CONTAINERS=$RESULT ;; esac
+  case $2 in 2 | all) without_keys "$1" "$MODES" && MODES=$RESULT ;; esac
+  case $2 in 3 | all) without_keys "$1" "$WRITTEN" && WRITTEN=$RESULT ;; esac
+  case $2 in 4 | all) without_keys "$1" "$CONTESTED" && CONTESTED=$RESULT ;; esac
+  case $2 in 5 | all) without_keys "$1" "$COUNTERS" && COUNTERS=$RESULT ;; esac
+  case $2 in 6 | all) without_keys "$1" "$POLICIES" && POLICIES=$RESULT ;; esac
+  case $2 in 7 | all) without_keys "$1" "$RECORDS" && RECORDS=$RESULT ;; esac
 }
 
 # Checks the overrides of the current pod. A name that is too long can never be told from the log's name; then the

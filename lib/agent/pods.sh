@@ -76,8 +76,7 @@ pod_left() { # uid
 # run, which is longer than the API knows when somebody deletes it by force. The API server deletes the mirror pod of a
 # static pod and makes it again while the pod runs. The cgroup of any other pod is removed before.
 pod_deleted() { # uid
-  if find_pod "$1"; then log info 'pod deleted' pod "$NAMESPACE/$NAME"; fi
-  if find_pod "$1" && find_pod_directory "$1"; then
+  if find_pod "$1" && log info 'pod deleted' pod "$NAMESPACE/$NAME" && find_pod_directory "$1"; then
     store_pod "$1" "$MODE" "$NAMESPACE" "$NAME" "$OVERRIDES" deleted "$HEARD"
   else
     without_line "$1 " "$PODS" && PODS=$RESULT
@@ -108,5 +107,5 @@ release() { # uid
     case $WRITTEN in *"$NL$KEY$NL"*) ;; *) is_named || continue ;; esac
     enforce "$NODE_VALUE" "${line#* }" restore
   done
-  forget_containers "$released"
+  forget_containers "$released" all
 }

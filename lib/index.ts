@@ -1,10 +1,7 @@
-export * from './herder';
-export * from './herder-chart';
-export * from './one-per-node-deployment';
-export * from './oom-kill-mode';
-export * from './oom-kill-mode-admission-policy';
-export * from './oom-kill-mode-agent';
-export * from './oom-kill-mode-monitoring';
-export * from './oom-kill-policy';
-export * from './oom-kill-report';
-export * from './oom-policy-drop-in';
+// The folders from the top down: what is in one may import what is in those below it, and lib/private.
+export * from './workloads';
+export * from './monitoring';
+export * from './admission';
+export * from './drop-in';
+export * from './agent';
+export * from './policy';

@@ -153,7 +153,9 @@ describe('the names in the pages', () => {
     const schemas = Object.values(loadSchemas()).flatMap((schema) =>
       Object.values(schema).flatMap((attributes) => attributes.map(({ baseName }) => baseName)),
     );
-    const alerts = readdirSync(join(ROOT, 'test/prometheus')).map((file) => basename(file, '.yml'));
+    const alerts = readdirSync(join(ROOT, 'test/monitoring/prometheus')).map((file) =>
+      basename(file, '.yml'),
+    );
     members = exportedMembers(program, index);
     ours = new Set([...members].flatMap(([type, names]) => [type, ...names]));
     names = new Set([...ours, ...schemas, ...alerts, ...FOREIGN]);
@@ -270,7 +272,7 @@ function checkout(): string {
 }
 
 // The README's own blocks are run by test/support/readme.ts, that of imports/README.md by
-// test/monitoring.test.ts, which also looks at what it writes.
+// test/monitoring/oom-kill-mode-monitoring.test.ts, which also looks at what it writes.
 const ELSEWHERE = ['README.md', 'imports/README.md'];
 const WITH_BLOCKS = PAGES.filter(
   (page) => !ELSEWHERE.includes(page) && blocks(page, 'sh').length > 0,

@@ -1,7 +1,13 @@
 import { ApiObject, Cron, Size, Testing } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { OnePerNodeDeployment, OomKillMode, OomKillPolicy } from '../lib';
-import { admissionChart, allPropsChart, dropInChart, followingChart } from './support/all-props';
+import {
+  admissionChart,
+  allPropsChart,
+  defaultsChart,
+  dropInChart,
+  followingChart,
+} from './support/all-props';
 import { Manifest, chart, parse, read, synth } from './support/manifests';
 import { Schema, VERSIONS, loadSchemas, violations } from './support/schema';
 
@@ -63,6 +69,17 @@ describe.each(VERSIONS)('Kubernetes %s', (version) => {
     expect(all).toHaveLength(4);
     expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
       Number(version.slice(2)) >= 30
+        ? []
+        : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
+    );
+  });
+
+  // MutatingAdmissionPolicy is in v1 since Kubernetes 1.36.
+  test('accepts the defaults, if it has that API', () => {
+    const all = synth(defaultsChart(Testing.app()));
+    expect(all).toHaveLength(4);
+    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
+      Number(version.slice(2)) >= 36
         ? []
         : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
     );

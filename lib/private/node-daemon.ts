@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
 import { IConstruct } from 'constructs';
-import { AGENT_IMAGE } from './contract';
-import { unlessEmpty } from './left-out';
-import { misuse } from './misuse';
+import { AGENT_IMAGE } from './agent-image';
+import { undefinedIfEmpty } from './empty-fields';
+import { usageError } from './usage-error';
 import {
+  requireAffinity,
   requireDnsSubdomain,
   requireMember,
   requireNodeSelector,
@@ -47,12 +48,12 @@ export function placement(
   const linux = { 'kubernetes.io/os': 'linux' };
   requireNodeSelector(construct, props.nodeSelector ?? {}, linux);
   return {
-    tolerations: unlessEmpty(
+    tolerations: undefinedIfEmpty(
       requireTolerations(construct, props.tolerations) ?? [{ operator: 'Exists' }],
     ),
     nodeSelector: { ...props.nodeSelector, ...linux },
-    affinity: unlessEmpty(props.affinity ?? REAL_NODES),
-    imagePullSecrets: unlessEmpty(
+    affinity: undefinedIfEmpty(requireAffinity(construct, props.affinity) ?? REAL_NODES),
+    imagePullSecrets: undefinedIfEmpty(
       props.imagePullSecrets?.map((name) => ({
         name: requireDnsSubdomain(construct, 'imagePullSecrets', name),
       })),
@@ -92,7 +93,7 @@ export function rootWithoutCapabilities(
 
 function seLinuxOptions(construct: IConstruct, type?: string): k8s.SeLinuxOptions | undefined {
   if (type !== undefined && !/^[A-Za-z0-9_]+$/.test(type)) {
-    throw misuse(
+    throw usageError(
       construct,
       `selinuxType is not an SELinux type: ${JSON.stringify(type)}`,
       'a name such as "spc_t"',
@@ -113,15 +114,16 @@ export interface Script {
 }
 
 /**
- * The files of a script, in a stable order, by name. The caller gives the directory beside itself: in a bundle
- * that is the bundle's, and a path from this file would lead out of it.
+ * The files of a script, in a stable order, by name. They are in the directory of the construct that asks for them. In
+ * a bundle that is the directory of the bundle, and the files are in a directory beside it, as docs/library.md says.
  */
-export function readScript(construct: IConstruct, directory: string, owner: string): Script {
-  const name = basename(directory);
-  if (!existsSync(directory)) {
-    throw misuse(
+export function readScript(construct: IConstruct, own: string, name: 'agent' | 'drop-in'): Script {
+  const bundled = join(own, name);
+  const directory = [own, bundled].find((one) => existsSync(join(one, `${name}.sh`)));
+  if (directory === undefined) {
+    throw usageError(
       construct,
-      `the ${owner}'s script is not in ${directory}, as happens when a bundler has moved the library`,
+      `the ${name}'s script is not in ${bundled}, as happens when a bundler has moved the library`,
       `lib/${name} of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/${name} DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle`,
     );
   }

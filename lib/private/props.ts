@@ -1,5 +1,5 @@
 import { IConstruct } from 'constructs';
-import { misuse } from './misuse';
+import { usageError } from './usage-error';
 
 /** What a value is to be, for callers that no compiler has checked, and what to write. */
 const KINDS = {
@@ -19,21 +19,21 @@ const KINDS = {
   ],
   object: ['an object', '{ … }', isObject],
   // By what they can do: there may be several copies of cdk8s, and there are several of cdk8s-plus.
-  cpu: ['a Cpu', 'a quantity such as Cpu.millis(100)', (value: unknown) => has(value, 'amount')],
+  cpu: ['a Cpu', 'a quantity such as Cpu.millis(100)', isCpu],
   size: [
     'a Size',
     'a quantity such as Size.mebibytes(64)',
-    (value: unknown) => has(value, 'toMebibytes'),
+    (value: unknown) => can(value, 'toMebibytes'),
   ],
   percentOrAbsolute: [
     'a PercentOrAbsolute',
     'an amount such as PercentOrAbsolute.percent(10)',
-    (value: unknown) => has(value, 'isZero'),
+    (value: unknown) => can(value, 'isZero'),
   ],
   duration: [
     'a Duration',
     'a duration such as Duration.seconds(60)',
-    (value: unknown) => has(value, 'toSeconds'),
+    (value: unknown) => can(value, 'toSeconds'),
   ],
 } as const;
 
@@ -43,8 +43,8 @@ export type PropKinds<T> = {
 };
 
 /**
- * Refuses options of the wrong type, null included, and tells which are missing. What is undefined is
- * as good as not there, and is left out of the result, so that it overrides nothing.
+ * Refuses options of the wrong type, null included, and options that do not exist, and tells which are missing.
+ * What is undefined is as good as not there, and is left out of the result, so that it overrides nothing.
  */
 export function requireProps<T extends object>(
   construct: IConstruct,
@@ -53,7 +53,7 @@ export function requireProps<T extends object>(
   what = 'the options',
 ): T {
   if (!isObject(props)) {
-    throw misuse(construct, `${what} are not an object: ${show(props)}`, '{ … }');
+    throw usageError(construct, `${what} are not an object: ${show(props)}`, '{ … }');
   }
   for (const [name, word] of Object.entries<string>(kinds)) {
     const value = (props as Record<string, unknown>)[name];
@@ -62,13 +62,32 @@ export function requireProps<T extends object>(
     }
     const [kind, remedy, is] = KINDS[word.replace('!', '') as keyof typeof KINDS];
     if (value === undefined) {
-      throw misuse(construct, `${name} is missing`, `${name}: ${remedy}`);
+      throw usageError(construct, `${name} is missing`, `${name}: ${remedy}`);
     }
     if (!is(value)) {
-      throw misuse(construct, `${name} is not ${kind}: ${show(value)}`, remedy);
+      throw usageError(construct, `${name} is not ${kind}: ${show(value)}`, remedy);
     }
   }
+  requireNoOthers(construct, given(props), Object.keys(kinds), what);
   return given(props);
+}
+
+/** A misspelt option would do nothing, in silence; JavaScript does not check them. */
+function requireNoOthers(
+  construct: IConstruct,
+  props: object,
+  names: readonly string[],
+  what: string,
+): void {
+  const other = Object.keys(props).find((name) => !names.includes(name));
+  if (other !== undefined) {
+    const meant = names.filter((name) => name.toLowerCase() === other.toLowerCase());
+    throw usageError(
+      construct,
+      `${what} have ${JSON.stringify(other)}, which does nothing`,
+      meant.length > 0 ? meant.join(' or ') : `one of ${[...names].sort().join(', ')}`,
+    );
+  }
 }
 
 /** Without what is undefined. */
@@ -85,7 +104,11 @@ export function show(value: unknown): string {
   if (name !== undefined && name !== 'Object') {
     return `a ${name}`;
   }
-  return ['string', 'object'].includes(typeof value) ? JSON.stringify(value) : String(value);
+  try {
+    return ['string', 'object'].includes(typeof value) ? JSON.stringify(value) : String(value);
+  } catch {
+    return 'an object that refers to itself';
+  }
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {
@@ -96,8 +119,13 @@ function isStrings(value: unknown): boolean {
   return Array.isArray(value) && value.every((item) => typeof item === 'string');
 }
 
-function has(value: unknown, member: string): boolean {
-  return isObject(value) && member in value;
+function can(value: unknown, method: string): boolean {
+  return isObject(value) && typeof value[method] === 'function';
+}
+
+/** A Size has an amount, too, which is a number. */
+function isCpu(value: unknown): boolean {
+  return isObject(value) && typeof value['amount'] === 'string';
 }
 
 /** `toString` and the like are in every object, and nobody wrote them there. */

@@ -2,8 +2,8 @@ import { Duration, Size, SizeRoundingBehavior } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { k8s } from 'cdk8s-plus-28';
 import { IConstruct } from 'constructs';
-import { misuse } from './misuse';
-import { isObject } from './props';
+import { usageError } from './usage-error';
+import { isObject, show } from './props';
 
 // The syntax of the Kubernetes API server:
 // https://github.com/kubernetes/apimachinery/blob/master/pkg/util/validation/validation.go
@@ -28,7 +28,7 @@ export function isDnsSubdomain(value: string): boolean {
 
 export function requireDnsLabel(construct: IConstruct, prop: string, value: string): string {
   if (!isDnsLabel(value)) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is not a DNS-1123 label of at most 63 characters: ${JSON.stringify(value)}`,
       'lower case letters, digits and inner hyphens',
@@ -39,7 +39,7 @@ export function requireDnsLabel(construct: IConstruct, prop: string, value: stri
 
 export function requireDnsSubdomain(construct: IConstruct, prop: string, value: string): string {
   if (!isDnsSubdomain(value)) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is not a DNS-1123 subdomain of at most 253 characters: ${JSON.stringify(value)}`,
       'lower case letters, digits, and inner hyphens and dots',
@@ -52,7 +52,7 @@ export function requireDnsSubdomain(construct: IConstruct, prop: string, value: 
 export function requirePinnedImage(construct: IConstruct, prop: string, image: string): string {
   const { tag, digest } = IMAGE.exec(image)?.groups ?? {};
   if (digest === undefined && (tag === undefined || tag === 'latest')) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is not a reference pinned by tag or digest: ${JSON.stringify(image)}`,
       '"name:1.2.3" or "name@sha256:…"',
@@ -66,7 +66,7 @@ export function requireCpu(construct: IConstruct, prop: string, cpu: kplus.Cpu):
   const [, amount, milli] = /^(\d+(?:\.\d+)?)(m?)$/.exec(cpu.amount) ?? [];
   const millis = milli === 'm' ? Number(amount) : Math.round(Number(amount) * 1e6) / 1e3;
   if (!Number.isSafeInteger(millis) || millis < 1) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is not a positive whole number of milli-CPUs: ${cpu.amount}`,
       'a quantity such as Cpu.millis(100)',
@@ -79,7 +79,7 @@ export function requireCpu(construct: IConstruct, prop: string, cpu: kplus.Cpu):
 export function requireSize(construct: IConstruct, prop: string, size: Size): number {
   const mebibytes = size.toMebibytes({ rounding: SizeRoundingBehavior.NONE });
   if (!Number.isSafeInteger(mebibytes) || mebibytes < 1) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is not a positive whole number of mebibytes: ${size.asString()}`,
       'a quantity such as Size.mebibytes(64)',
@@ -96,7 +96,7 @@ export function requireAtMost(
   unit: string,
 ): void {
   if (value > limit) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is over its cap: ${value}${unit} of ${limit}${unit}`,
       `${limit}${unit} or less`,
@@ -112,7 +112,7 @@ export function requireCpuFloor(
   tooLate: number,
 ): void {
   if (millis <= tooLate) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is ${millis}m, and ${tooLate}m was measured to be too late for the first instruction of a container`,
       `more than ${tooLate}m, or leave out cpuRequest and cpuLimit`,
@@ -132,7 +132,7 @@ export function requireRequest(
   if (request > limit) {
     const one = (value: number) =>
       unit === 'm' ? `Cpu.millis(${value})` : `Size.mebibytes(${value})`;
-    throw misuse(
+    throw usageError(
       construct,
       `${resource}Request is ${request}${unit}${isDefault ? ' by default' : ''}, more than ${resource}Limit: ${limit}${unit}`,
       `${resource}Request: ${one(limit)} or less, or ${resource}Limit: ${one(request)} or more`,
@@ -142,7 +142,7 @@ export function requireRequest(
 
 export function requireReplicas(construct: IConstruct, replicas: number): number {
   if (!Number.isInteger(replicas) || replicas < 1 || replicas > MAX_INT32) {
-    throw misuse(
+    throw usageError(
       construct,
       `replicas is not a positive integer: ${replicas}`,
       `a whole number from 1 to ${MAX_INT32}`,
@@ -162,7 +162,7 @@ export function requirePercentOrAbsolute(
   const count = Number(percent ?? value);
   const most = percent === undefined ? MAX_INT32 : 100;
   if (!Number.isInteger(count) || count < 1 || count > most) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is neither a positive whole number nor from 1 to 100 percent: ${String(value)}`,
       'an amount such as PercentOrAbsolute.absolute(1) or PercentOrAbsolute.percent(10)',
@@ -183,7 +183,7 @@ export function requireSeconds(
 ): number {
   const seconds = duration.toSeconds({ integral: false });
   if (!Number.isInteger(seconds) || seconds < min || seconds > max) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is not a whole number of seconds from ${min} to ${max}: ${seconds}`,
       `a duration such as Duration.seconds(${min})`,
@@ -200,7 +200,7 @@ export function requireMember(
   members: Record<string, string>,
 ): void {
   if (!Object.values(members).includes(value)) {
-    throw misuse(
+    throw usageError(
       construct,
       `${prop} is unknown: ${JSON.stringify(value)}`,
       Object.values(members)
@@ -215,9 +215,10 @@ export function requireLabels(
   construct: IConstruct,
   labels: Record<string, string>,
   ours: Record<string, string>,
+  prop = 'labels',
 ): void {
-  requireKeys(construct, 'labels', labels, ours);
-  requireLabelValues(construct, 'labels', labels);
+  requireKeys(construct, prop, labels, ours);
+  requireLabelValues(construct, prop, labels);
 }
 
 function requireLabelValues(
@@ -227,7 +228,7 @@ function requireLabelValues(
 ): void {
   for (const [key, value] of Object.entries(labels)) {
     if (value !== '' && !isQualifiedName(value)) {
-      throw misuse(
+      throw usageError(
         construct,
         `${prop}[${JSON.stringify(key)}] is not a valid label value: ${JSON.stringify(value)}`,
         'at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends',
@@ -251,8 +252,7 @@ export function requireNodeSelector(
   selector: Record<string, string>,
   ours: Record<string, string>,
 ): void {
-  requireKeys(construct, 'nodeSelector', selector, ours);
-  requireLabelValues(construct, 'nodeSelector', selector);
+  requireLabels(construct, selector, ours, 'nodeSelector');
 }
 
 function requireKeys(
@@ -268,14 +268,14 @@ function requireKeys(
       !isQualifiedName(name) ||
       (prefix !== undefined && !isDnsSubdomain(prefix))
     ) {
-      throw misuse(
+      throw usageError(
         construct,
         `${prop} has an invalid key: ${JSON.stringify(key)}`,
         'a key such as "example.com/team"',
       );
     }
     if (key in ours) {
-      throw misuse(
+      throw usageError(
         construct,
         `${prop} would override a value that this construct depends on: ${JSON.stringify(key)}`,
         'a key of your own',
@@ -309,9 +309,9 @@ export function requireTolerations(
                 ? 'has tolerationSeconds, which only the effect NoExecute allows'
                 : undefined;
     if (problem !== undefined) {
-      throw misuse(
+      throw usageError(
         construct,
-        `tolerations has one that ${problem}: ${JSON.stringify(toleration)}`,
+        `tolerations has one that ${problem}: ${show(toleration)}`,
         "{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' } or the like",
       );
     }
@@ -319,13 +319,55 @@ export function requireTolerations(
   return tolerations;
 }
 
+/** An affinity of which nothing is lost: the types of cdk8s-plus-28 pass over whatever they do not know. */
+export function requireAffinity(
+  construct: IConstruct,
+  affinity: k8s.Affinity | undefined,
+): k8s.Affinity | undefined {
+  const lost = firstLost(affinity, rendered(affinity), 'affinity');
+  if (lost !== undefined) {
+    throw usageError(
+      construct,
+      `${lost} is nothing that an affinity of Kubernetes 1.28 can have there`,
+      "{ nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: 'pool', operator: 'In', values: ['a'] }] }] } } } or the like",
+    );
+  }
+  return affinity;
+}
+
+function rendered(affinity: k8s.Affinity | undefined): unknown {
+  try {
+    return k8s.toJson_Affinity(affinity);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The path of the first value that is not in what was made of it. */
+function firstLost(value: unknown, made: unknown, path: string): string | undefined {
+  if (value === undefined || value === made) {
+    return undefined;
+  }
+  if (Array.isArray(value) && Array.isArray(made)) {
+    return value
+      .map((one: unknown, i) => firstLost(one, made[i], `${path}[${i}]`))
+      .find((one) => one !== undefined);
+  }
+  if (!isObject(value) || !isObject(made)) {
+    return path;
+  }
+  return Object.entries(value)
+    .map(([key, one]) => firstLost(one, made[key], `${path}.${key}`))
+    .find((one) => one !== undefined);
+}
+
 /** Environment variables that every version of Kubernetes accepts. */
-export function requireEnv(construct: IConstruct, env: Record<string, string>): void {
+export function requireEnv(construct: IConstruct, prop: string, env: object): void {
   for (const name of Object.keys(env)) {
     if (!/^[-._a-zA-Z][-._a-zA-Z0-9]*$/.test(name) || /^\.$|^\.\./.test(name)) {
-      throw misuse(
+      throw usageError(
         construct,
-        `env has an invalid name: ${JSON.stringify(name)}`,
+        `${prop} has an invalid name: ${JSON.stringify(name)}`,
         'letters, digits, "_", "-" and ".", and no digit first',
       );
     }

@@ -11,7 +11,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { ROOT, parse, read } from '../support/manifests';
+import { Manifest, ROOT, parse, read } from '../support/manifests';
 
 /** What of the jsii assembly is looked at. */
 interface Assembly {
@@ -64,7 +64,7 @@ test('the package is what lib and imports compile to, the script and the documen
   const compiled = sources
     .filter((path) => path.endsWith('.ts'))
     .flatMap((path) => [path.replace(/ts$/, 'js'), path.replace(/ts$/, 'd.ts')]);
-  const script = sources.filter((path) => /^lib\/(agent|drop-in)\//.test(path));
+  const script = sources.filter((path) => /^lib\/.*\.(sh|awk)$/.test(path));
   expect(script).toEqual(
     expect.arrayContaining(['lib/agent/agent.sh', 'lib/agent/api.awk', 'lib/drop-in/drop-in.sh']),
   );
@@ -112,8 +112,8 @@ describe('installed in a project of its own', () => {
   });
 
   /** The charts that `cdk8s synth` writes for an app whose program is `main.js` in a directory. */
-  function synth(app: string): string {
-    writeFileSync(join(app, 'cdk8s.yaml'), 'language: typescript\napp: node main.js\n');
+  function synth(app: string, program = 'main.js'): string {
+    writeFileSync(join(app, 'cdk8s.yaml'), `language: typescript\napp: node ${program}\n`);
     run(app, join(ROOT, 'node_modules/.bin/cdk8s'), 'synth', '--check-upgrade=false');
     return app;
   }
@@ -124,19 +124,69 @@ describe('installed in a project of its own', () => {
     expect(installed).not.toContain('typescript');
   });
 
+  const HERDER = `import { App } from 'cdk8s';
+    import { HerderChart } from 'cdk8s-oom-kill-mode';
+    const app = new App();
+    new HerderChart(app, 'herder');
+    app.synth();`;
+
+  function herderOf(app: string): Manifest[] {
+    return parse(readFileSync(join(app, 'dist/herder.k8s.yaml'), 'utf8'));
+  }
+
   test('it makes of JavaScript the manifests that are committed in dist/', () => {
     const app = join(project, 'javascript');
     mkdirSync(app);
     writeFileSync(
       join(app, 'main.js'),
-      `const { App } = require('cdk8s');
-       const { HerderChart } = require('cdk8s-oom-kill-mode');
-       const app = new App();
-       new HerderChart(app, 'herder');
-       app.synth();`,
+      HERDER.replace(/import (.*) from (.*);/g, 'const $1 = require($2);'),
     );
-    const made = readFileSync(join(synth(app), 'dist/herder.k8s.yaml'), 'utf8');
-    expect(parse(made)).toEqual(parse(read('dist/herder.k8s.yaml')));
+    expect(herderOf(synth(app))).toEqual(parse(read('dist/herder.k8s.yaml')));
+  });
+
+  // What docs/library.md says of bundles.
+  describe('in a bundle', () => {
+    const copy = 'cp -r ../node_modules/cdk8s-oom-kill-mode/lib/agent out/';
+    const external = (...names: string[]) => names.map((name) => `--external:${name}`).join(' ');
+    const OURS = 'cdk8s-oom-kill-mode';
+    const [, fence = ''] = /\n```text\n([^`]*esbuild[^`]*)```/.exec(read('docs/library.md')) ?? [];
+
+    function bundle(name: string, command: string): string {
+      const app = join(project, name);
+      mkdirSync(app);
+      writeFileSync(join(app, 'main.ts'), HERDER);
+      const path = `${join(ROOT, 'node_modules/.bin')}:${process.env['PATH']}`;
+      run(app, 'env', `PATH=${path}`, 'sh', '-euc', command);
+      return app;
+    }
+
+    test.each([
+      ['cjs-packages', '--packages=external'],
+      ['cjs-external', external(OURS, 'cdk8s', 'cdk8s-plus-28', 'constructs')],
+      ['cjs-copy', `&& ${copy}`],
+    ])('as CommonJS it makes the same manifests: %s', (name, rest) => {
+      const command = `esbuild main.ts --bundle --platform=node --outfile=out/main.js ${rest}`;
+      const app = bundle(name, command);
+      expect(herderOf(synth(app, 'out/main.js'))).toEqual(parse(read('dist/herder.k8s.yaml')));
+    });
+
+    test('as an ES module it makes the same manifests, by the commands of the page', () => {
+      expect(fence).toContain('--format=esm');
+      const app = bundle(
+        'esm',
+        fence.replace('npx esbuild', 'esbuild').replace(' node_modules', ' ../node_modules'),
+      );
+      expect(herderOf(synth(app, 'out/main.mjs'))).toEqual(parse(read('dist/herder.k8s.yaml')));
+    });
+
+    test.each([
+      ['only-ours', external(OURS), "can't render non-simple object of type 'Lazy'"],
+      ['no-copy', '', "the agent's script is not in"],
+    ])('what the page warns of fails as it says: %s', (name, rest, message) => {
+      const command = `esbuild main.ts --bundle --platform=node --outfile=out/main.js ${rest}`;
+      const app = bundle(name, command);
+      expect(() => synth(app, 'out/main.js')).toThrow(message);
+    });
   });
 
   test('it compiles with what `cdk8s init` makes for TypeScript, and synthesizes', () => {

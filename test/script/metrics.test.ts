@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { METRICS } from '../../lib/private/metrics';
+import { METRICS } from '../../lib/agent/metrics';
 import { containerId, FakeNode, pathWith, SYSTEMD } from '../support/agent';
 import { PodMetadata } from '../support/api-server';
 import { Container, Scene } from './scene';

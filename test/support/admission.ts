@@ -1,5 +1,8 @@
 import { CelInput, celEnv, isCelError, isCelList, parse, plan } from '@bufbuild/cel';
 import { strings } from '@bufbuild/cel/ext';
+import { createFileRegistry, fromJson } from '@bufbuild/protobuf';
+import { ReflectMessage } from '@bufbuild/protobuf/reflect';
+import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { Manifest } from './manifests';
 
 interface Named {
@@ -40,7 +43,57 @@ export interface Review {
 /** The longest message that the API server takes from an expression. */
 const LONGEST_MESSAGE = 5 * 1024;
 
-const env = celEnv({ funcs: strings });
+// What the API server has as types of any field, `Object` and `Object.metadata`, as far as our policies use them.
+const map = (name: string, number: number) => ({
+  name,
+  number,
+  type: 'TYPE_MESSAGE',
+  label: 'LABEL_REPEATED',
+  typeName: `.Object.metadata.${name}Entry`,
+});
+const entry = (name: string) => ({
+  name: `${name}Entry`,
+  options: { mapEntry: true },
+  field: ['key', 'value'].map((field, i) => ({
+    name: field,
+    number: i + 1,
+    type: 'TYPE_STRING',
+    label: 'LABEL_OPTIONAL',
+  })),
+});
+const registry = createFileRegistry(
+  fromJson(FileDescriptorSetSchema, {
+    file: [
+      {
+        name: 'object.proto',
+        syntax: 'proto3',
+        messageType: [
+          {
+            name: 'Object',
+            field: [
+              {
+                name: 'metadata',
+                number: 1,
+                type: 'TYPE_MESSAGE',
+                label: 'LABEL_OPTIONAL',
+                typeName: '.Object.metadata',
+              },
+            ],
+            nestedType: [
+              {
+                name: 'metadata',
+                field: [map('labels', 1), map('annotations', 2)],
+                nestedType: [entry('labels'), entry('annotations')],
+              },
+            ],
+          },
+        ],
+      },
+    ],
+  }),
+);
+
+const env = celEnv({ funcs: strings, registry });
 const plans = new Map<string, ReturnType<typeof plan>>();
 
 /**
@@ -99,6 +152,97 @@ export class Admission {
       return valid === true ? [] : [usable ? text.trim() : message];
     });
   }
+}
+
+interface Expression {
+  readonly key: string;
+  readonly operator: string;
+  readonly values?: string[];
+}
+
+interface Selector {
+  readonly matchLabels?: Record<string, string>;
+  readonly matchExpressions?: Expression[];
+}
+
+interface MutatingSpec {
+  readonly matchConstraints: PolicySpec['matchConstraints'] & {
+    readonly namespaceSelector: Selector;
+    readonly objectSelector: Selector;
+  };
+  readonly matchConditions?: Named[];
+  readonly variables?: Named[];
+  readonly mutations: { readonly applyConfiguration: { readonly expression: string } }[];
+}
+
+interface Metadata {
+  readonly labels?: Record<string, string>;
+  readonly annotations?: Record<string, string>;
+}
+
+/** A MutatingAdmissionPolicy as the API server applies it to new pods: selectors, conditions, variables, mutations. */
+export class Mutation {
+  private readonly spec: MutatingSpec;
+
+  public constructor(policy: Manifest) {
+    this.spec = policy['spec'] as MutatingSpec;
+  }
+
+  /** The metadata that a pod has afterwards. */
+  public admit(pod: Json, namespace = 'default', namespaceLabels = {}): Metadata {
+    const { matchConstraints, matchConditions = [], variables = [], mutations } = this.spec;
+    const metadata = (pod['metadata'] ?? {}) as Metadata;
+    const labels = { 'kubernetes.io/metadata.name': namespace, ...namespaceLabels };
+    const bindings = bind({ operation: 'CREATE', object: pod, namespace });
+    const isSelected =
+      selects(matchConstraints.namespaceSelector, labels) &&
+      selects(matchConstraints.objectSelector, metadata.labels ?? {}) &&
+      matchConditions.every(({ expression }) => evaluate(expression, bindings) === true);
+    if (!isSelected) {
+      return metadata;
+    }
+    const values = new Map<string, CelInput>();
+    for (const { name, expression } of variables) {
+      values.set(name, evaluate(expression, { ...bindings, variables: values }));
+    }
+    return mutations.reduce<Metadata>((before, { applyConfiguration: { expression } }) => {
+      const added = evaluate(expression, { ...bindings, variables: values }) as ReflectMessage;
+      const its = (added.message as unknown as { metadata: Required<Metadata> }).metadata;
+      return {
+        ...before,
+        ...merged('labels', before, its),
+        ...merged('annotations', before, its),
+      };
+    }, metadata);
+  }
+}
+
+/** As server-side apply merges a map; an empty one is not stored. */
+function merged(field: keyof Metadata, before: Metadata, added: Required<Metadata>): Metadata {
+  const all = { ...before[field], ...added[field] };
+  return Object.keys(all).length > 0 ? { [field]: all } : {};
+}
+
+function selects(
+  { matchLabels = {}, matchExpressions = [] }: Selector,
+  labels: Record<string, string>,
+) {
+  return (
+    Object.entries(matchLabels).every(([key, value]) => labels[key] === value) &&
+    matchExpressions.every(({ key, operator, values = [] }) => {
+      const value = labels[key];
+      switch (operator) {
+        case 'In':
+          return value !== undefined && values.includes(value);
+        case 'NotIn':
+          return value === undefined || !values.includes(value);
+        case 'DoesNotExist':
+          return value === undefined;
+        default:
+          throw new Error(`no operator ${operator}`);
+      }
+    })
+  );
 }
 
 function bind({ operation, object, oldObject, namespace = 'default' }: Review) {

@@ -5,10 +5,13 @@ import {
   AdmissionFailurePolicy,
   AgentLogLevel,
   AgentResources,
+  MetricsResources,
   OomKillModeAdmissionPolicy,
   OomKillModeAdmissionPolicyProps,
   OomKillModeAgent,
   OomKillModeAgentProps,
+  OomKillModeDefaults,
+  OomKillModeDefaultsProps,
   OomKillModeMonitoring,
   OnePerNodeDeployment,
   OnePerNodeDeploymentProps,
@@ -23,6 +26,13 @@ export const ALL_RESOURCES: Required<AgentResources> = {
   cpuLimit: kplus.Cpu.units(0.2),
   memoryRequest: Size.mebibytes(8),
   memoryLimit: Size.mebibytes(128),
+};
+
+const ALL_METRICS_RESOURCES: Required<MetricsResources> = {
+  cpuRequest: kplus.Cpu.millis(20),
+  cpuLimit: kplus.Cpu.millis(200),
+  memoryRequest: Size.mebibytes(24),
+  memoryLimit: Size.mebibytes(96),
 };
 
 export const ALL_PROPS: Required<OomKillModeAgentProps> = {
@@ -54,6 +64,7 @@ export const ALL_PROPS: Required<OomKillModeAgentProps> = {
   events: true,
   metrics: true,
   metricsImage: 'registry.example.com:5000/mirror/node-exporter:v1.12.1',
+  metricsResources: ALL_METRICS_RESOURCES,
   labels: { 'example.com/team': 'platform' },
   annotations: { 'example.com/runbook': 'https://example.com/oom' },
 };
@@ -89,6 +100,30 @@ export function admissionChart(app: App): Chart {
   return chart;
 }
 
+/** Every option of the defaults. */
+export const ALL_DEFAULTS_PROPS: Required<OomKillModeDefaultsProps> = {
+  mode: OomKillMode.GROUP,
+  containers: { main: OomKillMode.SINGLE, 'istio-proxy': OomKillMode.SINGLE },
+  injectedContainers: ['istio-proxy'],
+  namespaces: ['ci', 'notebooks'],
+  namespaceLabels: { team: 'data' },
+  podLabels: { app: 'a' },
+  name: 'defaults.example.com',
+  labelPrefix: 'oom.example.com',
+  failurePolicy: AdmissionFailurePolicy.FAIL,
+  kubernetesVersion: '1.36',
+  labels: { 'example.com/team': 'platform' },
+  annotations: { 'example.com/runbook': 'https://example.com/oom' },
+};
+
+/** The defaults as they are with few options, and with every option. */
+export function defaultsChart(app: App): Chart {
+  const chart = new Chart(app, 'defaults', { namespace: 'elsewhere' });
+  new OomKillModeDefaults(chart, 'few', { mode: OomKillMode.SINGLE, namespaces: ['notebooks'] });
+  new OomKillModeDefaults(chart, 'every', ALL_DEFAULTS_PROPS);
+  return chart;
+}
+
 /** Every option of a deployment but those that say how many pods; a new one does not compile until it is here. */
 export const DEPLOYMENT_PROPS: Omit<
   Required<OnePerNodeDeploymentProps>,
@@ -106,6 +141,8 @@ export const DEPLOYMENT_PROPS: Omit<
   command: ['/bin/web'],
   args: ['--port', '80'],
   env: { LEVEL: 'debug', EMPTY: '' },
+  envVariables: { POD_NAME: kplus.EnvValue.fromFieldRef(kplus.EnvFieldPaths.POD_NAME) },
+  imagePullSecrets: ['mirror-credentials'],
   labels: { 'example.com/team': 'platform' },
   tolerateAllTaints: true,
   securityContext: { ensureNonRoot: true, user: 1000, readOnlyRootFilesystem: false },

@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { KNOWN_KINDS, KnownKind } from '../../lib/private/known-kinds';
+import { KNOWN_KINDS, KnownKind } from '../../lib/policy/known-kinds';
 
 const PAGE = join(__dirname, '../../docs/kinds.md');
 

@@ -48,6 +48,18 @@ const GROUPS: Record<string, Resource[]> = {
   'authorization.k8s.io/v1': [
     { kind: 'SelfSubjectAccessReview', name: 'selfsubjectaccessreviews', namespaced: false },
   ],
+  'admissionregistration.k8s.io/v1': [
+    {
+      kind: 'MutatingAdmissionPolicy',
+      name: 'mutatingadmissionpolicies',
+      namespaced: false,
+    },
+    {
+      kind: 'MutatingAdmissionPolicyBinding',
+      name: 'mutatingadmissionpolicybindings',
+      namespaced: false,
+    },
+  ],
   'networking.k8s.io/v1': [{ kind: 'NetworkPolicy', name: 'networkpolicies', namespaced: true }],
   'security.openshift.io/v1': [
     {

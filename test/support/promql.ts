@@ -1,4 +1,4 @@
-import { METRICS, Metric } from '../../lib/private/metrics';
+import { METRICS, Metric } from '../../lib/agent/metrics';
 
 // Enough of PromQL's grammar to tell what an expression names; whether it is PromQL at all, promtool
 // tells. https://prometheus.io/docs/prometheus/latest/querying/basics/

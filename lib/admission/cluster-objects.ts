@@ -1,0 +1,56 @@
+import { ApiObject } from 'cdk8s';
+import { Construct } from 'constructs';
+import { removeNamespace } from '../private/cluster-scoped';
+import { usageError } from '../private/usage-error';
+
+/** The metadata of a policy and of its binding. */
+export interface ClusterMetadata {
+  readonly name: string;
+  readonly labels: { readonly [key: string]: string };
+  readonly annotations?: { readonly [key: string]: string };
+}
+
+/** Adds an admission policy or its binding. The L1 of cdk8s-plus-28 is Kubernetes 1.28, which has none of these kinds in v1. */
+export function addClusterObject(
+  construct: Construct,
+  kind: string,
+  metadata: ClusterMetadata,
+  spec: object,
+): void {
+  const object = new ApiObject(construct, kind, {
+    apiVersion: 'admissionregistration.k8s.io/v1',
+    kind,
+    metadata,
+    spec,
+  });
+  removeNamespace(object);
+  // `ApiObject.of()` finds the policy, which is added first.
+  construct.node.defaultChild ??= object;
+}
+
+/** Refuses a cluster that is older than the kind. */
+export function requireVersion(
+  construct: Construct,
+  version: string | undefined,
+  kind: string,
+  firstMinor: number,
+): void {
+  if (version === undefined) {
+    return;
+  }
+  const [, major, minor] = /^v?([0-9]+)\.([0-9]+)([.+-].*)?$/.exec(version) ?? [];
+  if (major === undefined) {
+    throw usageError(
+      construct,
+      `kubernetesVersion is not a version: ${JSON.stringify(version)}`,
+      `one such as "1.${firstMinor}"`,
+    );
+  }
+  if (Number(major) < 1 || (Number(major) === 1 && Number(minor) < firstMinor)) {
+    throw usageError(
+      construct,
+      `${kind} v1 came with Kubernetes 1.${firstMinor}, and kubernetesVersion is ${version}`,
+      `no ${construct.constructor.name} for this cluster, or a later version`,
+    );
+  }
+}

@@ -1,0 +1,2 @@
+export * from './oom-kill-mode-admission-policy';
+export * from './oom-kill-mode-defaults';

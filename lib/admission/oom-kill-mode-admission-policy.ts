@@ -1,0 +1,266 @@
+import { Construct } from 'constructs';
+import { VERSION_LABEL } from '../private/version';
+import { ADMISSION_RESOURCES, admissionRules } from './admission-rules';
+import { addClusterObject, requireVersion } from './cluster-objects';
+import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from '../private/labels';
+import { joinApp } from '../policy/synthesis';
+import { usageError } from '../private/usage-error';
+import { requireProps } from '../private/props';
+import {
+  requireAnnotations,
+  requireDnsLabel,
+  requireDnsSubdomain,
+  requireLabels,
+  requireMember,
+} from '../private/validation';
+
+const LABELS = {
+  'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
+  'app.kubernetes.io/component': 'admission',
+  'app.kubernetes.io/managed-by': 'cdk8s',
+  ...VERSION_LABEL,
+};
+
+/** https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/ */
+const FIRST_MINOR_VERSION = 30;
+
+/**
+ * What happens to an object that breaks a rule.
+ *
+ * @see https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/#validation-actions
+ */
+export enum AdmissionAction {
+  /** The request is refused. Not together with WARN, which would say everything twice. */
+  DENY = 'Deny',
+
+  /** The request goes through, and who sent it gets a warning. */
+  WARN = 'Warn',
+
+  /** The request goes through, and the audit log has an annotation about it. */
+  AUDIT = 'Audit',
+}
+
+/**
+ * What happens to an object that the rules cannot be evaluated for.
+ *
+ * @see https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/#failure-policy
+ */
+export enum AdmissionFailurePolicy {
+  /** It counts as one that breaks a rule. */
+  FAIL = 'Fail',
+
+  /** It goes through. */
+  IGNORE = 'Ignore',
+}
+
+/**
+ * Options of `OomKillModeAdmissionPolicy`.
+ */
+export interface OomKillModeAdmissionPolicyProps {
+  /**
+   * The name of the policy and of its binding: a DNS-1123 subdomain.
+   *
+   * @default "oom-kill-mode"
+   */
+  readonly name?: string;
+
+  /**
+   * The prefix of the pod label and annotation that the rules are about, without
+   * the slash: the one of the agent.
+   *
+   * @default "cdk8s-oom-kill-mode"
+   */
+  readonly labelPrefix?: string;
+
+  /**
+   * The namespaces in which pods may opt in: DNS-1123 labels. In all others the
+   * mode label is refused on pods and workloads, whatever its value. What had
+   * the label before can still be changed and deleted as long as the value of
+   * the label stays, but makes no new pods.
+   *
+   * @default pods may opt in everywhere
+   */
+  readonly allowedNamespaces?: string[];
+
+  /**
+   * Names of containers that something else adds to the pods after their
+   * workload was written, such as `istio-proxy`: DNS-1123 labels. The annotation
+   * may name them although the workload does not have them.
+   *
+   * @default []
+   */
+  readonly injectedContainers?: string[];
+
+  /**
+   * What happens to an object that breaks a rule. For a cluster with workloads
+   * that are opted in already, begin with WARN and AUDIT.
+   *
+   * @default [AdmissionAction.DENY]
+   */
+  readonly validationActions?: AdmissionAction[];
+
+  /**
+   * What happens to an object that the rules cannot be evaluated for.
+   *
+   * @default AdmissionFailurePolicy.FAIL: the rules are evaluated inside the API
+   * server, so nothing can be away, and only for objects with the label or the
+   * annotation; IGNORE would let those through that use up the API server's
+   * budget for an expression
+   */
+  readonly failurePolicy?: AdmissionFailurePolicy;
+
+  /**
+   * The version of the cluster, such as "1.30" or "v1.33.2": at least 1.30, the
+   * first with this API in v1.
+   *
+   * @default the version is not checked, and an older cluster refuses the manifests
+   */
+  readonly kubernetesVersion?: string;
+
+  /**
+   * Labels to add to both objects.
+   *
+   * @default {}
+   */
+  readonly labels?: { [key: string]: string };
+
+  /**
+   * Annotations to add to both objects.
+   *
+   * @default {}
+   */
+  readonly annotations?: { [key: string]: string };
+}
+
+/**
+ * A guard in the API server, on Kubernetes 1.30 and later.
+ *
+ * It refuses, with the remedy, what the agent would only log:
+ *
+ * - a mode label that is neither `Single` nor `Group`,
+ * - a containers annotation that is malformed: too long, or an entry that is not
+ *   `name=Single` or `name=Group`,
+ * - a name in it that is none of the pod's containers, init containers and
+ *   ephemeral containers,
+ * - if `allowedNamespaces` is given, the label in any other namespace,
+ *
+ * on Pods and in the pod templates of Deployments, StatefulSets, DaemonSets,
+ * ReplicaSets, ReplicationControllers, Jobs and CronJobs, when they are created
+ * or updated. Updates that leave the label, the annotation and the containers as
+ * they were are not refused, nor are deletions or changes of the status.
+ *
+ * Creates a ValidatingAdmissionPolicy and its binding; no pod, no webhook, no
+ * certificate.
+ *
+ * The constructor throws, with the construct path, on a Kubernetes version before
+ * 1.30, invalid names, prefix, labels, annotations and actions, and an empty
+ * `allowedNamespaces`. Synthesis fails if the cluster, an outermost chart, has
+ * another policy with the same name, or if the app has agents, and none with this
+ * prefix.
+ *
+ * @see https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+ *
+ * @example
+ * import { OomKillModeAdmissionPolicy } from 'cdk8s-oom-kill-mode';
+ *
+ * new OomKillModeAdmissionPolicy(chart, 'guard', {
+ *   allowedNamespaces: ['databases', 'notebooks'],
+ *   kubernetesVersion: '1.30',
+ * });
+ */
+export class OomKillModeAdmissionPolicy extends Construct {
+  /** The prefix of the pod label and annotation that the rules are about. */
+  public readonly labelPrefix: string;
+
+  /** The name of the policy and of its binding. */
+  public readonly name: string;
+
+  public constructor(scope: Construct, id: string, options: OomKillModeAdmissionPolicyProps = {}) {
+    super(scope, id);
+    const props = requireProps(this, options, {
+      name: 'string',
+      labelPrefix: 'string',
+      allowedNamespaces: 'strings',
+      injectedContainers: 'strings',
+      validationActions: 'strings',
+      failurePolicy: 'string',
+      kubernetesVersion: 'string',
+      labels: 'map',
+      annotations: 'map',
+    });
+    requireVersion(this, props.kubernetesVersion, 'ValidatingAdmissionPolicy', FIRST_MINOR_VERSION);
+    this.name = requireDnsSubdomain(this, 'name', props.name ?? 'oom-kill-mode');
+    this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
+    joinApp(this, 'admission');
+    requireLabels(this, props.labels ?? {}, LABELS);
+    requireAnnotations(this, props.annotations ?? {}, {});
+    const failurePolicy = props.failurePolicy ?? AdmissionFailurePolicy.FAIL;
+    requireMember(this, 'failurePolicy', failurePolicy, AdmissionFailurePolicy);
+
+    const { matchConditions, variables, validations } = admissionRules(
+      this.labelPrefix,
+      this.allowedNamespaces(props.allowedNamespaces),
+      (props.injectedContainers ?? []).map((name) =>
+        requireDnsLabel(this, 'injectedContainers', name),
+      ),
+    );
+    const metadata = {
+      name: this.name,
+      labels: { ...props.labels, ...LABELS },
+      annotations: props.annotations,
+    };
+    addClusterObject(this, 'ValidatingAdmissionPolicy', metadata, {
+      failurePolicy,
+      matchConstraints: {
+        matchPolicy: 'Equivalent',
+        // Neither DELETE nor any subresource. The one for ephemeral containers can only add names, which
+        // makes no object worse.
+        resourceRules: ADMISSION_RESOURCES.map(({ apiGroup, resources }) => ({
+          apiGroups: [apiGroup],
+          apiVersions: ['v1'],
+          operations: ['CREATE', 'UPDATE'],
+          resources,
+          // The default, which the API server would add: in a list, some tools show that as a difference.
+          scope: '*',
+        })),
+      },
+      matchConditions,
+      variables,
+      validations,
+    });
+    addClusterObject(this, 'ValidatingAdmissionPolicyBinding', metadata, {
+      policyName: this.name,
+      validationActions: this.actions(props.validationActions ?? [AdmissionAction.DENY]),
+    });
+  }
+
+  private allowedNamespaces(namespaces?: string[]): string[] | undefined {
+    if (namespaces?.length === 0) {
+      throw usageError(
+        this,
+        'allowedNamespaces is empty, so that no pod could opt in',
+        'the namespaces, or leave it out',
+      );
+    }
+    return namespaces?.map((namespace) => requireDnsLabel(this, 'allowedNamespaces', namespace));
+  }
+
+  private actions(actions: AdmissionAction[]): AdmissionAction[] {
+    for (const action of actions) {
+      requireMember(this, 'validationActions', action, AdmissionAction);
+    }
+    const set = new Set(actions);
+    if (
+      set.size === 0 ||
+      set.size < actions.length ||
+      (set.has(AdmissionAction.DENY) && set.has(AdmissionAction.WARN))
+    ) {
+      throw usageError(
+        this,
+        `validationActions is empty, repeats itself, or has Deny and Warn: [${actions.join(', ')}]`,
+        '[Deny], [Deny, Audit], [Warn], [Warn, Audit] or [Audit]',
+      );
+    }
+    return actions;
+  }
+}

@@ -1,0 +1,264 @@
+import { Construct } from 'constructs';
+import { VERSION_LABEL } from '../private/version';
+import { OomKillMode } from '../policy/oom-kill-mode';
+import { joinApp } from '../policy/synthesis';
+import {
+  DEFAULT_LABEL_PREFIX,
+  LONGEST_CONTAINERS_ANNOTATION,
+  modeLabel,
+  requireLabelPrefix,
+} from '../private/labels';
+import { requireProps } from '../private/props';
+import { usageError } from '../private/usage-error';
+import {
+  requireAnnotations,
+  requireDnsLabel,
+  requireDnsSubdomain,
+  requireLabels,
+  requireMember,
+} from '../private/validation';
+import { addClusterObject, requireVersion } from './cluster-objects';
+import {
+  Defaults,
+  defaultsConditions,
+  defaultsConstraints,
+  defaultsMutations,
+} from './defaults-rules';
+import { AdmissionFailurePolicy } from './oom-kill-mode-admission-policy';
+
+const LABELS = {
+  'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
+  'app.kubernetes.io/component': 'defaults',
+  'app.kubernetes.io/managed-by': 'cdk8s',
+  ...VERSION_LABEL,
+};
+
+/** https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/ */
+const FIRST_MINOR_VERSION = 36;
+
+/**
+ * Options of `OomKillModeDefaults`.
+ *
+ * At least one of `namespaces`, `namespaceLabels` and `podLabels` must be given. A pod
+ * gets the default if it meets all that are given.
+ */
+export interface OomKillModeDefaultsProps {
+  /**
+   * The mode of pods that have no mode label: who dies when one of their containers
+   * runs out of memory.
+   */
+  readonly mode: OomKillMode;
+
+  /**
+   * The modes of single containers, by name. A pod gets those of its containers and
+   * init containers, as the containers annotation, unless it has the annotation.
+   *
+   * @default {}
+   */
+  readonly containers?: { [name: string]: OomKillMode };
+
+  /**
+   * Names in `containers` that a webhook adds to the pods later, such as
+   * `istio-proxy`. They are always written, because the API server evaluates the
+   * policy before it calls webhooks.
+   *
+   * @default []
+   */
+  readonly injectedContainers?: string[];
+
+  /**
+   * The namespaces of the pods: DNS-1123 labels. Namespaces of the system are
+   * reached only if they are named here.
+   *
+   * @default all, except those that begin with `kube-` or `openshift-`
+   */
+  readonly namespaces?: string[];
+
+  /**
+   * Labels that the namespaces of the pods must have.
+   *
+   * @default {}
+   */
+  readonly namespaceLabels?: { [key: string]: string };
+
+  /**
+   * Labels that the pods must have.
+   *
+   * @default {}
+   */
+  readonly podLabels?: { [key: string]: string };
+
+  /**
+   * The name of the policy and of its binding: a DNS-1123 subdomain.
+   *
+   * @default "oom-kill-mode-defaults"
+   */
+  readonly name?: string;
+
+  /**
+   * The prefix of the pod label and annotation to write, without the slash: the one
+   * of the agent.
+   *
+   * @default "cdk8s-oom-kill-mode"
+   */
+  readonly labelPrefix?: string;
+
+  /**
+   * What happens to a pod if the policy cannot be evaluated.
+   *
+   * @default AdmissionFailurePolicy.IGNORE: a pod with the mode of its node is better
+   * than no pod
+   */
+  readonly failurePolicy?: AdmissionFailurePolicy;
+
+  /**
+   * The version of the cluster, such as "1.36" or "v1.36.1": at least 1.36, the first
+   * with this API in v1.
+   *
+   * @default the version is not checked, and an older cluster refuses the manifests
+   */
+  readonly kubernetesVersion?: string;
+
+  /**
+   * Labels to add to both objects.
+   *
+   * @default {}
+   */
+  readonly labels?: { [key: string]: string };
+
+  /**
+   * Annotations to add to both objects.
+   *
+   * @default {}
+   */
+  readonly annotations?: { [key: string]: string };
+}
+
+/**
+ * Opts in pods whose charts nobody edits, on Kubernetes 1.36 and later.
+ *
+ * The API server itself adds the mode label, and the containers annotation, to new
+ * pods of the given namespaces and labels. Use it where no field of a chart or of a
+ * custom resource reaches the labels of the pods. A pod that has the mode label keeps
+ * it, and gets nothing else. A pod that has the annotation keeps it. The pods of this
+ * library are never changed.
+ *
+ * Pods that exist stay as they are. A Deployment gets opted-in pods when it is
+ * restarted, and does not change itself.
+ *
+ * Creates a MutatingAdmissionPolicy and its binding; no pod, no webhook, no
+ * certificate, no permission. An API server before 1.36 does not know these kinds in
+ * v1, and `kubectl apply` says "no matches for kind".
+ *
+ * Several of them in one cluster need different names, and should reach different
+ * pods: the first one that the API server evaluates decides.
+ *
+ * The constructor throws, with the construct path, on a Kubernetes version before
+ * 1.36, invalid modes, names, prefix, labels and annotations, if neither namespaces
+ * nor labels are given, and on an injected container without a mode. Synthesis fails
+ * if the cluster, an outermost chart, has another policy with the same name, or if
+ * the app has agents, and none with this prefix.
+ *
+ * @see https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/
+ *
+ * @example
+ * import { OomKillMode, OomKillModeDefaults } from 'cdk8s-oom-kill-mode';
+ *
+ * new OomKillModeDefaults(chart, 'notebooks', {
+ *   mode: OomKillMode.SINGLE,
+ *   namespaces: ['jupyterhub'],
+ *   podLabels: { component: 'singleuser-server' },
+ * });
+ */
+export class OomKillModeDefaults extends Construct {
+  /** The prefix of the pod label and annotation that the policy writes. */
+  public readonly labelPrefix: string;
+
+  /** The name of the policy and of its binding. */
+  public readonly name: string;
+
+  public constructor(scope: Construct, id: string, options: OomKillModeDefaultsProps) {
+    super(scope, id);
+    const props = requireProps(this, options, {
+      mode: 'string!',
+      containers: 'map',
+      injectedContainers: 'strings',
+      namespaces: 'strings',
+      namespaceLabels: 'map',
+      podLabels: 'map',
+      name: 'string',
+      labelPrefix: 'string',
+      failurePolicy: 'string',
+      kubernetesVersion: 'string',
+      labels: 'map',
+      annotations: 'map',
+    });
+    requireVersion(this, props.kubernetesVersion, 'MutatingAdmissionPolicy', FIRST_MINOR_VERSION);
+    this.name = requireDnsSubdomain(this, 'name', props.name ?? 'oom-kill-mode-defaults');
+    this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
+    joinApp(this, 'admission');
+    requireLabels(this, props.labels ?? {}, LABELS);
+    requireAnnotations(this, props.annotations ?? {}, {});
+    const failurePolicy = props.failurePolicy ?? AdmissionFailurePolicy.IGNORE;
+    requireMember(this, 'failurePolicy', failurePolicy, AdmissionFailurePolicy);
+
+    const metadata = {
+      name: this.name,
+      labels: { ...props.labels, ...LABELS },
+      annotations: props.annotations,
+    };
+    const defaults = this.defaults(props);
+    addClusterObject(this, 'MutatingAdmissionPolicy', metadata, {
+      failurePolicy,
+      // A second evaluation would find the label of the first, and do nothing.
+      reinvocationPolicy: 'Never',
+      matchConstraints: defaultsConstraints(defaults),
+      matchConditions: defaultsConditions(defaults),
+      ...defaultsMutations(defaults),
+    });
+    addClusterObject(this, 'MutatingAdmissionPolicyBinding', metadata, { policyName: this.name });
+  }
+
+  private defaults(props: OomKillModeDefaultsProps): Defaults {
+    const { mode, namespaces, containers = {}, injectedContainers = [] } = props;
+    const { namespaceLabels = {}, podLabels = {} } = props;
+    const own = { [modeLabel(this.labelPrefix)]: '' };
+    requireMember(this, 'mode', mode, OomKillMode);
+    requireLabels(this, namespaceLabels, {}, 'namespaceLabels');
+    requireLabels(this, podLabels, own, 'podLabels');
+    namespaces?.forEach((namespace) => requireDnsLabel(this, 'namespaces', namespace));
+    if (
+      namespaces?.length === 0 ||
+      Object.keys({ ...namespaceLabels, ...podLabels }).length + (namespaces?.length ?? 0) === 0
+    ) {
+      throw usageError(
+        this,
+        'there is neither a namespace nor a label of the pods to choose',
+        'namespaces: ["jupyterhub"], namespaceLabels, podLabels or several of them',
+      );
+    }
+    for (const [name, its] of Object.entries(containers)) {
+      requireDnsLabel(this, 'containers', name);
+      requireMember(this, `containers.${name}`, its, OomKillMode);
+    }
+    const entries = Object.entries(containers).map(([name, its]) => `${name}=${its}`);
+    if (entries.join(',').length > LONGEST_CONTAINERS_ANNOTATION) {
+      throw usageError(
+        this,
+        `containers makes an annotation of more than ${LONGEST_CONTAINERS_ANNOTATION} characters`,
+        'fewer containers',
+      );
+    }
+    for (const name of injectedContainers) {
+      if (!(name in containers)) {
+        throw usageError(
+          this,
+          `injectedContainers has a name that containers does not have: ${JSON.stringify(name)}`,
+          'its mode in containers, or leave it out',
+        );
+      }
+    }
+    const { labelPrefix: prefix } = this;
+    return { prefix, mode, containers, injectedContainers, namespaces, namespaceLabels, podLabels };
+  }
+}

@@ -1,0 +1,1 @@
+export * from './oom-kill-mode-agent';

@@ -1,0 +1,1 @@
+export * from './oom-policy-drop-in';

@@ -1,0 +1,145 @@
+import { METRICS, Metric } from '../agent/metrics';
+import { jobIs, jobIsNot, quote } from './prometheus';
+
+/** An alert, before it becomes a rule of the Prometheus operator. */
+export interface Alert {
+  readonly name: string;
+  readonly expr: string;
+  readonly for?: string;
+  readonly summary: string;
+  readonly description: string;
+  /** The heading of the runbook, as an anchor; alert templates are filled in. */
+  readonly anchor: string;
+}
+
+/** What the alerts depend on; the defaults and limits are the construct's. */
+export interface AlertOptions {
+  /** The jobs of the agents to watch. */
+  readonly jobs: readonly string[];
+  readonly kubeletJob: string;
+  readonly ignoredNodes?: string;
+  readonly downFor: number;
+  readonly mismatchFor: number;
+  readonly processKills: number;
+  readonly processKillsWindow: number;
+  readonly cannotApplyFor: number;
+  readonly staleSync: number;
+}
+
+/** Names and labels are part of what users route and silence by: they are not renamed. */
+export function alerts(options: AlertOptions): Alert[] {
+  const job = jobIs(options.jobs);
+  const of = (metric: Metric) => `${metric.name}{${job}}`;
+  const kubelet = [
+    `job=${quote(options.kubeletJob)}`,
+    'node!=""',
+    ...(options.ignoredNodes === undefined ? [] : [`node!~${quote(options.ignoredNodes)}`]),
+  ].join(', ');
+
+  return [
+    {
+      name: 'OomKillModeAgentAbsent',
+      expr: options.jobs.map((one) => `absent(up{${jobIs([one])}})`).join('\nor\n'),
+      for: seconds(options.downFor),
+      summary: 'Prometheus knows of no agent.',
+      description:
+        'No pod of the agent is there to be scraped. Either the DaemonSet or the PodMonitor is gone, or Prometheus does not select the PodMonitor.',
+      anchor: 'oomkillmodeagentabsent',
+    },
+    {
+      name: 'OomKillModeAgentDown',
+      // A failed scrape ends all series of a target, and so does a file that node-exporter cannot
+      // read; the kubelet knows of the nodes that have no pod of the agent at all. A node on which an agent
+      // of another job reported within a day is one of that agent's node pool.
+      expr: lines(
+        `max by (node) (`,
+        `  (up{${kubelet}} == 1 unless on (node) last_over_time(${METRICS.BUILD_INFO.name}{${jobIsNot(options.jobs)}}[1d]))`,
+        `  or up{${job}}`,
+        `)`,
+        'unless on (node)',
+        `max by (node) (${of(METRICS.BUILD_INFO)})`,
+      ),
+      for: seconds(options.downFor),
+      summary: 'No agent reports from node {{ $labels.node }}.',
+      description:
+        'Node {{ $labels.node }} has no pod of the agent, or the pod serves no metrics. Containers that start there may keep the mode that the kubelet gives them.',
+      anchor: 'oomkillmodeagentdown',
+    },
+    {
+      name: 'OomKillModeNotApplied',
+      expr: lines(
+        `${of(METRICS.GROUP_DESIRED)} != ${of(METRICS.GROUP_EFFECTIVE)}`,
+        'or',
+        `${of(METRICS.GROUP_DESIRED)} unless ${of(METRICS.GROUP_EFFECTIVE)}`,
+      ),
+      for: seconds(options.mismatchFor),
+      summary:
+        'Container {{ $labels.container }} of {{ $labels.namespace }}/{{ $labels.pod }} does not have its kill mode.',
+      description:
+        'Container {{ $labels.container }} of pod {{ $labels.namespace }}/{{ $labels.pod }} on node {{ $labels.node }} is to be {{ if eq $value 1.0 }}Group{{ else }}Single{{ end }}, and its memory.oom.group says otherwise or cannot be read.',
+      anchor: 'oomkillmodenotapplied',
+    },
+    {
+      name: 'OomKillModeProcessKills',
+      expr: `sum by (node, namespace, pod, container) (increase(${of(METRICS.SURVIVED_KILLS)}[${seconds(options.processKillsWindow)}])) > ${options.processKills}`,
+      summary:
+        'Container {{ $labels.container }} of {{ $labels.namespace }}/{{ $labels.pod }} keeps losing processes.',
+      description: `The kernel killed about {{ printf "%.0f" $value }} processes for memory within ${words(options.processKillsWindow)} in container {{ $labels.container }} of pod {{ $labels.namespace }}/{{ $labels.pod }} on node {{ $labels.node }}. The container kept running, so its restart count does not show it.`,
+      anchor: 'oomkillmodeprocesskills',
+    },
+    {
+      name: 'OomKillModeCannotApply',
+      expr: `max by (node, condition) (${of(METRICS.CONDITION)}) == 1`,
+      // Some end without anybody's help: an override waits for an init container, a file is fought over for a moment.
+      for: seconds(options.cannotApplyFor),
+      summary:
+        'Kill modes do not work as asked on node {{ $labels.node }}: {{ $labels.condition }}.',
+      description:
+        'The agent on node {{ $labels.node }} found the condition {{ $labels.condition }}. Its log and the Events, of pods or of the node, tell what it concerns.',
+      anchor: '{{ $labels.condition }}',
+    },
+    {
+      name: 'OomKillModeStaleSync',
+      expr: lines(
+        `time() - max by (node) (${of(METRICS.LAST_SYNC)}) > ${options.staleSync}`,
+        'or',
+        `max by (node) (${of(METRICS.BUILD_INFO)}) unless on (node) max by (node) (${of(METRICS.LAST_SYNC)})`,
+        // There it asks for nothing, and OomKillModeCannotApply says why.
+        `unless on (node) ${METRICS.CONDITION.name}{${job}, condition=~"cgroup_v1|cgroup_not_found"} == 1`,
+      ),
+      // Long enough for an agent that has just started and had no answer yet.
+      for: '2m',
+      summary: 'The agent on node {{ $labels.node }} has no fresh view of its pods.',
+      description: `The agent on node {{ $labels.node }} has not had the complete truth about its pods from the API server for ${words(options.staleSync)}, or not since it started. Pods that it knows stay as they are; new pods and changed labels are not seen.`,
+      anchor: 'oomkillmodestalesync',
+    },
+  ];
+}
+
+function lines(...parts: string[]): string {
+  return parts.join('\n');
+}
+
+/** Prometheus's own notation: the largest unit that leaves no rest. */
+function seconds(amount: number): string {
+  const [unit, size] = unitOf(amount);
+  return `${amount / size}${unit.charAt(0)}`;
+}
+
+function words(amount: number): string {
+  const [unit, size] = unitOf(amount);
+  const count = amount / size;
+  return `${count} ${unit}${count === 1 ? '' : 's'}`;
+}
+
+function unitOf(amount: number): [string, number] {
+  for (const [unit, size] of [
+    ['hour', 3600],
+    ['minute', 60],
+  ] as const) {
+    if (amount % size === 0) {
+      return [unit, size];
+    }
+  }
+  return ['second', 1];
+}

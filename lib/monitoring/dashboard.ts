@@ -1,0 +1,206 @@
+import { createHash } from 'node:crypto';
+import { METRICS, Metric } from '../agent/metrics';
+import { jobIs } from './prometheus';
+
+// Grafana's model of a dashboard, as far as ours goes:
+// https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
+
+interface Target {
+  readonly expr: string;
+  readonly legend?: string;
+}
+
+interface Panel {
+  readonly type: 'stat' | 'table' | 'timeseries';
+  readonly title: string;
+  readonly description: string;
+  readonly unit?: string;
+  readonly targets: readonly Target[];
+}
+
+const DATASOURCE = { type: 'prometheus', uid: '${datasource}' };
+const COLUMNS = 24;
+
+/** The dashboard of some agents, as Grafana imports it. */
+export function dashboard(jobs: readonly string[]): string {
+  const own = jobIs(jobs);
+  const of = (metric: Metric) => `${metric.name}{${own}}`;
+  const chosen = (metric: Metric) => `${metric.name}{${own}, namespace=~"$namespace"}`;
+
+  const overview: Panel[] = [
+    {
+      type: 'stat',
+      title: 'Nodes with an agent',
+      description: 'Agents whose metrics Prometheus has.',
+      targets: [{ expr: `count(${of(METRICS.BUILD_INFO)})` }],
+    },
+    {
+      type: 'stat',
+      title: 'Containers by mode',
+      description: 'Containers of opted-in pods, by the mode they are to have.',
+      targets: [{ expr: `sum by (mode) (${of(METRICS.CONTAINERS)})`, legend: '{{mode}}' }],
+    },
+    {
+      type: 'stat',
+      title: 'Containers without their mode',
+      description: 'Containers whose memory.oom.group says something else than it is to say.',
+      targets: [
+        {
+          expr: `sum(${chosen(METRICS.GROUP_DESIRED)} != bool ${chosen(METRICS.GROUP_EFFECTIVE)})`,
+        },
+      ],
+    },
+    {
+      type: 'stat',
+      title: 'Processes killed',
+      description: 'Killed for memory, within the time shown, in containers that kept running.',
+      targets: [{ expr: `sum(increase(${chosen(METRICS.SURVIVED_KILLS)}[$__range]))` }],
+    },
+  ];
+  const tables: Panel[] = [
+    {
+      type: 'table',
+      title: 'Where it cannot work',
+      description: 'Conditions that keep a mode from working, by node.',
+      targets: [{ expr: `max by (node, condition) (${of(METRICS.CONDITION)}) == 1` }],
+    },
+    {
+      type: 'table',
+      title: 'Containers without their mode',
+      description: 'The value is the mode wanted: 0 for Single, 1 for Group.',
+      targets: [
+        {
+          expr: `max by (node, namespace, pod, container) (${chosen(METRICS.GROUP_DESIRED)} != ${chosen(METRICS.GROUP_EFFECTIVE)})`,
+        },
+      ],
+    },
+    {
+      type: 'table',
+      title: 'Alerts that fire',
+      description: 'Alerts of this project, with their labels.',
+      targets: [{ expr: 'ALERTS{alertname=~"OomKillMode.+", alertstate="firing"}' }],
+    },
+  ];
+  const graphs: Panel[] = [
+    {
+      type: 'timeseries',
+      title: 'Processes killed, by container',
+      description: 'Killed for memory in containers that kept running: the ten with the most.',
+      targets: [
+        {
+          expr: `topk(10, sum by (namespace, pod, container) (increase(${chosen(METRICS.SURVIVED_KILLS)}[$__rate_interval])) > 0)`,
+          legend: '{{namespace}}/{{pod}}/{{container}}',
+        },
+      ],
+    },
+    {
+      type: 'timeseries',
+      title: 'Writes by cause',
+      description:
+        'Values written. Those at the start of a container are ordinary; event and resync are drift: something else had written.',
+      unit: 'cps',
+      targets: [
+        {
+          expr: `sum by (cause) (rate(${of(METRICS.WRITES)}[$__rate_interval]))`,
+          legend: '{{cause}}',
+        },
+      ],
+    },
+    {
+      type: 'timeseries',
+      title: 'Age of the view of the API server',
+      description: 'Time since the agent of a node last had the complete truth about its pods.',
+      unit: 's',
+      targets: [{ expr: `time() - max by (node) (${of(METRICS.LAST_SYNC)})`, legend: '{{node}}' }],
+    },
+    {
+      type: 'timeseries',
+      title: 'Watches opened again',
+      description:
+        'By node. An agent asks for a new one every 30 to 60 minutes; more are lost connections.',
+      targets: [
+        {
+          expr: `sum by (node) (increase(${of(METRICS.WATCH_RECONNECTS)}[$__rate_interval]))`,
+          legend: '{{node}}',
+        },
+      ],
+    },
+    {
+      type: 'timeseries',
+      title: 'Agents by script',
+      description: 'More than one line for longer than a roll-out takes: one did not finish.',
+      targets: [
+        {
+          expr: `count by (script_sha256) (${of(METRICS.BUILD_INFO)})`,
+          legend: '{{script_sha256}}',
+        },
+      ],
+    },
+  ];
+
+  const model = {
+    // Grafana's limit is 40 characters; a name has up to 63.
+    uid: `oom-kill-mode-${createHash('sha256').update(jobs.join(',')).digest('hex').slice(0, 12)}`,
+    title: `OOM kill modes (${jobs.join(', ')})`,
+    tags: ['oom-kill-mode'],
+    schemaVersion: 39,
+    editable: true,
+    refresh: '1m',
+    time: { from: 'now-6h', to: 'now' },
+    timezone: '',
+    templating: {
+      list: [
+        { name: 'datasource', label: 'Data source', type: 'datasource', query: 'prometheus' },
+        {
+          name: 'namespace',
+          label: 'Namespace',
+          type: 'query',
+          datasource: DATASOURCE,
+          query: {
+            query: `label_values(${of(METRICS.GROUP_DESIRED)}, namespace)`,
+            refId: 'namespace',
+          },
+          refresh: 2,
+          sort: 1,
+          multi: true,
+          includeAll: true,
+          allValue: '.*',
+          current: { text: 'All', value: '$__all' },
+        },
+      ],
+    },
+    panels: [
+      ...row(overview, 0, 4, 1),
+      ...row(tables, 4, 8, 5),
+      ...row(graphs.slice(0, 2), 12, 9, 8),
+      ...row(graphs.slice(2), 21, 9, 10),
+    ],
+  };
+  return `${JSON.stringify(model, null, 2)}\n`;
+}
+
+/** Panels side by side, of one height. */
+function row(panels: Panel[], y: number, height: number, firstId: number): object[] {
+  const width = COLUMNS / panels.length;
+  return panels.map(({ type, title, description, unit, targets }, i) => ({
+    id: firstId + i,
+    type,
+    title,
+    description,
+    datasource: DATASOURCE,
+    gridPos: { x: i * width, y, w: width, h: height },
+    fieldConfig: { defaults: { unit: unit ?? 'short' }, overrides: [] },
+    targets: targets.map(({ expr, legend }, n) => ({
+      refId: String.fromCharCode('A'.charCodeAt(0) + n),
+      datasource: DATASOURCE,
+      expr,
+      ...(legend === undefined ? {} : { legendFormat: legend }),
+      // A table and a single number show what is; a graph, what was.
+      ...(type === 'timeseries' ? { range: true } : { instant: true }),
+      ...(type === 'table' ? { format: 'table' } : {}),
+    })),
+    ...(type === 'table'
+      ? { transformations: [{ id: 'organize', options: { excludeByName: { Time: true } } }] }
+      : {}),
+  }));
+}

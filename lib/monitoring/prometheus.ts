@@ -1,0 +1,91 @@
+import { IConstruct } from 'constructs';
+import { usageError } from '../private/usage-error';
+
+const MAX_COUNT = 1_000_000;
+
+/** A string literal of PromQL. */
+export function quote(text: string): string {
+  return JSON.stringify(text);
+}
+
+/** A matcher of PromQL for the series of some jobs. Their names are DNS labels, so no character means anything in RE2. */
+export function jobIs(jobs: readonly string[]): string {
+  return `job=${jobs.length > 1 ? '~' : ''}${quote(jobs.join('|'))}`;
+}
+
+/** A matcher of PromQL for the series of all other jobs. */
+export function jobIsNot(jobs: readonly string[]): string {
+  return `job!${jobs.length > 1 ? '~' : '='}${quote(jobs.join('|'))}`;
+}
+
+/** A whole number of things, none included. */
+export function requireCount(construct: IConstruct, prop: string, count: number): number {
+  if (!Number.isInteger(count) || count < 0 || count > MAX_COUNT) {
+    throw usageError(
+      construct,
+      `${prop} is not a whole number from 0 to ${MAX_COUNT}: ${count}`,
+      'a number such as 10',
+    );
+  }
+  return count;
+}
+
+/** The name of a scrape job. */
+export function requireJob(construct: IConstruct, prop: string, job: string): string {
+  if (!/^[A-Za-z0-9_./:-]+$/.test(job)) {
+    throw usageError(
+      construct,
+      `${prop} is not the name of a job: ${JSON.stringify(job)}`,
+      'letters, digits, "_", ".", "/", ":" and "-"',
+    );
+  }
+  return job;
+}
+
+/** A regular expression of RE2. It has to be one of JavaScript's too, which is what can be checked here. */
+export function requireRegex(construct: IConstruct, prop: string, regex: string): string {
+  // RE2 has neither lookaround nor references.
+  if (regex === '' || /\(\?<?[=!]|\\[1-9k]/.test(regex) || !compiles(regex)) {
+    throw usageError(
+      construct,
+      `${prop} is not a regular expression of RE2: ${JSON.stringify(regex)}`,
+      '"windows-.+|virtual-.+" or the like',
+    );
+  }
+  return regex;
+}
+
+function compiles(regex: string): boolean {
+  try {
+    new RegExp(regex, 'u');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** An address to which an anchor can be added. */
+export function requireUrl(construct: IConstruct, prop: string, url: string): string {
+  // The address becomes part of a template, where braces have a meaning.
+  if (!/^https?:\/\/[^\s#{}]+$/.test(url) || !URL.canParse(url)) {
+    throw usageError(
+      construct,
+      `${prop} is not an address without an anchor: ${JSON.stringify(url)}`,
+      '"https://example.com/runbook" or the like',
+    );
+  }
+  return url;
+}
+
+/** Labels that Prometheus lets an alert have. */
+export function requireAlertLabels(construct: IConstruct, labels: Record<string, string>): void {
+  for (const name of Object.keys(labels)) {
+    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) || name.startsWith('__') || name === 'alertname') {
+      throw usageError(
+        construct,
+        `alertLabels has an invalid name: ${JSON.stringify(name)}`,
+        'a name such as "team"',
+      );
+    }
+  }
+}

@@ -1,0 +1,3 @@
+export * from './oom-kill-mode';
+export * from './oom-kill-policy';
+export * from './oom-kill-report';

@@ -1,0 +1,313 @@
+import { Json, apiGroup, dig, pointerOf, stepsOf, text } from './json';
+import { KnownKind, describesOthers, isOfKubernetes, knownKind } from './known-kinds';
+import { hasOwn, isObject } from '../private/props';
+
+/** What a user says about a kind, see `WorkloadKind`. */
+export interface ToldKind {
+  readonly apiGroup: string;
+  readonly kind: string;
+  readonly podTemplates?: readonly string[];
+  readonly podMetadata?: readonly string[];
+  readonly skipped?: boolean;
+}
+
+/** A place in a rendered object that says what labels and annotations some pods get. */
+export interface PodMetadata {
+  readonly path: readonly string[];
+
+  /** The names of containers that are there to be read, init containers (and so sidecars) included. */
+  readonly containers: () => string[];
+
+  /** Whether the pods have no other containers, as far as their template says. */
+  readonly isComplete: boolean;
+}
+
+/** What is wrong, and what to write. */
+export interface Problem {
+  readonly what: string;
+  readonly remedy: string;
+}
+
+/** A manifest, which is a rendered object or an item of a List, and what it says about pods. */
+export interface Manifest {
+  readonly path: readonly string[];
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly name?: string;
+  readonly pods: readonly PodMetadata[];
+
+  /** Why pods of it cannot be reached. */
+  readonly problem?: Problem;
+
+  /** Why it has no pods to reach. */
+  readonly untouched?: string;
+}
+
+/**
+ * Finds the pods of a rendered object: where the user says, or else where the table of kinds says. An object is a
+ * manifest if it is the root or an item of a List; whatever else has a kind in it only names one.
+ */
+export function manifestsOf(rendered: Json, told: readonly ToldKind[]): Manifest[] {
+  return manifestsAt(rendered, [], told);
+}
+
+function manifestsAt(value: Json, path: string[], told: readonly ToldKind[]): Manifest[] {
+  const apiVersion = text(value['apiVersion']) ?? '';
+  const kind = text(value['kind']) ?? '';
+  const { items } = value;
+  if (Array.isArray(items) && kind.endsWith('List')) {
+    // What is in a PodList need not say that it is a Pod.
+    const ofOneKind = kind === 'List' ? {} : { apiVersion, kind: kind.slice(0, -'List'.length) };
+    return items.flatMap((item: unknown, i) =>
+      isObject(item)
+        ? manifestsAt({ ...ofOneKind, ...item }, [...path, 'items', String(i)], told)
+        : [],
+    );
+  }
+  const name = text(dig(value, ['metadata', 'name']));
+  const found = podsOf(value, { apiVersion, kind }, told);
+  const pods = (found.pods ?? []).map((one) =>
+    path.length === 0 ? one : { ...one, path: [...path, ...one.path] },
+  );
+  return [{ path, apiVersion, kind, name, ...found, pods }];
+}
+
+/** Why whatever Kubernetes has beside workloads is left alone; it is not worth a line in a report. */
+export const NO_PODS = 'it makes no pods';
+
+type Found = Pick<Manifest, 'problem' | 'untouched'> & { readonly pods?: PodMetadata[] };
+
+function podsOf(
+  manifest: Json,
+  { apiVersion, kind }: Pick<Manifest, 'apiVersion' | 'kind'>,
+  told: readonly ToldKind[],
+): Found {
+  const group = apiGroup(apiVersion);
+  const entries = told.filter((one) => one.kind === kind && one.apiGroup === group);
+  if (entries.length > 0) {
+    return podsAsTold(manifest, apiVersion, entries);
+  }
+  const known = knownKind(group, kind);
+  if (known) {
+    return podsOfKnown(manifest, apiVersion, known);
+  }
+  const describing = describesOthers(group, kind);
+  if (describing !== undefined) {
+    return { untouched: describing };
+  }
+  return isOfKubernetes(group) ? { untouched: NO_PODS } : podsOfUnknown(manifest, apiVersion, kind);
+}
+
+function podsAsTold(manifest: Json, apiVersion: string, entries: readonly ToldKind[]): Found {
+  if (entries.some(({ skipped }) => skipped)) {
+    return { untouched: 'workloadKinds says that it is skipped' };
+  }
+  // A policy may repeat what one above it says.
+  const podTemplates = [...new Set(entries.flatMap((entry) => entry.podTemplates ?? []))];
+  const podMetadata = [...new Set(entries.flatMap((entry) => entry.podMetadata ?? []))];
+  const found = places(manifest, podTemplates, podMetadata);
+  const misspelt = podMetadata.find((pointer) => !hasOwn(manifest, stepsOf(pointer)[0] ?? ''));
+  const empty = found.pods.find(
+    ({ path, isComplete }) =>
+      isComplete && !Array.isArray(dig(manifest, [...path.slice(0, -1), 'spec', 'containers'])),
+  );
+  const [problem] = [
+    ...found.missing,
+    ...(misspelt === undefined ? [] : [`has nothing at ${misspelt}`]),
+    ...(empty ? [`has no spec.containers in ${pointerOf(empty.path.slice(0, -1))}`] : []),
+  ];
+  return problem === undefined
+    ? found
+    : {
+        problem: {
+          what: `${apiVersion} ${entries[0]?.kind} ${problem}, where workloadKinds says that there are pods`,
+          remedy:
+            'pointers to what is there, with numbers in place of a * that is not right for all, or skipped: true',
+        },
+      };
+}
+
+function podsOfKnown(manifest: Json, apiVersion: string, known: KnownKind): Found {
+  if (known.refersBy !== undefined && dig(manifest, stepsOf(known.refersBy)) !== undefined) {
+    return { untouched: `its ${known.refersBy} names the workload that has the pods` };
+  }
+  const found = places(manifest, known.podTemplates ?? [], known.podMetadata ?? []);
+  const [missing] = found.missing;
+  if (missing !== undefined) {
+    return {
+      problem: {
+        what: `${apiVersion} ${known.kind} ${missing}, so that its pods cannot be reached`,
+        remedy: `what is missing, or ${skipEntry(known)}`,
+      },
+    };
+  }
+  if (found.pods.length > 0) {
+    return found;
+  }
+  return known.cannot === undefined
+    ? { untouched: 'it has no pods of its own' }
+    : {
+        problem: {
+          what: `${apiVersion} ${known.kind} cannot label its pods: ${known.cannot}`,
+          remedy: `${known.remedy === undefined ? '' : `${known.remedy}, or `}${skipEntry(known)} with an OomKillModeDefaults for its pods`,
+        },
+      };
+}
+
+function skipEntry({ apiGroup: group, kind }: Pick<ToldKind, 'apiGroup' | 'kind'>): string {
+  return `workloadKinds: [{ apiGroup: "${group}", kind: "${kind}", skipped: true }]`;
+}
+
+/** A kind that nobody knows is not guessed at, and what seems to make pods is not passed over. */
+function podsOfUnknown(manifest: Json, apiVersion: string, kind: string): Found {
+  const specs = podSpecs(manifest, []);
+  const [first] = specs;
+  if (first === undefined) {
+    return { untouched: 'its kind is not known, and it has no pod template' };
+  }
+  const group = apiGroup(apiVersion);
+  const start = `workloadKinds: [{ apiGroup: "${group}", kind: "${kind}", `;
+  const areTemplates = specs.every((path) => path.length > 1 && path.at(-1) === 'spec');
+  const templates = specs.map((path) => path.slice(0, -1));
+  const reach = areTemplates
+    ? `${start}podTemplates: [${shortest(manifest, templates)
+        .map((pointer) => `"${pointer}"`)
+        .join(', ')}] }]`
+    : `${start}podMetadata: ["…"] }] with the pointer to what has the labels of its pods`;
+  return {
+    problem: {
+      what: `${apiVersion} ${kind} is not known, and what looks like the template of a pod is at ${pointerOf(areTemplates ? first.slice(0, -1) : first)}`,
+      remedy: `${reach}, or ${skipEntry({ apiGroup: group, kind })}, in the options of OomKillPolicy.of()`,
+    },
+  };
+}
+
+/** Pointers to some templates, with a `*` for the elements of lists if all of them have one. */
+function shortest(manifest: Json, templates: readonly string[][]): string[] {
+  const exact = templates.map((path) => pointerOf(path));
+  const general = templates.map((path) =>
+    pointerOf(path.map((step) => (/^\d+$/.test(step) ? '*' : step))),
+  );
+  const found = places(manifest, general, []);
+  const meant = found.pods.map(({ path }) => pointerOf(path.slice(0, -1)));
+  const isRight = found.missing.length === 0 && meant.every((pointer) => exact.includes(pointer));
+  return [...new Set(isRight ? general : exact)];
+}
+
+/** The paths to whatever has the form of the spec of a pod: containers that have names and images. */
+function podSpecs(value: unknown, path: string[]): string[][] {
+  if (Array.isArray(value)) {
+    return value.flatMap((item, i) => podSpecs(item, [...path, String(i)]));
+  }
+  if (!isObject(value)) {
+    return [];
+  }
+  const { containers } = value;
+  const isSpec =
+    Array.isArray(containers) &&
+    containers.length > 0 &&
+    containers.every((one) => isText(dig(one, ['name'])) && isText(dig(one, ['image'])));
+  const below = Object.entries(value).flatMap(([key, child]) =>
+    path.length === 0 && key === 'metadata' ? [] : podSpecs(child, [...path, key]),
+  );
+  return isSpec ? [path, ...below] : below;
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string' && value !== '';
+}
+
+function places(
+  manifest: Json,
+  podTemplates: readonly string[],
+  podMetadata: readonly string[],
+): { readonly pods: PodMetadata[]; readonly missing: string[] } {
+  const missing: string[] = [];
+  const templates = podTemplates.flatMap((pointer) =>
+    expand(manifest, compile(pointer), [], false, missing),
+  );
+  const metadata = podMetadata.flatMap((pointer) =>
+    expand(manifest, compile(pointer), [], true, missing),
+  );
+  const pods: PodMetadata[] = [];
+  for (const path of templates) {
+    const containers = () => containerNames(manifest, path);
+    pods.push({ path: [...path, 'metadata'], containers, isComplete: true });
+  }
+  for (const path of metadata) {
+    const containers = () =>
+      path.at(-1) === 'metadata' ? containerNames(manifest, path.slice(0, -1)) : [];
+    pods.push({ path, containers, isComplete: false });
+  }
+  return { pods, missing };
+}
+
+interface Step {
+  /** Every element of a list or map, if there is none. */
+  readonly key?: string;
+  readonly isOptional: boolean;
+}
+
+const COMPILED = new Map<string, readonly Step[]>();
+
+/** The steps of a pointer, see `KnownKind`. */
+function compile(pointer: string): readonly Step[] {
+  const steps =
+    COMPILED.get(pointer) ??
+    stepsOf(pointer).map((step) => ({
+      key: step === '*' ? undefined : step.replace(/\?$/, ''),
+      isOptional: step.endsWith('?'),
+    }));
+  COMPILED.set(pointer, steps);
+  return steps;
+}
+
+/** All paths that a pointer means. What is missing, and must be there, is told. */
+function expand(
+  value: unknown,
+  steps: readonly Step[],
+  path: readonly string[],
+  isAdded: boolean,
+  missing: string[],
+): (readonly string[])[] {
+  const step = steps[path.length];
+  if (!step) {
+    if (isObject(value) || (value === undefined && isAdded)) {
+      return [path];
+    }
+    missing.push(`has nothing at ${pointerOf(path)}`);
+    return [];
+  }
+  const rest = () => steps.slice(path.length + 1).map(({ key = '*' }) => key);
+  const { key, isOptional } = step;
+  if (key === undefined) {
+    const keys = isObject(value) || Array.isArray(value) ? Object.keys(value) : [];
+    if (keys.length === 0) {
+      missing.push(`has nothing at ${pointerOf([...path, '*', ...rest()])}`);
+    }
+    return keys.flatMap((one) =>
+      expand((value as Json)[one], steps, [...path, one], isAdded, missing),
+    );
+  }
+  // It may be the number of an element.
+  const child = dig(value, [key]);
+  if (child === undefined && isOptional) {
+    return [];
+  }
+  if (child === undefined && !isAdded) {
+    missing.push(`has nothing at ${pointerOf([...path, key, ...rest()])}`);
+    return [];
+  }
+  if (child !== undefined && (typeof child !== 'object' || child === null)) {
+    missing.push(`has no object at ${pointerOf([...path, key])}`);
+    return [];
+  }
+  return expand(child, steps, [...path, key], isAdded, missing);
+}
+
+function containerNames(manifest: Json, template: readonly string[]): string[] {
+  return ['containers', 'initContainers']
+    .flatMap((list) => dig(manifest, [...template, 'spec', list]) ?? [])
+    .map((container) => text(dig(container, ['name'])))
+    .filter((name) => name !== undefined);
+}

@@ -1,0 +1,1328 @@
+import { ApiObject, App, Chart, Cron, Helm, Include, JsonPatch, Lazy, Size, Testing } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import { k8s } from 'cdk8s-plus-28';
+import * as kplus33 from 'cdk8s-plus-33';
+import * as kplus34 from 'cdk8s-plus-34';
+import { Construct } from 'constructs';
+import {
+  Herder,
+  OomKillMode,
+  OomKillModeAgent,
+  OomKillPolicy,
+  OomKillPolicyProps,
+  OnePerNodeDeployment,
+  WorkloadKind,
+} from '../../lib';
+import { Manifest, chart, synth, synthText, template, temporary } from '../support/manifests';
+
+const LABEL = 'cdk8s-oom-kill-mode/mode';
+const CONTAINERS = 'cdk8s-oom-kill-mode/containers';
+const IMAGE = 'example.com/image:1';
+
+/** The contract of every workload, by name: the mode, and the overrides after a space. */
+function policies(manifests: Manifest[]): Record<string, string | undefined> {
+  const workloads = manifests.filter(({ kind }) => kind in KINDS);
+  return Object.fromEntries(
+    workloads.map((manifest) => {
+      const { metadata } = template(manifest) as { metadata?: Partial<Manifest['metadata']> };
+      const mode = metadata?.labels?.[LABEL];
+      const containers = metadata?.annotations?.[CONTAINERS];
+      return [manifest.metadata.name, containers === undefined ? mode : `${mode} ${containers}`];
+    }),
+  );
+}
+
+/** Every kind with a pod template, around one. */
+const KINDS: Record<string, (pods: object) => object> = {
+  Pod: (pods) => ({ apiVersion: 'v1', ...pods }),
+  ReplicationController: (pods) => ({ apiVersion: 'v1', spec: { template: pods } }),
+  DaemonSet: (pods) => ({ apiVersion: 'apps/v1', spec: { template: pods } }),
+  Deployment: (pods) => ({ apiVersion: 'apps/v1', spec: { template: pods } }),
+  ReplicaSet: (pods) => ({ apiVersion: 'apps/v1', spec: { template: pods } }),
+  StatefulSet: (pods) => ({ apiVersion: 'apps/v1', spec: { template: pods } }),
+  Job: (pods) => ({ apiVersion: 'batch/v1', spec: { template: pods } }),
+  CronJob: (pods) => ({
+    apiVersion: 'batch/v1',
+    spec: { jobTemplate: { spec: { template: pods } } },
+  }),
+};
+
+function raw(scope: Construct, kind: string, pods: object = { spec: { containers: [] } }) {
+  return new ApiObject(scope, `raw-${kind}`, {
+    kind,
+    ...(KINDS[kind]?.(pods) as { apiVersion: string }),
+  });
+}
+
+function deployment(scope: Construct, name: string, ...containers: string[]): kplus.Deployment {
+  const [first = 'main', ...others] = containers;
+  return new kplus.Deployment(scope, name, {
+    metadata: { name },
+    containers: [first, ...others].map((container) => ({ name: container, image: IMAGE })),
+  });
+}
+
+const YAML = `
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  template:
+    spec:
+      initContainers: [{name: setup, image: example.com/setup:1}]
+      containers: [{name: php, image: example.com/php:8}, {name: nginx, image: example.com/nginx:1}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  template:
+    metadata: {labels: {app: db}, annotations: {checksum: abc}}
+    spec: {containers: [{name: postgres, image: example.com/postgres:17}]}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: backup}
+spec:
+  schedule: '@daily'
+  jobTemplate: {spec: {template: {metadata: {annotations: {}}, spec: {containers: [{name: backup}]}}}}
+`;
+
+describe('a workload of cdk8s-plus', () => {
+  const containers = [{ image: IMAGE }];
+  test.each<[string, (scope: Construct) => kplus.AbstractPod]>([
+    ['Pod', (scope) => new kplus.Pod(scope, 'w', { containers })],
+    ['Deployment', (scope) => new kplus.Deployment(scope, 'w', { containers })],
+    ['DaemonSet', (scope) => new kplus.DaemonSet(scope, 'w', { containers })],
+    ['Job', (scope) => new kplus.Job(scope, 'w', { containers })],
+    ['CronJob', (scope) => new kplus.CronJob(scope, 'w', { containers, schedule: Cron.hourly() })],
+    [
+      'StatefulSet',
+      (scope) => {
+        const service = new kplus.Service(scope, 's', { ports: [{ port: 80 }] });
+        return new kplus.StatefulSet(scope, 'w', { containers, service });
+      },
+    ],
+  ])('%s carries the label and the annotation on its pods', (kind, make) => {
+    const scope = chart();
+    OomKillPolicy.of(make(scope)).single().perContainer({ main: OomKillMode.GROUP });
+    const [workload, ...others] = synth(scope).filter((manifest) => manifest.kind === kind);
+    expect(others).toEqual([]);
+    const { labels, annotations } = template(workload as Manifest).metadata;
+    expect(labels).toMatchObject({ [LABEL]: 'Single' });
+    expect(annotations).toEqual({ [CONTAINERS]: 'main=Group' });
+  });
+
+  test('differs from a plain one in nothing else', () => {
+    const plain = chart();
+    deployment(plain, 'web');
+    const opted = chart();
+    OomKillPolicy.of(deployment(opted, 'web')).single();
+    expect(synthText(opted).split(`        ${LABEL}: Single\n`).join('')).toBe(synthText(plain));
+    expect(policies(synth(opted))).toEqual({ web: 'Single' });
+  });
+
+  test('keeps the metadata that its pods have', () => {
+    const scope = chart();
+    const web = new kplus.Deployment(scope, 'web', {
+      containers,
+      podMetadata: { labels: { app: 'web' }, annotations: { checksum: 'abc' } },
+    });
+    OomKillPolicy.of(web).group().perContainer({ main: OomKillMode.SINGLE });
+    const { labels, annotations } = template(synth(scope)[0] as Manifest).metadata;
+    expect(labels).toMatchObject({ app: 'web', [LABEL]: 'Group' });
+    expect(annotations).toEqual({ checksum: 'abc', [CONTAINERS]: 'main=Single' });
+  });
+
+  test('is reached when its API object is the target', () => {
+    const scope = chart();
+    OomKillPolicy.of(ApiObject.of(deployment(scope, 'web'))).single();
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  });
+
+  test('is told from a workload that is defined inside it', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    const job = raw(web, 'Job', { spec: { containers: [{ name: 'a' }] } });
+    OomKillPolicy.of(job).perContainer({ a: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ web: undefined, [job.name]: 'Single' });
+  });
+
+  test('is reached as a typed L1 object, too', () => {
+    const scope = chart();
+    const job = new k8s.KubeJob(scope, 'job', {
+      metadata: { name: 'job' },
+      spec: {
+        template: { spec: { restartPolicy: 'Never', containers: [{ name: 'a', image: IMAGE }] } },
+      },
+    });
+    OomKillPolicy.of(job).group().perContainer({ a: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ job: 'Group a=Single' });
+  });
+});
+
+describe('an ApiObject', () => {
+  test.each(Object.keys(KINDS))('%s gets label and annotation where it had no metadata', (kind) => {
+    const scope = chart();
+    const pods = { spec: { containers: [{ name: 'a' }], initContainers: [{ name: 'b' }] } };
+    OomKillPolicy.of(raw(scope, kind, pods))
+      .single()
+      .perContainer({ b: OomKillMode.GROUP, a: OomKillMode.SINGLE });
+    const [manifest] = synth(scope);
+    expect(template(manifest as Manifest).metadata).toMatchObject({
+      labels: { [LABEL]: 'Single' },
+      annotations: { [CONTAINERS]: 'a=Single,b=Group' },
+    });
+    expect(template(manifest as Manifest).spec).toEqual(pods.spec);
+  });
+
+  test.each([
+    ['no labels', { annotations: { checksum: 'abc' } }],
+    ['no annotations', { labels: { app: 'web' } }],
+    ['both', { labels: { app: 'web' }, annotations: { checksum: 'abc' } }],
+    ['empty maps', { labels: {}, annotations: {} }],
+    ['nothing', {}],
+  ])('keeps the metadata of its pods, which is %s', (_, metadata: Record<string, object>) => {
+    const scope = chart();
+    const pods = { metadata, spec: { containers: [{ name: 'a' }, { name: 'b' }] } };
+    OomKillPolicy.of(raw(scope, 'Deployment', pods)).perContainer({ a: OomKillMode.SINGLE });
+    expect(template(synth(scope)[0] as Manifest).metadata).toEqual({
+      labels: { ...metadata['labels'], [LABEL]: 'Group' },
+      annotations: { ...metadata['annotations'], [CONTAINERS]: 'a=Single' },
+    });
+  });
+});
+
+describe('a scope', () => {
+  function included(scope: Construct): Include {
+    return new Include(scope, 'include', { url: temporary('all.yaml', YAML) });
+  }
+
+  test('Include: reaches every workload of plain YAML', () => {
+    const scope = chart();
+    OomKillPolicy.of(included(scope)).single();
+    const manifests = synth(scope);
+    expect(policies(manifests)).toEqual({ web: 'Single', db: 'Single', backup: 'Single' });
+    expect(template(manifests[2] as Manifest).metadata).toEqual({
+      labels: { app: 'db', [LABEL]: 'Single' },
+      annotations: { checksum: 'abc' },
+    });
+    expect(JSON.stringify(manifests[0])).not.toContain('oom-kill-mode');
+  });
+
+  test('Helm: reaches every workload of a release', () => {
+    // Stands in for the helm binary: it is the construct and its children that matter here.
+    const helmExecutable = temporary('helm', `#!/bin/sh\ncat <<'END'${YAML}END\n`, 0o755);
+    const scope = chart();
+    const release = new Helm(scope, 'release', { chart: 'some/chart', helmExecutable });
+    OomKillPolicy.of(release).group();
+    expect(policies(synth(scope))).toEqual({ web: 'Group', db: 'Group', backup: 'Group' });
+  });
+
+  test('Chart: reaches what is added after the call, however deep', () => {
+    const scope = chart();
+    OomKillPolicy.of(scope).single();
+    deployment(scope, 'api');
+    included(new Construct(scope, 'group'));
+    deployment(new Construct(new Construct(scope, 'a'), 'b'), 'deep');
+    expect(policies(synth(scope))).toMatchObject({ api: 'Single', db: 'Single', deep: 'Single' });
+  });
+
+  test('App: reaches every chart', () => {
+    const app = Testing.app();
+    const [a, b] = [new Chart(app, 'a'), new Chart(app, 'b')] as const;
+    deployment(a, 'web');
+    deployment(b, 'web');
+    OomKillPolicy.of(app).single();
+    expect([policies(synth(a)), policies(synth(b))]).toEqual([
+      { web: 'Single' },
+      { web: 'Single' },
+    ]);
+  });
+
+  test('gives each workload the containers that it has', () => {
+    const scope = chart();
+    OomKillPolicy.of(included(scope))
+      .single()
+      .perContainer({ php: OomKillMode.SINGLE, setup: OomKillMode.GROUP })
+      .perContainer({ postgres: OomKillMode.GROUP });
+    expect(policies(synth(scope))).toEqual({
+      web: 'Single php=Single,setup=Group',
+      db: 'Single postgres=Group',
+      backup: 'Single',
+    });
+  });
+
+  test('opts in nothing but the named containers when it has no mode of its own', () => {
+    const scope = chart();
+    OomKillPolicy.of(included(scope)).perContainer({ postgres: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ db: 'Single' });
+  });
+
+  test('leaves the pods of the agent alone', () => {
+    const scope = chart();
+    OomKillPolicy.of(scope).single();
+    new OomKillModeAgent(scope, 'agent', { name: 'agent' });
+    deployment(scope, 'web');
+    expect(policies(synth(scope))).toEqual({ agent: undefined, web: 'Single' });
+  });
+
+  test.each(['outer first', 'inner first'])('the nearest policy counts alone: %s', (order) => {
+    const scope = chart();
+    const group = new Construct(scope, 'group');
+    const web = deployment(group, 'web', 'php', 'nginx');
+    deployment(group, 'api');
+    deployment(scope, 'cron');
+    const calls = [
+      () => OomKillPolicy.of(scope).single(),
+      () => OomKillPolicy.of(group).group(),
+      () => OomKillPolicy.of(web).perContainer({ php: OomKillMode.SINGLE }),
+    ];
+    (order === 'outer first' ? calls : calls.reverse()).forEach((call) => call());
+    expect(policies(synth(scope))).toEqual({
+      web: 'Group php=Single',
+      api: 'Group',
+      cron: 'Single',
+    });
+  });
+
+  test('policies of two prefixes are two policies', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    OomKillPolicy.of(scope, { labelPrefix: 'oom.example.com' }).group();
+    OomKillPolicy.of(web).single();
+    expect(template(synth(scope)[0] as Manifest).metadata.labels).toMatchObject({
+      'oom.example.com/mode': 'Group',
+      [LABEL]: 'Single',
+    });
+  });
+
+  test('two syntheses give the same bytes', () => {
+    const app = new App({ outdir: Testing.app().outdir });
+    const scope = new Chart(app, 'test');
+    included(scope);
+    deployment(scope, 'spread');
+    OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
+    const first = synthText(scope);
+    app.synth();
+    expect(synthText(scope)).toBe(first);
+    expect(first).toContain(`${CONTAINERS}: php=Group`);
+  });
+
+  test('a label that says the same already is no contradiction', () => {
+    const scope = chart();
+    const pods = { metadata: { labels: { [LABEL]: 'Single' } }, spec: { containers: [] } };
+    OomKillPolicy.of(raw(scope, 'Deployment', pods)).single();
+    expect(template(synth(scope)[0] as Manifest).metadata.labels).toEqual({ [LABEL]: 'Single' });
+  });
+});
+
+describe.each([
+  ['cdk8s-plus-28', kplus],
+  ['cdk8s-plus-33', kplus33 as unknown as typeof kplus],
+  ['cdk8s-plus-34', kplus34 as unknown as typeof kplus],
+])('what is rendered counts: on %s', (_, plus) => {
+  function workload(scope: Construct, name: string, ...containers: string[]): kplus.Deployment {
+    return new plus.Deployment(scope, name, {
+      metadata: { name },
+      containers: containers.map((container) => ({ name: container, image: IMAGE })),
+    });
+  }
+
+  test.each([
+    ['the labels', JsonPatch.replace('/spec/template/metadata/labels', { app: 'web' })],
+    ['the metadata', JsonPatch.add('/spec/template/metadata', {})],
+  ])('a patch that replaces %s takes nothing away', (_name, patch) => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main', 'proxy');
+    ApiObject.of(web).addJsonPatch(patch);
+    OomKillPolicy.of(web).single().perContainer({ proxy: OomKillMode.GROUP });
+    expect(policies(synth(scope))).toEqual({ web: 'Single proxy=Group' });
+    ApiObject.of(web).addJsonPatch(patch);
+    expect(policies(synth(scope))).toEqual({ web: 'Single proxy=Group' });
+  });
+
+  test('a patch that sets another mode is a contradiction', () => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main');
+    OomKillPolicy.of(web).single();
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+    ApiObject.of(web).addJsonPatch(
+      JsonPatch.add(`/spec/template/metadata/labels/${LABEL.replace('/', '~1')}`, 'Group'),
+    );
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test/web says Single. Write one of the two.',
+    );
+  });
+
+  test.each(['before', 'after'])(
+    'a container that a patch renames %s a synthesis is gone',
+    (when) => {
+      const scope = chart();
+      const web = workload(scope, 'web', 'main', 'proxy');
+      const others = workload(new Construct(scope, 'others'), 'api', 'proxy');
+      const group = when === 'before' ? web : scope;
+      OomKillPolicy.of(group).perContainer({ main: OomKillMode.SINGLE, proxy: OomKillMode.GROUP });
+      if (when === 'after') {
+        expect(policies(synth(scope))).toMatchObject({ web: 'Group main=Single,proxy=Group' });
+      }
+      ApiObject.of(web).addJsonPatch(
+        JsonPatch.replace('/spec/template/spec/containers/0/name', 'renamed'),
+      );
+      expect(others).toBeDefined();
+      expect(() => synth(scope)).toThrow(
+        `[${group.node.path}] perContainer names a container that no workload here has: main. Write proxy or renamed, or injectedContainers`,
+      );
+    },
+  );
+
+  test('a container that a patch adds is there', () => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main');
+    OomKillPolicy.of(web).perContainer({ late: OomKillMode.SINGLE });
+    ApiObject.of(web).addJsonPatch(
+      JsonPatch.add('/spec/template/spec/containers/-', { name: 'late', image: IMAGE }),
+    );
+    expect(policies(synth(scope))).toEqual({ web: 'Group late=Single' });
+  });
+
+  test('a policy on it and one on its API object are about one thing', () => {
+    const scope = chart();
+    const web = workload(scope, 'web', 'main');
+    OomKillPolicy.of(web).single();
+    const same = OomKillPolicy.of(ApiObject.of(web));
+    same.perContainer({ main: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+    same.group();
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+    );
+  });
+
+  test('a mode that is misspelt on the pods is an error, whatever policy there is', () => {
+    const scope = chart();
+    workload(scope, 'web', 'main').podMetadata.addLabel(LABEL, 'Sinlge');
+    new OomKillModeAgent(scope, 'agent');
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Sinlge, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
+    );
+  });
+
+  test('a mode on the workload instead of its pods is an error', () => {
+    const scope = chart();
+    workload(scope, 'web', 'main').metadata.addLabel(LABEL, 'Single');
+    new OomKillModeAgent(scope, 'agent');
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, and its pods do not have it. Write OomKillPolicy.of() of it',
+    );
+  });
+});
+
+test('values that are made late, and resolvers, count as they come out', () => {
+  const late = { produce: () => ({ labels: { app: 'late' }, annotations: { a: 'b' } }) };
+  const resolver = {
+    resolve: (context: { value: unknown; replaceValue: (value: unknown) => void }) => {
+      if (context.value === 'RENAMED') {
+        context.replaceValue('worker');
+      }
+    },
+  };
+  const scope = new Chart(Testing.app({ resolvers: [resolver] }), 'test');
+  const web = raw(scope, 'Deployment', {
+    metadata: Lazy.any(late) as unknown,
+    spec: { containers: [{ name: 'RENAMED' }, { name: 'proxy' }] },
+  });
+  OomKillPolicy.of(web).perContainer({ worker: OomKillMode.SINGLE });
+  expect(template(synth(scope)[0] as Manifest).metadata).toEqual({
+    labels: { app: 'late', [LABEL]: 'Group' },
+    annotations: { a: 'b', [CONTAINERS]: 'worker=Single' },
+  });
+});
+
+describe('kinds that are not known', () => {
+  const pods = {
+    metadata: { labels: { a: 'b' } },
+    spec: { containers: [{ name: 'main', image: IMAGE }] },
+  };
+  function pipeline(scope: Construct, props: OomKillPolicyProps = {}): OomKillPolicy {
+    deployment(scope, 'web');
+    new ApiObject(scope, 'pipeline', {
+      apiVersion: 'ci.example.com/v1',
+      kind: 'Pipeline',
+      metadata: { name: 'pipeline' },
+      spec: {
+        steps: [{ pod: pods }, { pod: pods }],
+        sidecar: { containers: [{ name: 'main', image: IMAGE }] },
+      },
+    });
+    return OomKillPolicy.of(scope, props);
+  }
+
+  const KIND = { apiGroup: 'ci.example.com', kind: 'Pipeline' };
+
+  test('what makes pods that cannot be reached is an error', () => {
+    const scope = chart();
+    pipeline(scope).single();
+    expect(() => synth(scope)).toThrow(
+      '[test/pipeline] ci.example.com/v1 Pipeline is not known, and what looks like the template of a pod is at /spec/sidecar. Write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", podMetadata: ["…"] }] with the pointer to what has the labels of its pods, or workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", skipped: true }], in the options of OomKillPolicy.of().',
+    );
+  });
+
+  test.each<[string, WorkloadKind, object]>([
+    [
+      'where its templates are',
+      { ...KIND, podTemplates: ['/spec/steps/*/pod'] },
+      {
+        spec: {
+          steps: [
+            { pod: { metadata: { labels: { a: 'b', [LABEL]: 'Single' } } } },
+            { pod: { metadata: { labels: { [LABEL]: 'Single' } } } },
+          ],
+        },
+      },
+    ],
+    [
+      'where its labels for pods are',
+      { ...KIND, podMetadata: ['/spec/podMeta'] },
+      { spec: { podMeta: { labels: { [LABEL]: 'Single' } } } },
+    ],
+    ['that it is skipped', { ...KIND, skipped: true }, {}],
+  ])('a policy can be told %s', (_, kind, expected) => {
+    const scope = chart();
+    pipeline(scope, { workloadKinds: [kind] }).single();
+    const manifests = synth(scope);
+    expect(policies(manifests)).toEqual({ web: 'Single' });
+    expect(manifests[1]).toMatchObject(expected);
+    expect(JSON.stringify(manifests[1]).includes(LABEL)).toBe(!kind.skipped);
+  });
+
+  test('takes every option at once', () => {
+    const kind: Required<WorkloadKind> = {
+      ...KIND,
+      podTemplates: ['/spec/steps/*/pod'],
+      podMetadata: ['/spec/podMeta'],
+      skipped: false,
+    };
+    const props: Required<OomKillPolicyProps> = {
+      labelPrefix: 'oom.example.com',
+      injectedContainers: ['istio-proxy'],
+      untilNamed: OomKillMode.SINGLE,
+      workloadKinds: [kind],
+      allowEmpty: true,
+    };
+    const scope = chart();
+    pipeline(scope, props).perContainer({
+      main: OomKillMode.SINGLE,
+      'istio-proxy': OomKillMode.GROUP,
+    });
+    const text = synthText(scope);
+    expect(text.split('oom.example.com/mode: Single')).toHaveLength(5);
+    expect(text.split('oom.example.com/containers: istio-proxy=Group,main=Single')).toHaveLength(4);
+  });
+
+  test.each<[string, WorkloadKind, string]>([
+    [
+      'nothing',
+      KIND,
+      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither. Write',
+    ],
+    ['both', { ...KIND, skipped: true, podMetadata: ['/a'] }, 'workloadKinds says where the pods'],
+    [
+      'no pointer',
+      { ...KIND, podMetadata: ['spec'] },
+      'workloadKinds has an invalid JSON pointer for Pipeline: "spec". Write',
+    ],
+    [
+      'a place that is not there',
+      { ...KIND, podTemplates: ['/spec/pod'] },
+      'ci.example.com/v1 Pipeline has nothing at /spec/pod, where',
+    ],
+  ])('a kind of which %s is said is refused', (_, kind, message) => {
+    const scope = chart();
+    expect(() => {
+      pipeline(scope, { workloadKinds: [kind] }).single();
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('names of containers that cannot be known are not guessed', () => {
+    const scope = chart();
+    deployment(scope, 'web', 'postgres');
+    new ApiObject(scope, 'db', { apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' });
+    OomKillPolicy.of(scope).perContainer({ postgres: OomKillMode.SINGLE });
+    expect(() => synth(scope)).toThrow(
+      '[test/db] the names of its containers are not known to the perContainer() of test. Write single() or group() as well, injectedContainers, or an OomKillPolicy of its own.',
+    );
+    OomKillPolicy.of(scope, { injectedContainers: ['postgres'] });
+    expect(synthText(scope)).toContain(`${CONTAINERS}: postgres=Single`);
+  });
+});
+
+describe('workloadKinds', () => {
+  const THING = { apiGroup: 'example.com', kind: 'Thing', podTemplates: ['/spec/parts/*/pod'] };
+  const pod = { spec: { containers: [{ name: 'main', image: IMAGE }] } };
+
+  function thing(scope: Construct, parts: object[] = [{ pod }], id = 'thing'): ApiObject {
+    return new ApiObject(scope, id, {
+      apiVersion: 'example.com/v1',
+      kind: 'Thing',
+      spec: { parts },
+    });
+  }
+
+  test.each<[string, (scope: Chart) => void, string]>([
+    [
+      'a group with a version',
+      (scope) =>
+        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, apiGroup: 'example.com/v1' }] }),
+      '[test] workloadKinds has an API group that is none: "example.com/v1". Write apiGroup: "example.com", without a version.',
+    ],
+    [
+      'a kind in lower case',
+      (scope) => OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'thing' }] }),
+      '[test] workloadKinds has a kind that is none: "thing". Write a kind as in the manifest, such as kind: "Thing".',
+    ],
+    [
+      'an entry that fits no object',
+      (scope) =>
+        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'Things' }] }).single(),
+      '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", or allowEmpty: true.',
+    ],
+    [
+      'a * that fits some elements only',
+      (scope) => {
+        thing(scope, [{ pod }, { name: 'other' }], 'two');
+        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+      },
+      '[test/two] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+    ],
+    [
+      'a * without elements',
+      (scope) => {
+        thing(scope, [], 'none');
+        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+      },
+      '[test/none] example.com/v1 Thing has nothing at /spec/parts/*/pod, where',
+    ],
+    [
+      'a template that is none',
+      (scope) =>
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ ...THING, podTemplates: ['/spec'] }],
+        }).single(),
+      '[test/thing] example.com/v1 Thing has no spec.containers in /spec, where',
+    ],
+    [
+      'metadata at a place that is misspelt',
+      (scope) =>
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', podMetadata: ['/spce/pods'] }],
+        }).single(),
+      '[test/thing] example.com/v1 Thing has nothing at /spce/pods, where',
+    ],
+    [
+      'two words about one kind',
+      (scope) => {
+        OomKillPolicy.of(scope, { workloadKinds: [THING] });
+        OomKillPolicy.of(scope, {
+          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }],
+        });
+      },
+      '[test] workloadKinds says where the pods of Thing are, and elsewhere that it is skipped. Write one of them.',
+    ],
+  ])('refuse %s', (_, make, message) => {
+    const scope = chart();
+    deployment(scope, 'web');
+    thing(scope);
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('of several calls for one kind add up, and nearer policies know them', () => {
+    const scope = chart();
+    const group = new Construct(scope, 'group');
+    for (const where of [scope, group]) {
+      new ApiObject(where, 'thing', {
+        ...{ apiVersion: 'example.com/v1', kind: 'Thing' },
+        spec: { parts: [{ pod }], other: { pod } },
+      });
+    }
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, podTemplates: ['/spec/other/pod'] }] });
+    const repeated = OomKillPolicy.of(group, { workloadKinds: [THING] }).group();
+    expect(repeated.report()).toHaveLength(2);
+    const text = synthText(scope);
+    expect(text.split(`${LABEL}: Single`)).toHaveLength(3);
+    expect(text.split(`${LABEL}: Group`)).toHaveLength(3);
+  });
+
+  test('of a nearer policy say what is skipped', () => {
+    const scope = chart();
+    thing(scope);
+    const group = new Construct(scope, 'group');
+    thing(group);
+    deployment(group, 'web');
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    const skipped = { apiGroup: 'example.com', kind: 'Thing', skipped: true };
+    OomKillPolicy.of(group, { workloadKinds: [skipped] }).group();
+    const text = synthText(scope);
+    expect([text.split(`${LABEL}: Single`).length, text.split(`${LABEL}: Group`).length]).toEqual([
+      2, 2,
+    ]);
+  });
+
+  test('fit objects in a List, too', () => {
+    const scope = chart();
+    const item = { apiVersion: 'example.com/v1', kind: 'Thing', spec: { parts: [{ pod }] } };
+    new ApiObject(scope, 'list', { apiVersion: 'v1', kind: 'List', items: [item] });
+    OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
+    expect(synthText(scope)).toContain(`${LABEL}: Single`);
+  });
+});
+
+describe('none and allowEmpty', () => {
+  test('none() leaves a workload, or a scope, out', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const group = new Construct(scope, 'group');
+    deployment(group, 'migration');
+    const unknown = { spec: { pod: { spec: { containers: [{ name: 'a', image: IMAGE }] } } } };
+    new ApiObject(group, 'x', { apiVersion: 'example.com/v1', kind: 'Thing', ...unknown });
+    OomKillPolicy.of(scope).single();
+    OomKillPolicy.of(group).none();
+    OomKillPolicy.of(new Construct(scope, 'empty')).none();
+    expect(policies(synth(scope))).toEqual({ web: 'Single', migration: undefined });
+  });
+
+  test.each<[string, (scope: Chart) => void, string]>([
+    [
+      'single()',
+      (scope) => OomKillPolicy.of(scope).none().single(),
+      '[test] both none() and single() are there. Write one of them.',
+    ],
+    [
+      'perContainer()',
+      (scope) => OomKillPolicy.of(scope).none().perContainer({ a: OomKillMode.SINGLE }),
+      '[test] both none() and perContainer() are there. Write one of them.',
+    ],
+    [
+      'perContainer() before it',
+      (scope) => OomKillPolicy.of(scope).perContainer({ a: OomKillMode.SINGLE }).none(),
+      '[test] both perContainer() and none() are there. Write one of them.',
+    ],
+    [
+      'a policy on the same thing',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        OomKillPolicy.of(web).single();
+        OomKillPolicy.of(ApiObject.of(web)).none();
+      },
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says nothing about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+    ],
+    [
+      'a label by hand',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        web.podMetadata.addLabel(LABEL, 'Single');
+        OomKillPolicy.of(web).none();
+      },
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
+    ],
+  ])('none() contradicts %s', (_, make, message) => {
+    const scope = chart();
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('allowEmpty is for a scope that may be empty', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const empty = new Construct(scope, 'empty');
+    const policy = OomKillPolicy.of(empty).single().perContainer({ a: OomKillMode.GROUP });
+    expect(() => synth(scope)).toThrow(
+      '[test/empty] there is no workload for OomKillPolicy in this scope. Write',
+    );
+    const workloadKinds = [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }];
+    expect(OomKillPolicy.of(empty, { allowEmpty: true, workloadKinds })).toBe(policy);
+    expect(policies(synth(scope))).toEqual({ web: undefined });
+  });
+});
+
+describe('a report', () => {
+  function app(): { root: App; scope: Chart; policy: OomKillPolicy } {
+    const root = Testing.app();
+    const scope = new Chart(root, 'shop');
+    deployment(scope, 'web', 'php', 'nginx');
+    const job = raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } });
+    deployment(new Construct(scope, 'near'), 'api');
+    new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+    new kplus.ConfigMap(scope, 'config');
+    deployment(new Chart(root, 'other'), 'own').podMetadata.addLabel(LABEL, 'Group');
+    deployment(new Chart(root, 'rest'), 'plain');
+    OomKillPolicy.of(job).none();
+    OomKillPolicy.of(scope.node.findChild('near')).group();
+    const policy = OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
+    return { root, scope, policy };
+  }
+
+  const TEMPLATE = { apiVersion: 'apps/v1', kind: 'Deployment', pods: '/spec/template/metadata' };
+  const WEB = {
+    ...TEMPLATE,
+    path: 'shop/web/Resource',
+    name: 'web',
+    policy: 'shop',
+    mode: 'Single',
+    containers: { nginx: 'Single', php: 'Group' },
+  };
+  const RULE = {
+    ...{ path: 'shop/rule', apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' },
+    name: expect.stringContaining('rule') as string,
+    policy: 'shop',
+    untouched: 'it is of a policy engine',
+  };
+  const JOB = {
+    ...TEMPLATE,
+    ...{ path: 'shop/raw-Job', apiVersion: 'batch/v1', kind: 'Job' },
+    name: expect.stringContaining('raw-job') as string,
+  };
+  const API = { ...TEMPLATE, path: 'shop/near/api/Resource', name: 'api' };
+
+  test('of a policy lists what it reached, and what it left alone and why', () => {
+    expect(app().policy.report()).toEqual([
+      { ...API, policy: 'shop/near', untouched: 'OomKillPolicy of shop/near is nearer' },
+      { ...JOB, policy: 'shop/raw-Job', untouched: 'OomKillPolicy of shop/raw-Job is nearer' },
+      RULE,
+      WEB,
+    ]);
+  });
+
+  test('of an app lists all, and is the same before and after a synthesis', () => {
+    const { root } = app();
+    const report = OomKillPolicy.reportOf(root);
+    expect(report).toEqual([
+      {
+        ...TEMPLATE,
+        path: 'other/own/Resource',
+        name: 'own',
+        mode: 'Group',
+        containers: { main: 'Group' },
+      },
+      {
+        ...TEMPLATE,
+        path: 'rest/plain/Resource',
+        name: 'plain',
+        untouched: 'there is no OomKillPolicy above it',
+      },
+      { ...API, policy: 'shop/near', mode: 'Group', containers: { main: 'Group' } },
+      { ...JOB, policy: 'shop/raw-Job', untouched: 'OomKillPolicy of shop/raw-Job says none()' },
+      RULE,
+      WEB,
+    ]);
+    root.synthYaml();
+    expect(OomKillPolicy.reportOf(root)).toEqual(report);
+    expect(OomKillPolicy.reportOf(root.node.findChild('rest'))).toEqual([report[1]]);
+  });
+
+  test.each(['synth', 'synthYaml'] as const)(
+    'is printed by %s() if the environment says so',
+    (how) => {
+      const { root } = app();
+      const write = jest.spyOn(process.stderr, 'write').mockReturnValue(true);
+      try {
+        root[how]();
+        expect(write).not.toHaveBeenCalled();
+        process.env['OOM_KILL_POLICY_REPORT'] = '1';
+        root[how]();
+        const [text = ''] = write.mock.calls.map(([one]) => String(one));
+        expect(write).toHaveBeenCalledTimes(1);
+        expect(text).toMatch(/^PATH +KIND +NAME +PODS +MODE\n/);
+        expect(text).toMatch(
+          /^shop\/web\/Resource +Deployment +web +\/spec\/template\/metadata +Single php=Group$/m,
+        );
+        expect(text).toMatch(/^shop\/rule +ClusterPolicy .* - it is of a policy engine$/m);
+      } finally {
+        delete process.env['OOM_KILL_POLICY_REPORT'];
+        write.mockRestore();
+      }
+    },
+  );
+
+  test('fails where a synthesis would', () => {
+    const { root, scope } = app();
+    deployment(scope, 'late').podMetadata.addLabel(LABEL, 'Sinlge');
+    expect(() => OomKillPolicy.reportOf(root)).toThrow('[shop/late/Resource] its pods say');
+    expect(() => OomKillPolicy.reportOf(null as never)).toThrow(
+      '[OomKillPolicy.reportOf] the target',
+    );
+  });
+});
+
+describe('a synthesis', () => {
+  test('renders each object once, and leaves nothing behind', () => {
+    const root = Testing.app();
+    const rendered: string[] = [];
+    for (const id of ['a', 'b', 'c']) {
+      const produce = () => (rendered.push(id), [{ name: 'main' }]);
+      const spec = { containers: Lazy.any({ produce }) as unknown };
+      OomKillPolicy.of(raw(new Chart(root, id), 'Deployment', { spec })).perContainer({
+        main: OomKillMode.SINGLE,
+      });
+    }
+    const object = root.charts[0]?.apiObjects[0] as ApiObject;
+    const before = Object.getOwnPropertyNames(object);
+    expect(root.synthYaml().split(`${LABEL}: Single`)).toHaveLength(4);
+    expect(rendered.splice(0).sort()).toEqual(['a', 'b', 'c']);
+    Testing.synth(root.charts.find(({ node }) => node.id === 'b') as Chart);
+    expect(rendered).toEqual(['b']);
+    root.synthYaml();
+    expect(Object.getOwnPropertyNames(object)).toEqual(before);
+  });
+
+  test('counts what a validation adds', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    const patch = JsonPatch.replace('/spec/template/spec/containers/0/name', 'late');
+    web.node.addValidation({ validate: () => (ApiObject.of(web).addJsonPatch(patch), []) });
+    OomKillPolicy.of(web).perContainer({ late: OomKillMode.SINGLE });
+    expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  });
+
+  test('keeps a toJson of the user', () => {
+    const root = Testing.app();
+    const web = ApiObject.of(deployment(new Chart(root, 'a'), 'web'));
+    const plain = web.toJson.bind(web);
+    const own = jest.fn(() => ({ ...(plain() as object), extra: true }));
+    web.toJson = own;
+    OomKillPolicy.of(web).single();
+    expect(root.synthYaml()).toContain('extra: true');
+    expect(Object.getOwnPropertyDescriptor(web, 'toJson')?.value).toBe(own);
+  });
+});
+
+test('an autoscaler only names its workload', () => {
+  const scope = chart();
+  const target = deployment(scope, 'web');
+  new kplus.HorizontalPodAutoscaler(scope, 'h', { target, maxReplicas: 3 });
+  const before = synthText(scope).split('---\n')[1];
+  OomKillPolicy.of(scope).single();
+  expect(policies(synth(scope))).toEqual({ web: 'Single' });
+  expect(synthText(scope).split('---\n')[1]).toBe(before);
+});
+
+describe('what is written by hand', () => {
+  const NO_MARK =
+    'and its pods do not have it. Write OomKillPolicy.of() of it, or the same on its pod template.';
+
+  test.each<[string, string, object, string]>([
+    [
+      'a label on the Job of a CronJob',
+      'CronJob',
+      { spec: { jobTemplate: { metadata: { labels: { [LABEL]: 'Single' } } } } },
+      `[test/x] the label ${LABEL}: Single is on /spec/jobTemplate/metadata, ${NO_MARK}`,
+    ],
+    [
+      'an annotation on the workload',
+      'Deployment',
+      { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
+      `[test/x] the annotation ${CONTAINERS}: main=Single is on the Deployment itself, ${NO_MARK}`,
+    ],
+    [
+      'a label on a Namespace',
+      'Namespace',
+      { metadata: { labels: { [LABEL]: 'Single' } } },
+      `[test/x] the label ${LABEL}: Single is on the Namespace itself, ${NO_MARK}`,
+    ],
+    [
+      'an annotation without the label',
+      'Pod',
+      { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
+      `[test/x] its pods have the annotation ${CONTAINERS}: main=Single, and not the label ${LABEL}, without which nothing reads it. Write ${LABEL}: Single or ${LABEL}: Group beside it.`,
+    ],
+    [
+      'an annotation that names no container',
+      'Pod',
+      { metadata: { labels: { [LABEL]: 'Group' }, annotations: { [CONTAINERS]: 'mian=Single' } } },
+      `[test/x] its pods say ${CONTAINERS}: mian=Single, and they have no container mian. Write main, or injectedContainers: ["mian"] in an OomKillPolicy with perContainer() if something adds it later.`,
+    ],
+  ])('%s is an error', (_, kind, written, message) => {
+    const scope = chart();
+    const around = KINDS[kind]?.({ spec: { containers: [{ name: 'main' }] } }) ?? {
+      apiVersion: 'v1',
+    };
+    const merged = merge(around, written) as { apiVersion: string };
+    new ApiObject(scope, 'x', { kind, ...merged });
+    deployment(scope, 'web');
+    OomKillPolicy.of(scope.node.findChild('web')).single();
+    expect(() => synth(scope)).toThrow(message);
+  });
+
+  /** Two trees of maps, as one. */
+  function merge(a: object, b: object): object {
+    const both = Object.entries(b).map(([key, value]: [string, unknown]) => {
+      const own = (a as Record<string, unknown>)[key];
+      const isMap = typeof own === 'object' && own !== null && !Array.isArray(own);
+      return [key, isMap ? merge(own, value as object) : value];
+    });
+    return { ...a, ...Object.fromEntries(both) } as object;
+  }
+
+  test('may name a container that a policy knows to be injected', () => {
+    const scope = chart();
+    const web = deployment(scope, 'web');
+    web.podMetadata.addLabel(LABEL, 'Group');
+    web.podMetadata.addAnnotation(CONTAINERS, 'istio-proxy=Single');
+    OomKillPolicy.of(web, { injectedContainers: ['istio-proxy'] })
+      .group()
+      .perContainer({
+        'istio-proxy': OomKillMode.SINGLE,
+      });
+    expect(policies(synth(scope))).toEqual({ web: 'Group istio-proxy=Single' });
+  });
+
+  test('may be where the kind of an operator takes it from', () => {
+    const scope = chart();
+    deployment(scope, 'web');
+    const labels = { [LABEL]: 'Single' };
+    new ApiObject(scope, 'db', {
+      apiVersion: 'acid.zalan.do/v1',
+      kind: 'postgresql',
+      metadata: { labels },
+    });
+    new ApiObject(scope, 'task', {
+      apiVersion: 'tekton.dev/v1',
+      kind: 'Task',
+      metadata: { labels },
+    });
+    new ApiObject(scope, 'own', {
+      apiVersion: 'example.com/v1',
+      kind: 'Thing',
+      metadata: { labels },
+    });
+    OomKillPolicy.of(scope.node.findChild('web')).single();
+    expect(synthText(scope).split(`${LABEL}: Single`)).toHaveLength(5);
+  });
+});
+
+describe('perContainer', () => {
+  test.each<[string, string[], Record<string, OomKillMode>, OomKillPolicyProps, string]>([
+    ['all are alike', ['a', 'b'], { a: OomKillMode.SINGLE, b: OomKillMode.SINGLE }, {}, 'Single'],
+    ['one is not named', ['a', 'b'], { a: OomKillMode.SINGLE }, {}, 'Group a=Single'],
+    ['the unnamed one is Group anyway', ['a', 'b'], { a: OomKillMode.GROUP }, {}, 'Group'],
+    [
+      'they differ',
+      ['a', 'b'],
+      { a: OomKillMode.SINGLE, b: OomKillMode.GROUP },
+      {},
+      'Group a=Single,b=Group',
+    ],
+    [
+      'untilNamed says so',
+      ['a', 'b', 'c'],
+      { a: OomKillMode.SINGLE, b: OomKillMode.GROUP },
+      { untilNamed: OomKillMode.SINGLE },
+      'Single a=Single,b=Group,c=Group',
+    ],
+    [
+      'something is injected',
+      ['a'],
+      { a: OomKillMode.SINGLE },
+      { injectedContainers: ['istio-proxy'] },
+      'Group a=Single',
+    ],
+    [
+      'what is injected is named',
+      ['a'],
+      { 'istio-proxy': OomKillMode.SINGLE },
+      { injectedContainers: ['istio-proxy'] },
+      'Group istio-proxy=Single',
+    ],
+  ])('the label is the mode that is right the longest: %s', (_, names, modes, props, expected) => {
+    const scope = chart();
+    deployment(scope, 'web', ...names);
+    OomKillPolicy.of(scope, props).perContainer(modes);
+    expect(policies(synth(scope))).toEqual({ web: expected });
+  });
+
+  test('an annotation that the agent would not read is an error', () => {
+    const scope = chart();
+    const names = Array.from({ length: 600 }, (_, i) => `container-${i}`);
+    deployment(scope, 'web', 'main', ...names);
+    OomKillPolicy.of(scope).perContainer(
+      Object.fromEntries(names.map((name) => [name, OomKillMode.SINGLE])),
+    );
+    expect(() => synth(scope)).toThrow(
+      '[test/web/Resource] cdk8s-oom-kill-mode/containers is longer than 8192 characters, and the agent would not read it: 12489. Write single()',
+    );
+  });
+
+  test('a name that a nearer policy shadows is said to be shadowed', () => {
+    const scope = chart();
+    OomKillPolicy.of(deployment(scope, 'web', 'php')).single();
+    deployment(scope, 'api');
+    OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
+    expect(() => synth(scope)).toThrow(
+      '[test] perContainer names php, a container of test/web/Resource, to which OomKillPolicy of test/web is nearer, and that one counts alone. Write perContainer({ php: … }) of test/web.',
+    );
+  });
+});
+
+describe('a deployment of ours', () => {
+  const PROPS = {
+    name: 'web',
+    image: IMAGE,
+    replicas: 1,
+    cpu: kplus.Cpu.millis(100),
+    memory: Size.mebibytes(64),
+    oomKillMode: OomKillMode.SINGLE,
+  };
+
+  test.each<[string, (scope: Construct) => void, string]>([
+    [
+      'itself',
+      (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS)).group(),
+      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
+    ],
+    [
+      'its Deployment',
+      (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS).deployment).group(),
+      '[test/web/Deployment] both oomKillMode: Single and group() are there. Write',
+    ],
+    [
+      'a herder',
+      (scope) => OomKillPolicy.of(new Herder(scope, 'web')).group(),
+      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
+    ],
+  ])('contradicts a policy on %s audibly', (_, make, message) => {
+    const scope = chart();
+    expect(() => {
+      make(scope);
+      synth(scope);
+    }).toThrow(message);
+  });
+
+  test('agrees with a policy that says the same, and a chart around it does not matter', () => {
+    const scope = chart();
+    OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS)).single();
+    OomKillPolicy.of(scope).group();
+    deployment(scope, 'api');
+    expect(policies(synth(scope))).toEqual({ web: 'Single', api: 'Group' });
+  });
+});
+
+test('two policies on objects that share a pod template of the user do not meet in it', () => {
+  const scope = chart();
+  const shared = { metadata: { labels: { a: 'b' } }, spec: { containers: [{ name: 'a' }] } };
+  const [a, b] = ['Deployment', 'StatefulSet'].map((kind) => raw(scope, kind, shared)) as [
+    ApiObject,
+    ApiObject,
+  ];
+  for (const object of [a, b]) {
+    object.addJsonPatch(JsonPatch.replace('/spec/template', shared));
+  }
+  OomKillPolicy.of(a).single();
+  OomKillPolicy.of(b).group();
+  expect(policies(synth(scope))).toEqual({ [a.name]: 'Single', [b.name]: 'Group' });
+  expect(shared.metadata.labels).toEqual({ a: 'b' });
+});
+
+describe('misuse', () => {
+  const MODES = { main: OomKillMode.SINGLE };
+
+  test.each<[string, (scope: Chart) => void, string]>([
+    [
+      'no mode',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web')),
+      '[test/web] OomKillPolicy.of() chooses no mode. Write .single(), .group(), .perContainer({ … }) or .none() after it.',
+    ],
+    [
+      'an unknown container',
+      (scope) =>
+        OomKillPolicy.of(deployment(scope, 'web', 'php', 'nginx')).perContainer({
+          phpp: OomKillMode.SINGLE,
+        }),
+      '[test/web] perContainer names a container that no workload here has: phpp. Write nginx or php, or injectedContainers: ["phpp"] if something adds it later.',
+    ],
+    [
+      'a container that no workload of a scope has',
+      (scope) => {
+        deployment(scope, 'web', 'php');
+        deployment(scope, 'db', 'postgres');
+        OomKillPolicy.of(scope)
+          .single()
+          .perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
+      },
+      '[test] perContainer names a container that no workload here has: nginx. Write php or postgres, or injectedContainers',
+    ],
+    [
+      'a container of plain YAML that is not there',
+      (scope) =>
+        OomKillPolicy.of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(
+          MODES,
+        ),
+      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or injectedContainers',
+    ],
+    [
+      'an empty scope',
+      (scope) => {
+        new kplus.ConfigMap(scope, 'config');
+        OomKillPolicy.of(scope).single();
+      },
+      '[test] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
+    ],
+    [
+      'a scope with what describes the pods of others only',
+      (scope) => {
+        new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+        OomKillPolicy.of(scope).single();
+      },
+      '[test] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write OomKillPolicy.of() of a scope',
+    ],
+    [
+      'a scope with the agent only',
+      (scope) => OomKillPolicy.of(new OomKillModeAgent(scope, 'agent')).single(),
+      '[test/agent] there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in. Write',
+    ],
+    [
+      'a kind without pods',
+      (scope) =>
+        OomKillPolicy.of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
+      '[test/x] v1 Service has no pods for OomKillPolicy. Write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), of a scope around it, or workloadKinds in its options.',
+    ],
+    [
+      'a cdk8s-plus construct without pods',
+      (scope) => OomKillPolicy.of(new kplus.ConfigMap(scope, 'x')).single(),
+      '[test/x] v1 ConfigMap has no pods for OomKillPolicy. Write',
+    ],
+    [
+      'a workload without its pod template',
+      (scope) =>
+        OomKillPolicy.of(
+          new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' }),
+        ).single(),
+      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write what is missing, or workloadKinds',
+    ],
+    [
+      'both modes',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web')).single().group(),
+      '[test/web] both single() and group() are there. Write one of them.',
+    ],
+    [
+      'both modes in two places',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        OomKillPolicy.of(web).group();
+        OomKillPolicy.of(web).single();
+      },
+      '[test/web] both group() and single() are there. Write one of them.',
+    ],
+    [
+      'no containers',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer({}),
+      '[test/web] perContainer names no container. Write { name: OomKillMode.SINGLE }.',
+    ],
+    [
+      'an invalid container name',
+      (scope) =>
+        OomKillPolicy.of(deployment(scope, 'web')).perContainer({
+          'a=Single,b': OomKillMode.SINGLE,
+        }),
+      '[test/web] perContainer has an invalid container name: "a=Single,b". Write lower case letters',
+    ],
+    [
+      'an unknown mode',
+      (scope) =>
+        OomKillPolicy.of(deployment(scope, 'web')).perContainer({
+          main: 'single' as unknown as OomKillMode,
+        }),
+      '[test/web] the mode of container main is unknown: "single". Write "Single" or "Group".',
+    ],
+    [
+      'null instead of modes',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer(null as never),
+      '[test/web] perContainer takes names and modes, and not null. Write { name: OomKillMode.SINGLE }.',
+    ],
+    [
+      'no target',
+      () => OomKillPolicy.of(null as never),
+      '[OomKillPolicy.of] the target is not a construct: null. Write a workload, a chart, or a scope in between.',
+    ],
+    [
+      'a null prefix',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: null as never }),
+      '[test/web] labelPrefix is not a string: null. Write "text".',
+    ],
+    [
+      'null among the kinds',
+      (scope) => OomKillPolicy.of(scope, { workloadKinds: [null as never] }),
+      '[test] workloadKinds are not an object: null. Write { … }.',
+    ],
+    [
+      'an injected container with a bad name',
+      (scope) => OomKillPolicy.of(scope, { injectedContainers: ['Istio'] }),
+      '[test] injectedContainers is not a DNS-1123 label',
+    ],
+    [
+      'two words about the first moments',
+      (scope) => {
+        OomKillPolicy.of(scope, { untilNamed: OomKillMode.SINGLE });
+        OomKillPolicy.of(scope, { untilNamed: OomKillMode.GROUP });
+      },
+      '[test] untilNamed is both Single and Group. Write one of them.',
+    ],
+    [
+      'two modes for one container',
+      (scope) =>
+        OomKillPolicy.of(deployment(scope, 'web'))
+          .perContainer(MODES)
+          .perContainer({ main: OomKillMode.GROUP }),
+      '[test/web] container main has two modes: Single and Group. Write one of them.',
+    ],
+    [
+      'an invalid prefix',
+      (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: 'a/b' }).single(),
+      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write a domain of yours',
+    ],
+    [
+      'a label set by hand',
+      (scope) => {
+        deployment(scope, 'web').podMetadata.addLabel(LABEL, 'Group');
+        OomKillPolicy.of(scope).single();
+      },
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single. Write one of the two.',
+    ],
+    [
+      'a label set by hand in plain YAML',
+      (scope) => {
+        const pods = { metadata: { labels: { [LABEL]: 1 } }, spec: { containers: [] } };
+        OomKillPolicy.of(raw(scope, 'Deployment', pods)).single();
+      },
+      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
+    ],
+    [
+      'an annotation set by hand',
+      (scope) => {
+        const web = deployment(scope, 'web');
+        web.podMetadata.addAnnotation(CONTAINERS, 'main=Group');
+        OomKillPolicy.of(web).perContainer(MODES);
+      },
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing. Write',
+    ],
+  ])('refuses %s, with the path and the remedy', (_, misuse, message) => {
+    const use = () => {
+      const scope = chart();
+      misuse(scope);
+      synth(scope);
+    };
+    expect(use).toThrow(message);
+    expect(use).toThrow(/\. Write .*\.$/);
+  });
+});

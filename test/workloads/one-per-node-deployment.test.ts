@@ -1,0 +1,602 @@
+import { Size, Testing } from 'cdk8s';
+import * as kplus from 'cdk8s-plus-28';
+import {
+  Herder,
+  HerderChart,
+  HerderProps,
+  OnePerNodeDeployment,
+  OnePerNodeDeploymentProps,
+  OomKillMode,
+} from '../../lib';
+import { ALL_FOLLOWING_PROPS, DEPLOYMENT_PROPS, followingChart } from '../support/all-props';
+import {
+  Kinds,
+  Manifest,
+  chart,
+  container,
+  find,
+  synth,
+  synthText,
+  template,
+} from '../support/manifests';
+
+const PROPS: OnePerNodeDeploymentProps = {
+  name: 'web',
+  image: 'example.com/web:1.2.3',
+  replicas: 3,
+  cpu: kplus.Cpu.millis(250),
+  memory: Size.mebibytes(256),
+};
+
+/** With every option but those of followNodes. */
+const ALL_PROPS: OnePerNodeDeploymentProps = {
+  ...DEPLOYMENT_PROPS,
+  replicas: 3,
+  tolerateAllTaints: false,
+};
+
+function deployment(
+  props: Partial<OnePerNodeDeploymentProps> = {},
+  namespace?: string,
+): Kinds['Deployment'] {
+  const scope = chart(namespace);
+  new OnePerNodeDeployment(scope, 'web', { ...PROPS, ...props });
+  return find(synth(scope), 'Deployment');
+}
+
+function herder(props?: HerderProps, namespace?: string): Kinds['Deployment'] {
+  const scope = chart(namespace);
+  new Herder(scope, 'herder', props);
+  return find(synth(scope), 'Deployment');
+}
+
+const SELECTOR = { 'app.kubernetes.io/name': 'web', 'app.kubernetes.io/instance': 'web' };
+
+describe('OnePerNodeDeployment', () => {
+  test('has a stable name and selector', () => {
+    const { metadata, spec } = deployment();
+    expect(metadata).toEqual({ name: 'web', labels: SELECTOR });
+    expect(spec.selector).toEqual({ matchLabels: SELECTOR });
+    expect(spec.template.metadata.labels).toMatchObject(SELECTOR);
+    expect(spec.replicas).toBe(3);
+  });
+
+  test('keeps its pods apart by the stable selector', () => {
+    expect(deployment().spec.template.spec.affinity).toEqual({
+      podAntiAffinity: {
+        requiredDuringSchedulingIgnoredDuringExecution: [
+          { labelSelector: { matchLabels: SELECTOR }, topologyKey: 'kubernetes.io/hostname' },
+        ],
+      },
+    });
+  });
+
+  test('can update when every node is taken', () => {
+    expect(deployment().spec.strategy).toEqual({
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: 0, maxUnavailable: 1 },
+    });
+  });
+
+  test('tolerates every taint unless told otherwise', () => {
+    expect(deployment().spec.template.spec.tolerations).toEqual([{ operator: 'Exists' }]);
+    const picky = deployment({ tolerateAllTaints: false });
+    expect(picky.spec.template.spec.tolerations).toBeUndefined();
+  });
+
+  test('is Guaranteed', () => {
+    const resources = { cpu: '250m', memory: '256Mi' };
+    expect(container(deployment().spec.template).resources).toEqual({
+      requests: resources,
+      limits: resources,
+    });
+  });
+
+  test('has no privileges and no token', () => {
+    const { template: pods } = deployment().spec;
+    expect(container(pods).securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ['ALL'] },
+      privileged: false,
+      readOnlyRootFilesystem: true,
+      runAsNonRoot: false,
+    });
+    expect(pods.spec).toMatchObject({
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      securityContext: { runAsNonRoot: false, seccompProfile: { type: 'RuntimeDefault' } },
+    });
+  });
+
+  test('opts in only when told to', () => {
+    const labels = (mode?: OomKillMode) =>
+      Object.keys(deployment({ oomKillMode: mode }).spec.template.metadata.labels);
+    expect(labels()).not.toContain('cdk8s-oom-kill-mode/mode');
+    expect(labels(OomKillMode.SINGLE)).toContain('cdk8s-oom-kill-mode/mode');
+    expect(
+      deployment({ oomKillMode: OomKillMode.SINGLE }).spec.template.metadata.labels,
+    ).toMatchObject({ 'cdk8s-oom-kill-mode/mode': 'Single' });
+  });
+
+  test('is in the namespace of the chart unless told otherwise', () => {
+    expect(deployment({}, 'elsewhere').metadata.namespace).toBe('elsewhere');
+    expect(deployment({ namespace: 'sheep' }, 'elsewhere').metadata.namespace).toBe('sheep');
+  });
+
+  test('takes every option', () => {
+    const { metadata, spec } = deployment(ALL_PROPS, 'elsewhere');
+    const labels = { ...SELECTOR, 'example.com/team': 'platform' };
+    expect(metadata).toEqual({ name: 'web', namespace: 'sheep', labels });
+    expect(spec.selector).toEqual({ matchLabels: SELECTOR });
+    expect(spec.template.metadata.labels).toMatchObject({
+      ...labels,
+      'oom.example.com/mode': 'Single',
+    });
+    expect(spec.template.spec.initContainers).toMatchObject([
+      {
+        name: 'wait-for-kill-mode',
+        image: 'example.com/busybox:1',
+        env: [
+          {
+            name: 'KILL_MODE',
+            valueFrom: { fieldRef: { fieldPath: "metadata.labels['oom.example.com/mode']" } },
+          },
+        ],
+        resources: {
+          requests: { cpu: '100m', memory: '32Mi' },
+          limits: { cpu: '100m', memory: '32Mi' },
+        },
+        securityContext: {
+          runAsUser: 65534,
+          runAsNonRoot: true,
+          readOnlyRootFilesystem: true,
+          allowPrivilegeEscalation: false,
+          capabilities: { drop: ['ALL'] },
+        },
+      },
+    ]);
+    expect(spec.template.spec.imagePullSecrets).toEqual([{ name: 'mirror-credentials' }]);
+    expect(spec.template.spec.tolerations).toBeUndefined();
+    expect(spec.template.spec.securityContext).toMatchObject({ runAsNonRoot: true });
+    expect(container(spec.template)).toMatchObject({
+      name: 'web',
+      image: 'example.com/web:1.2.3',
+      imagePullPolicy: 'IfNotPresent',
+      command: ['/bin/web'],
+      args: ['--port', '80'],
+      env: [
+        { name: 'LEVEL', value: 'debug' },
+        { name: 'EMPTY' },
+        { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
+      ],
+      securityContext: {
+        runAsNonRoot: true,
+        runAsUser: 1000,
+        readOnlyRootFilesystem: false,
+        allowPrivilegeEscalation: false,
+        capabilities: { drop: ['ALL'] },
+      },
+    });
+  });
+
+  test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
+    [
+      'a group',
+      { waitForAgent: true, oomKillMode: OomKillMode.GROUP },
+      'waitForAgent waits for Single, and oomKillMode is Group. Write oomKillMode: OomKillMode.SINGLE.',
+    ],
+    [
+      'no mode',
+      { waitForAgent: true },
+      'waitForAgent waits for Single, and oomKillMode is not given. Write',
+    ],
+    ['an image alone', { waitImage: 'example.com/x:1' }, 'waitImage without waitForAgent'],
+  ])('refuses to wait with %s', (_, props, message) => {
+    expect(() => deployment(props)).toThrow(`[test/web] ${message}`);
+  });
+
+  describe('with followNodes', () => {
+    const FOLLOWING: Partial<OnePerNodeDeploymentProps> = {
+      replicas: undefined,
+      followNodes: true,
+      namespace: 'sheep',
+    };
+
+    function follow(props: Partial<OnePerNodeDeploymentProps> = {}): Manifest[] {
+      const scope = chart('elsewhere');
+      new OnePerNodeDeployment(scope, 'web', { ...PROPS, ...FOLLOWING, ...props });
+      return synth(scope);
+    }
+
+    function named(manifests: Manifest[], kind: string, name: string): Manifest {
+      const found = manifests.filter((m) => m.kind === kind && m.metadata.name === name);
+      expect(found).toHaveLength(1);
+      return found[0] as Manifest;
+    }
+
+    function autoscaler(props?: Partial<OnePerNodeDeploymentProps>): Kinds['Deployment'] {
+      return named(follow(props), 'Deployment', 'web-autoscaler') as unknown as Kinds['Deployment'];
+    }
+
+    test('leaves replicas out, and nothing else is different', () => {
+      const { spec, ...others } = named(follow(), 'Deployment', 'web');
+      expect(spec).not.toHaveProperty('replicas');
+      const fixed = deployment({ namespace: 'sheep' });
+      expect({ ...others, spec: { ...(spec as object), replicas: 3 } }).toEqual(fixed);
+    });
+
+    test('asks for one replica a node, cordoned ones included', () => {
+      const { data } = find(follow(), 'ConfigMap');
+      expect(Object.keys(data)).toEqual(['linear']);
+      expect(JSON.parse(data['linear'] ?? '')).toEqual({
+        nodesPerReplica: 1,
+        includeUnschedulableNodes: true,
+      });
+    });
+
+    test('scales the deployment by the parameters in that ConfigMap', () => {
+      const manifests = follow();
+      expect(find(manifests, 'ConfigMap').metadata).toMatchObject({
+        name: 'web-autoscaler',
+        namespace: 'sheep',
+      });
+      expect(named(manifests, 'Deployment', 'web').metadata.namespace).toBe('sheep');
+      // The flags of cmd/cluster-proportional-autoscaler/options/options.go.
+      expect(container(autoscaler().spec.template)).toMatchObject({
+        image: 'registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.10.3',
+        args: [
+          '--namespace=sheep',
+          '--target=deployment/web',
+          '--configmap=web-autoscaler',
+          '--logtostderr=true',
+        ],
+      });
+    });
+
+    test('runs one small autoscaler that tells how it is', () => {
+      const { metadata, spec } = autoscaler();
+      const labels = {
+        'app.kubernetes.io/name': 'web-autoscaler',
+        'app.kubernetes.io/instance': 'web-autoscaler',
+      };
+      expect(metadata).toEqual({ name: 'web-autoscaler', namespace: 'sheep', labels });
+      expect(spec.replicas).toBe(1);
+      expect(spec.selector).toEqual({ matchLabels: labels });
+      expect(spec.template.metadata.labels).toMatchObject(labels);
+      const { resources, readinessProbe, livenessProbe } = container(spec.template);
+      expect(resources).toEqual({
+        requests: { cpu: '10m', memory: '32Mi' },
+        limits: { cpu: '100m', memory: '128Mi' },
+      });
+      expect(readinessProbe.httpGet).toMatchObject({ path: '/last-poll', port: 8080 });
+      expect(livenessProbe.httpGet).toMatchObject({ path: '/healthz', port: 8080 });
+    });
+
+    test('does not stay on a node that is gone', () => {
+      expect(autoscaler().spec.template.spec.tolerations).toBeUndefined();
+    });
+
+    test('is in the namespace of the chart unless told otherwise', () => {
+      const manifests = follow({ namespace: undefined });
+      expect(new Set(manifests.map((m) => m.metadata.namespace))).toEqual(
+        new Set(['elsewhere', undefined]),
+      );
+      expect(find(manifests, 'ClusterRoleBinding')).toMatchObject({
+        metadata: { name: 'elsewhere.web-autoscaler' },
+        subjects: [{ name: 'web-autoscaler', namespace: 'elsewhere' }],
+      });
+      expect(JSON.stringify(named(manifests, 'Deployment', 'web-autoscaler'))).toContain(
+        '--namespace=elsewhere',
+      );
+    });
+
+    test('takes every option', () => {
+      const manifests = synth(followingChart(Testing.app()));
+      expect(manifests).toHaveLength(9);
+      for (const { metadata } of manifests) {
+        expect(metadata.labels).toMatchObject({ 'example.com/team': 'platform' });
+        expect(['sheep', undefined]).toContain(metadata.namespace);
+      }
+      const pods = (name: string) => template(named(manifests, 'Deployment', name));
+      expect(pods('web').metadata.labels).toMatchObject({ 'oom.example.com/mode': 'Single' });
+      expect(pods('web-autoscaler').metadata.labels).toMatchObject({
+        'example.com/team': 'platform',
+      });
+      expect(pods('web-autoscaler').metadata.labels).not.toHaveProperty(['oom.example.com/mode']);
+      expect(container(pods('web-autoscaler')).image).toBe(ALL_FOLLOWING_PROPS.autoscalerImage);
+    });
+
+    test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
+      [
+        'replicas as well',
+        { ...FOLLOWING, replicas: 3 },
+        'replicas is 3, and followNodes takes the number of nodes. Write one of the two',
+      ],
+      [
+        'neither',
+        { replicas: undefined },
+        'there is neither replicas nor followNodes. Write replicas: 3 or followNodes: true',
+      ],
+      [
+        'no namespace',
+        { ...FOLLOWING, namespace: undefined },
+        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name. Write the namespace',
+      ],
+      [
+        'a long name',
+        { ...FOLLOWING, name: 'a'.repeat(53) },
+        `followNodes makes a name of more than 63 characters: "${'a'.repeat(53)}-autoscaler". Write a name of at most 52 characters`,
+      ],
+      [
+        'nodes where no pod can be',
+        { ...FOLLOWING, tolerateAllTaints: false },
+        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints. Write tolerateAllTaints: true, or replicas',
+      ],
+      [
+        'an unpinned image',
+        { ...FOLLOWING, autoscalerImage: 'example.com/cpa' },
+        'autoscalerImage is not a reference pinned by tag',
+      ],
+      [
+        'an image alone',
+        { autoscalerImage: 'example.com/cpa:1' },
+        'autoscalerImage without followNodes does nothing. Write both or neither',
+      ],
+    ])('refuses %s, with the path and the remedy', (_, props, message) => {
+      const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
+      expect(make).toThrow(`[test/web] ${message}`);
+      expect(make).toThrow(/\. Write .*\.$/);
+    });
+
+    test('takes the longest name', () => {
+      expect(() => follow({ name: 'a'.repeat(52) })).not.toThrow();
+    });
+  });
+
+  test('has nothing on its pods that changes with the id of a construct', () => {
+    const text = (id: string, props: Partial<OnePerNodeDeploymentProps>) => {
+      const scope = chart('sheep');
+      new OnePerNodeDeployment(scope, id, { ...PROPS, ...props });
+      return synthText(scope);
+    };
+    const following = { replicas: undefined, followNodes: true };
+    expect(text('one', {})).toBe(text('another', {}));
+    expect(text('one', following)).toBe(text('another', following));
+    expect(text('one', following)).not.toContain('cdk8s.io');
+  });
+
+  test('is found by Services and NetworkPolicies of cdk8s-plus all the same', () => {
+    const scope = chart('sheep');
+    const web = new OnePerNodeDeployment(scope, 'web', { ...PROPS, namespace: 'sheep' });
+    new kplus.Service(scope, 'service', { selector: web.deployment, ports: [{ port: 80 }] });
+    new kplus.NetworkPolicy(scope, 'policy', { selector: web.deployment });
+    const specs = synth(scope).map(({ spec }) => spec);
+    const labels = { 'app.kubernetes.io/name': 'web', 'app.kubernetes.io/instance': 'web' };
+    expect(specs).toMatchObject([
+      { selector: { matchLabels: labels } },
+      { selector: labels },
+      { podSelector: { matchLabels: labels } },
+    ]);
+  });
+
+  test('takes undefined for what is not there, also in the security context', () => {
+    const securityContext = { readOnlyRootFilesystem: undefined, capabilities: undefined };
+    expect(deployment({ securityContext, labels: undefined })).toEqual(deployment());
+  });
+
+  test('keeps the defaults of what the security context does not say, also of capabilities', () => {
+    const capabilities = { add: [kplus.Capability.SYS_PTRACE] };
+    expect(
+      container(deployment({ securityContext: { capabilities } }).spec.template),
+    ).toMatchObject({
+      securityContext: {
+        readOnlyRootFilesystem: true,
+        allowPrivilegeEscalation: false,
+        capabilities: { add: ['SYS_PTRACE'], drop: ['ALL'] },
+      },
+    });
+    const none = deployment({ securityContext: { capabilities: { drop: [] } } });
+    expect(container(none.spec.template).securityContext.capabilities).toEqual({ drop: [] });
+  });
+
+  test('gives the same bytes twice', () => {
+    const scope = new HerderChart(Testing.app(), 'herder');
+    expect(synthText(scope)).toBe(synthText(scope));
+  });
+
+  const REPLICAS = 'Write a whole number from 1 to 2147483647.';
+
+  test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
+    ['no replicas', { replicas: 0 }, `replicas is not a positive integer: 0. ${REPLICAS}`],
+    ['-1 replicas', { replicas: -1 }, `replicas is not a positive integer: -1. ${REPLICAS}`],
+    ['1.5 replicas', { replicas: 1.5 }, `replicas is not a positive integer: 1.5. ${REPLICAS}`],
+    ['NaN replicas', { replicas: NaN }, `replicas is not a positive integer: NaN. ${REPLICAS}`],
+    ['endless replicas', { replicas: Infinity }, 'replicas is not a positive integer: Infinity'],
+    ['too many replicas', { replicas: 2 ** 31 }, 'replicas is not a positive integer: 2147483648'],
+    [
+      'a string of replicas',
+      { replicas: '3' as unknown as number },
+      'replicas is not a number: "3"',
+    ],
+    [
+      'an unpinned image to wait with',
+      { oomKillMode: OomKillMode.SINGLE, waitForAgent: true, waitImage: 'busybox' },
+      'waitImage is not a reference pinned by tag',
+    ],
+    [
+      'a variable twice',
+      { env: { A: 'b' }, envVariables: { A: kplus.EnvValue.fromValue('c') } },
+      'env and envVariables both have "A". Write one of the two.',
+    ],
+    [
+      'a variable that is a string',
+      { envVariables: { A: 'b' as never } },
+      'envVariables["A"] is not an EnvValue: "b". Write a value such as EnvValue.fromSecretValue',
+    ],
+    [
+      'a pull secret of no name',
+      { imagePullSecrets: ['a b'] },
+      'imagePullSecrets is not a DNS-1123 subdomain',
+    ],
+    [
+      'a misspelt option of the security context',
+      { securityContext: { readOnlyRootFileSystem: false } as never },
+      'the options of securityContext have "readOnlyRootFileSystem", which does nothing. Write readOnlyRootFilesystem.',
+    ],
+    [
+      'a size in place of a CPU',
+      { cpu: Size.mebibytes(64) as never },
+      'cpu is not a Cpu: a Size. Write a quantity such as Cpu.millis(100).',
+    ],
+    [
+      'a CPU in place of a size',
+      { memory: kplus.Cpu.millis(64) as never },
+      'memory is not a Size: a Cpu. Write a quantity such as Size.mebibytes(64).',
+    ],
+    ['no name', { name: undefined }, 'name is missing. Write name: "text"'],
+    [
+      'a string of a command',
+      { command: 'sh -c true' as never },
+      'command is not a list of strings: "sh -c true". Write ["text"]',
+    ],
+    [
+      'a bad name of a variable',
+      { env: { '1ST': 'a' } },
+      'env has an invalid name: "1ST". Write letters',
+    ],
+    [
+      'a variable that is no string',
+      { env: { A: 1 as never } },
+      'env is not a map of strings: {"A":1}. Write',
+    ],
+    [
+      'a string for a boolean',
+      { tolerateAllTaints: 'false' as never },
+      'tolerateAllTaints is not true or false: "false". Write',
+    ],
+    [
+      'a null security context',
+      { securityContext: null as never },
+      'securityContext is not an object: null. Write',
+    ],
+    [
+      'a mode among the labels',
+      { labels: { 'cdk8s-oom-kill-mode/mode': 'Sinlge' } },
+      'labels has the mode of the pods: cdk8s-oom-kill-mode/mode: Sinlge. Write oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP',
+    ],
+    ['an empty name', { name: '' }, 'name is not a DNS-1123 label of at most 63 characters: ""'],
+    ['a name in upper case', { name: 'Web' }, 'name is not a DNS-1123 label'],
+    ['a name with a dot', { name: 'web.example' }, 'name is not a DNS-1123 label'],
+    ['a bad namespace', { namespace: 'a_b' }, 'namespace is not a DNS-1123 label'],
+    ['an unpinned image', { image: 'example.com/web' }, 'image is not a reference pinned by tag'],
+    ['the latest image', { image: 'example.com/web:latest' }, 'image is not a reference pinned'],
+    [
+      'no CPU',
+      { cpu: kplus.Cpu.millis(0) },
+      'cpu is not a positive whole number of milli-CPUs: 0m',
+    ],
+    [
+      'CPU that is no number',
+      { cpu: kplus.Cpu.millis('abc' as unknown as number) },
+      'cpu is not a positive whole number of milli-CPUs: abcm. Write a quantity such as Cpu.millis(100).',
+    ],
+    ['no memory', { memory: Size.mebibytes(0) }, 'memory is not a positive whole number'],
+    ['NaN memory', { memory: Size.mebibytes(NaN) }, 'memory is not a positive whole number'],
+    ['half a MiB', { memory: Size.mebibytes(0.5) }, 'memory is not a positive whole number'],
+    ['a selector label', { labels: SELECTOR }, 'labels would override a value'],
+    ['a bad label', { labels: { a: '-' } }, 'labels["a"] is not a valid label value: "-"'],
+    ['a bad mode', { oomKillMode: 'x' as unknown as OomKillMode }, 'oomKillMode is unknown: "x"'],
+    [
+      'a prefix without a mode',
+      { labelPrefix: 'oom.example.com' },
+      'labelPrefix without oomKillMode does nothing: oom.example.com. Write both or neither.',
+    ],
+  ])('refuses %s, with the path and the remedy', (_, props, message) => {
+    const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
+    expect(make).toThrow(`[test/web] ${message}`);
+    expect(make).toThrow(/\. Write .*\.$/);
+  });
+});
+
+describe('Herder', () => {
+  test('is the reference workload', () => {
+    const { metadata, spec } = herder();
+    expect(metadata).toMatchObject({ name: 'herder', namespace: 'default' });
+    expect(spec.replicas).toBe(3);
+    expect(spec.template.metadata.labels).toMatchObject({
+      'cdk8s-oom-kill-mode/mode': 'Single',
+    });
+    const resources = { cpu: '250m', memory: '256Mi' };
+    expect(container(spec.template)).toMatchObject({
+      name: 'herder',
+      image: 'ghcr.io/iximiuz/labs/resource-hog/herder:v1.0.0',
+      resources: { requests: resources, limits: resources },
+    });
+  });
+
+  test('takes every option', () => {
+    const props: Required<HerderProps> = {
+      replicas: 1,
+      waitImage: 'example.com/busybox:1',
+      imagePullSecrets: ['mirror-credentials'],
+      namespace: 'sheep',
+      image: 'example.com/herder:2',
+      cpu: kplus.Cpu.millis(100),
+      memory: Size.mebibytes(128),
+      oomKillMode: OomKillMode.SINGLE,
+      labelPrefix: 'oom.example.com',
+    };
+    const { metadata, spec } = herder(props, 'elsewhere');
+    expect(metadata.namespace).toBe('sheep');
+    expect(spec.replicas).toBe(1);
+    expect(spec.template.metadata.labels).toMatchObject({ 'oom.example.com/mode': 'Single' });
+    expect(spec.template.spec.initContainers).toMatchObject([{ image: props.waitImage }]);
+    expect(spec.template.spec.imagePullSecrets).toEqual([{ name: 'mirror-credentials' }]);
+    const resources = { cpu: '100m', memory: '128Mi' };
+    expect(container(spec.template)).toMatchObject({
+      image: 'example.com/herder:2',
+      resources: { requests: resources, limits: resources },
+    });
+  });
+
+  test('waits for nothing in a group', () => {
+    const { spec } = herder({ oomKillMode: OomKillMode.GROUP });
+    expect(spec.template.metadata.labels).toMatchObject({ 'cdk8s-oom-kill-mode/mode': 'Group' });
+    expect(spec.template.spec.initContainers).toBeUndefined();
+  });
+
+  test('is in the namespace of its chart', () => {
+    expect(herder({}, 'elsewhere').metadata.namespace).toBe('elsewhere');
+  });
+
+  test.each<[string, HerderProps, string]>([
+    [
+      'CPU',
+      { cpu: kplus.Cpu.millis(251) },
+      'cpu is over its cap: 251m of 250m. Write 250m or less',
+    ],
+    [
+      'memory',
+      { memory: Size.mebibytes(257) },
+      'memory is over its cap: 257Mi of 256Mi. Write 256Mi',
+    ],
+  ])('refuses more %s than its cap', (_, props, message) => {
+    expect(() => new Herder(chart(), 'herder', props)).toThrow(`[test/herder] ${message}`);
+  });
+
+  test('speaks of its own options', () => {
+    const props = { waitImage: 'example.com/busybox:1', oomKillMode: OomKillMode.GROUP };
+    expect(() => new Herder(chart(), 'herder', props)).toThrow(
+      '[test/herder] waitImage is for OomKillMode.SINGLE, and oomKillMode is Group. Write one of the two.',
+    );
+    expect(() => new Herder(chart(), 'herder', null as never)).toThrow(
+      '[test/herder] the options are not an object: null. Write',
+    );
+  });
+
+  test('refuses the replicas that a Deployment refuses', () => {
+    expect(() => new HerderChart(Testing.app(), 'herder', { replicas: 0 })).toThrow(
+      '[herder/herder/OnePerNode] replicas is not a positive integer: 0. Write',
+    );
+  });
+});

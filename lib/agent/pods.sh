@@ -15,8 +15,9 @@ POD='' MODE=- NAMESPACE=- NAME=- OVERRIDES=, FLAG=ok HEARD=0
 
 # Makes a pod the current one. Fails if it is not opted in.
 find_pod() { # uid
-  # Most searches of a long list are in vain, and it takes long to copy.
-  case $PODS in *"$NL$1 "*) find_line "$1 " "$PODS" ;; *) return 1 ;; esac
+  # As find_line does it, which would copy this long list.
+  case $PODS in *"$NL$1 "*) ;; *) return 1 ;; esac
+  for RESULT in $PODS; do case $RESULT in "$1 "*) break ;; esac done
   IFS=' ' && set -- $RESULT && IFS=$NL
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 FLAG=$6 HEARD=$7
   [ "$MODE" != - ]

@@ -146,7 +146,7 @@ export function bars(results: Results, synth: SynthResults): Bar[] {
   const memory = (what: string, limit: number, bytes = NaN) =>
     bar(`MiB, ${what}`, limit, bytes / 2 ** 20, (bytes / 2 ** 20).toFixed(1));
   // May be less than nothing: it is the difference of two minutes.
-  const more = (ended?.cpuSeconds ?? NaN) - (none?.idle.cpuSeconds ?? NaN);
+  const more = ended.cpuSeconds - (none?.idle.cpuSeconds ?? NaN);
   const processes = most(agents.map(({ idle }) => idle.processes));
   const requests = most(agents.map(({ idle }) => idle.requests));
   return [

@@ -53,11 +53,11 @@ export interface Results {
   };
   readonly sizes: { readonly pods: number; readonly tools: Record<Tool, ToolResults> }[];
   /** A minute of the agent beside ended pods with the label; nothing else is opted in. */
-  readonly ended?: Minute;
+  readonly ended: Minute;
   /** A minute of the agent with one pod that the kernel kills processes of all the time. */
   readonly killed: Minute & { readonly kills: number };
   /** memory.peak of the agent's container after it was told of a pod with 1.4 MB of labels and annotations. */
-  readonly largePodBytes?: number;
+  readonly largePodBytes: number;
 }
 
 /** How long each process took, in the order of the runs, which took turns. */

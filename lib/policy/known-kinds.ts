@@ -28,7 +28,7 @@ export interface KnownKind {
   readonly source: string;
 }
 
-const KUBERNETES = 'https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/';
+const KUBERNETES = 'https://kubernetes.io/docs/reference/kubernetes-api/';
 
 /** Several kinds of one project that say it in the same way. */
 function kinds(
@@ -47,23 +47,23 @@ const TEMPLATE = { podTemplates: ['/spec/template'] };
 
 /** All kinds whose pods are known. docs/kinds.md is made of it. */
 export const KNOWN_KINDS: readonly KnownKind[] = [
-  ...kinds('', ['Pod'], { podTemplates: [''], source: `${KUBERNETES}pod-v1/` }),
+  ...kinds('', ['Pod'], { podTemplates: [''], source: `${KUBERNETES}core/pod-v1/` }),
   ...kinds('', ['PodTemplate'], {
     podTemplates: ['/template'],
-    source: `${KUBERNETES}pod-template-v1/`,
+    source: `${KUBERNETES}core/pod-template-v1/`,
   }),
   ...kinds('', ['ReplicationController'], {
     ...TEMPLATE,
-    source: `${KUBERNETES}replication-controller-v1/`,
+    source: `${KUBERNETES}core/replication-controller-v1/`,
   }),
   ...kinds('apps', ['DaemonSet', 'Deployment', 'ReplicaSet', 'StatefulSet'], {
     ...TEMPLATE,
-    source: KUBERNETES,
+    source: `${KUBERNETES}apps/`,
   }),
-  ...kinds('batch', ['Job'], { ...TEMPLATE, source: `${KUBERNETES}job-v1/` }),
+  ...kinds('batch', ['Job'], { ...TEMPLATE, source: `${KUBERNETES}batch/job-v1/` }),
   ...kinds('batch', ['CronJob'], {
     podTemplates: ['/spec/jobTemplate/spec/template'],
-    source: `${KUBERNETES}cron-job-v1/`,
+    source: `${KUBERNETES}batch/cron-job-v1/`,
   }),
   ...kinds('apps.openshift.io', ['DeploymentConfig'], {
     ...TEMPLATE,
@@ -76,11 +76,11 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
     source: 'https://argo-rollouts.readthedocs.io/en/stable/features/specification/',
   }),
   ...kinds('argoproj.io', ['Workflow', 'WorkflowTemplate', 'ClusterWorkflowTemplate'], {
-    podMetadata: ['/spec/podMetadata'],
+    podMetadata: ['/spec/podMetadata', '/spec/artifactGC?/podMetadata'],
     source: 'https://argo-workflows.readthedocs.io/en/latest/fields/',
   }),
   ...kinds('argoproj.io', ['CronWorkflow'], {
-    podMetadata: ['/spec/workflowSpec/podMetadata'],
+    podMetadata: ['/spec/workflowSpec/podMetadata', '/spec/workflowSpec/artifactGC?/podMetadata'],
     source: 'https://argo-workflows.readthedocs.io/en/latest/fields/',
   }),
   ...kinds('serving.knative.dev', ['Service', 'Configuration'], {
@@ -173,7 +173,7 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
       '/spec/runtimePatches?/*/trainingRuntimeSpec?/template?/spec?/replicatedJobs?/*/template/spec/template/metadata',
     ],
     cannot: 'its runtime makes them, and it has no podTemplateOverrides or runtimePatches',
-    remedy: 'podTemplateOverrides for all of its jobs',
+    remedy: 'runtimePatches, or podTemplateOverrides before they existed, for all of its jobs',
     source:
       'https://github.com/kubeflow/trainer/blob/master/pkg/apis/trainer/v1alpha1/trainjob_types.go',
   }),
@@ -193,7 +193,7 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
   ...kinds('flink.apache.org', ['FlinkDeployment'], {
     podMetadata: ['/spec/podTemplate/metadata'],
     source:
-      'https://github.com/apache/flink-kubernetes-operator/blob/main/examples/pod-template.yaml',
+      'https://github.com/apache/flink-kubernetes-operator/blob/main/docs/content/docs/custom-resource/pod-template.md',
   }),
   ...kinds('postgresql.cnpg.io', ['Cluster'], {
     podMetadata: ['/spec/inheritedMetadata'],
@@ -211,10 +211,15 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
     source:
       'https://github.com/zalando/postgres-operator/blob/master/docs/reference/operator_parameters.md',
   }),
-  ...kinds('postgres-operator.crunchydata.com', ['PostgresCluster', 'PGAdmin'], {
+  ...kinds('postgres-operator.crunchydata.com', ['PostgresCluster'], {
     podMetadata: ['/spec/metadata'],
     source:
       'https://github.com/CrunchyData/postgres-operator/blob/main/internal/controller/postgrescluster/instance.go',
+  }),
+  ...kinds('postgres-operator.crunchydata.com', ['PGAdmin'], {
+    podMetadata: ['/spec/metadata'],
+    source:
+      'https://github.com/CrunchyData/postgres-operator/blob/main/internal/controller/standalone_pgadmin/statefulset.go',
   }),
   ...kinds('kafka.strimzi.io', ['Kafka'], {
     podMetadata: ['kafka', 'zookeeper', 'entityOperator', 'cruiseControl', 'kafkaExporter'].map(
@@ -229,7 +234,7 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
       'https://github.com/strimzi/strimzi-kafka-operator/blob/main/documentation/api/io.strimzi.api.kafka.model.common.template.PodTemplate.adoc',
   }),
   ...kinds('kafka.strimzi.io', ['KafkaConnect'], {
-    podMetadata: ['/spec/template/pod/metadata', '/spec/template/buildPod?/metadata'],
+    podMetadata: ['/spec/template/pod/metadata', '/spec/template/buildPod/metadata'],
     source:
       'https://github.com/strimzi/strimzi-kafka-operator/blob/main/documentation/api/io.strimzi.api.kafka.model.common.template.PodTemplate.adoc',
   }),
@@ -249,25 +254,30 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
       source: 'https://www.elastic.co/docs/deploy-manage/deploy/cloud-on-k8s/customize-pods',
     }),
   ),
-  ...[
-    ['beat', 'Beat'],
-    ['agent', 'Agent'],
-  ].flatMap(([group, kind]) =>
-    kinds(`${group}.k8s.elastic.co`, [String(kind)], {
-      podMetadata: ['daemonSet', 'deployment', 'statefulSet'].map(
-        (part) => `/spec/${part}?/podTemplate/metadata`,
-      ),
-      source: 'https://www.elastic.co/docs/deploy-manage/deploy/cloud-on-k8s/customize-pods',
-    }),
-  ),
+  ...kinds('beat.k8s.elastic.co', ['Beat'], {
+    podMetadata: ['daemonSet', 'deployment'].map((part) => `/spec/${part}?/podTemplate/metadata`),
+    source: 'https://github.com/elastic/cloud-on-k8s/blob/main/pkg/apis/beat/v1beta1/beat_types.go',
+  }),
+  ...kinds('agent.k8s.elastic.co', ['Agent'], {
+    podMetadata: ['daemonSet', 'deployment', 'statefulSet'].map(
+      (part) => `/spec/${part}?/podTemplate/metadata`,
+    ),
+    source:
+      'https://github.com/elastic/cloud-on-k8s/blob/main/pkg/apis/agent/v1alpha1/agent_types.go',
+  }),
   ...kinds('serving.kserve.io', ['InferenceService'], {
     podMetadata: ['/spec/predictor', '/spec/transformer?', '/spec/explainer?'],
     source:
       'https://github.com/kserve/kserve/blob/master/python/kserve/docs/V1beta1ComponentExtensionSpec.md',
   }),
-  ...kinds('kubevirt.io', ['VirtualMachine', 'VirtualMachineInstanceReplicaSet'], {
+  ...kinds('kubevirt.io', ['VirtualMachine'], {
     podMetadata: ['/spec/template/metadata'],
-    source: 'https://kubevirt.io/user-guide/user_workloads/virtual_machine_instances/',
+    source:
+      'https://github.com/kubevirt/kubevirt/blob/main/pkg/virt-controller/services/template.go',
+  }),
+  ...kinds('kubevirt.io', ['VirtualMachineInstanceReplicaSet'], {
+    podMetadata: ['/spec/template/metadata'],
+    source: 'https://kubevirt.io/user-guide/user_workloads/replicaset/',
   }),
   ...kinds('kubevirt.io', ['VirtualMachineInstance'], {
     podMetadata: ['/metadata'],

@@ -2,12 +2,37 @@ import { ApiObject } from 'cdk8s';
 import { Construct } from 'constructs';
 import { removeNamespace } from '../private/cluster-scoped';
 import { usageError } from '../private/usage-error';
+import { requireAnnotations, requireLabels } from '../private/validation';
+import { VERSION_LABEL } from '../private/version';
 
 /** The metadata of a policy and of its binding. */
 export interface ClusterMetadata {
   readonly name: string;
   readonly labels: { readonly [key: string]: string };
   readonly annotations?: { readonly [key: string]: string };
+}
+
+/** The options of every policy that say something about its metadata. */
+interface MetadataProps {
+  readonly labels?: { [key: string]: string };
+  readonly annotations?: { [key: string]: string };
+}
+
+export function clusterMetadata(
+  construct: Construct,
+  name: string,
+  component: string,
+  { labels = {}, annotations }: MetadataProps,
+): ClusterMetadata {
+  const ours = {
+    'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
+    'app.kubernetes.io/component': component,
+    'app.kubernetes.io/managed-by': 'cdk8s',
+    ...VERSION_LABEL,
+  };
+  requireLabels(construct, labels, ours);
+  requireAnnotations(construct, annotations ?? {}, {});
+  return { name, labels: { ...labels, ...ours }, annotations };
 }
 
 /** Adds an admission policy or its binding. The L1 of cdk8s-plus-28 is Kubernetes 1.28, which has none of these kinds in v1. */

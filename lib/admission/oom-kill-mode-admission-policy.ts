@@ -1,25 +1,11 @@
 import { Construct } from 'constructs';
-import { VERSION_LABEL } from '../private/version';
 import { ADMISSION_RESOURCES, admissionRules } from './admission-rules';
-import { addClusterObject, requireVersion } from './cluster-objects';
+import { addClusterObject, clusterMetadata, requireVersion } from './cluster-objects';
 import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from '../private/labels';
 import { joinApp } from '../policy/synthesis';
 import { usageError } from '../private/usage-error';
 import { requireProps } from '../private/props';
-import {
-  requireAnnotations,
-  requireDnsLabel,
-  requireDnsSubdomain,
-  requireLabels,
-  requireMember,
-} from '../private/validation';
-
-const LABELS = {
-  'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
-  'app.kubernetes.io/component': 'admission',
-  'app.kubernetes.io/managed-by': 'cdk8s',
-  ...VERSION_LABEL,
-};
+import { requireDnsLabel, requireDnsSubdomain, requireMember } from '../private/validation';
 
 /** https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/ */
 const FIRST_MINOR_VERSION = 30;
@@ -192,8 +178,6 @@ export class OomKillModeAdmissionPolicy extends Construct {
     this.name = requireDnsSubdomain(this, 'name', props.name ?? 'oom-kill-mode');
     this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
     joinApp(this, 'admission');
-    requireLabels(this, props.labels ?? {}, LABELS);
-    requireAnnotations(this, props.annotations ?? {}, {});
     const failurePolicy = props.failurePolicy ?? AdmissionFailurePolicy.FAIL;
     requireMember(this, 'failurePolicy', failurePolicy, AdmissionFailurePolicy);
 
@@ -204,11 +188,7 @@ export class OomKillModeAdmissionPolicy extends Construct {
         requireDnsLabel(this, 'injectedContainers', name),
       ),
     );
-    const metadata = {
-      name: this.name,
-      labels: { ...props.labels, ...LABELS },
-      annotations: props.annotations,
-    };
+    const metadata = clusterMetadata(this, this.name, 'admission', props);
     addClusterObject(this, 'ValidatingAdmissionPolicy', metadata, {
       failurePolicy,
       matchConstraints: {

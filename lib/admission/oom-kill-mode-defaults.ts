@@ -1,5 +1,4 @@
 import { Construct } from 'constructs';
-import { VERSION_LABEL } from '../private/version';
 import { OomKillMode } from '../policy/oom-kill-mode';
 import { joinApp } from '../policy/synthesis';
 import {
@@ -11,13 +10,12 @@ import {
 import { requireProps } from '../private/props';
 import { usageError } from '../private/usage-error';
 import {
-  requireAnnotations,
   requireDnsLabel,
   requireDnsSubdomain,
   requireLabels,
   requireMember,
 } from '../private/validation';
-import { addClusterObject, requireVersion } from './cluster-objects';
+import { addClusterObject, clusterMetadata, requireVersion } from './cluster-objects';
 import {
   Defaults,
   defaultsConditions,
@@ -25,13 +23,6 @@ import {
   defaultsMutations,
 } from './defaults-rules';
 import { AdmissionFailurePolicy } from './oom-kill-mode-admission-policy';
-
-const LABELS = {
-  'app.kubernetes.io/name': 'cdk8s-oom-kill-mode',
-  'app.kubernetes.io/component': 'defaults',
-  'app.kubernetes.io/managed-by': 'cdk8s',
-  ...VERSION_LABEL,
-};
 
 /** https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/ */
 const FIRST_MINOR_VERSION = 36;
@@ -197,16 +188,10 @@ export class OomKillModeDefaults extends Construct {
     this.name = requireDnsSubdomain(this, 'name', props.name ?? 'oom-kill-mode-defaults');
     this.labelPrefix = requireLabelPrefix(this, props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
     joinApp(this, 'admission');
-    requireLabels(this, props.labels ?? {}, LABELS);
-    requireAnnotations(this, props.annotations ?? {}, {});
     const failurePolicy = props.failurePolicy ?? AdmissionFailurePolicy.IGNORE;
     requireMember(this, 'failurePolicy', failurePolicy, AdmissionFailurePolicy);
 
-    const metadata = {
-      name: this.name,
-      labels: { ...props.labels, ...LABELS },
-      annotations: props.annotations,
-    };
+    const metadata = clusterMetadata(this, this.name, 'defaults', props);
     const defaults = this.defaults(props);
     addClusterObject(this, 'MutatingAdmissionPolicy', metadata, {
       failurePolicy,

@@ -8,7 +8,8 @@ import { install } from './binaries';
 import { ClusterServer } from './cluster-server';
 
 // Does what the README tells its reader to do, from top to bottom, with nothing else: its shell
-// commands, against a stand-in for the API server where they speak to one, and its program.
+// commands, against a stand-in for the API server where they speak to one, and its program. With README_CLUSTER=real,
+// only the commands that speak to a cluster, on the one of the kubeconfig.
 
 const ROOT = resolve(__dirname, '../..');
 
@@ -113,6 +114,12 @@ async function main(): Promise<void> {
   const unused = EXPECTED.filter(([words]) => !commands.some((block) => block.includes(words)));
   if (unused.length > 0 || programs.length !== 1) {
     throw new Error(`the README has ${programs.length} programs, and no ${String(unused[0]?.[0])}`);
+  }
+  if (process.env.README_CLUSTER === 'real') {
+    for (const block of commands.filter((text) => text.startsWith('kubectl'))) {
+      await runUntilExpected(block, process.env);
+    }
+    return;
   }
   const directory = mkdtempSync(join(ROOT, '.cache/readme-'));
   const config = join(mkdtempSync(join(tmpdir(), 'kubeconfig-')), 'config');

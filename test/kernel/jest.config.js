@@ -9,6 +9,6 @@ module.exports = {
   },
   moduleFileExtensions: ['ts', 'js', 'json', 'node'],
   maxWorkers: 1,
-  testTimeout: 1_200_000,
+  testTimeout: 3_600_000,
   bail: false,
 };

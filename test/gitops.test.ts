@@ -6,6 +6,7 @@ import { Chart, Testing, Yaml } from 'cdk8s';
 import {
   admissionChart,
   allPropsChart,
+  defaultsChart,
   dropInChart,
   followingChart,
   monitoringChart,
@@ -19,6 +20,7 @@ const CHARTS: [string, () => Chart][] = [
   ['the agent with every option', () => allPropsChart(Testing.app())],
   ['a deployment that follows the nodes', () => followingChart(Testing.app())],
   ['the admission policy', () => admissionChart(Testing.app())],
+  ['the defaults', () => defaultsChart(Testing.app())],
   ['the drop-in', () => dropInChart(Testing.app())],
   ['the monitoring', () => monitoringChart(Testing.app())],
 ];

@@ -12,6 +12,7 @@ import {
 import {
   admissionChart,
   allPropsChart,
+  defaultsChart,
   dropInChart,
   followingChart,
   monitoringChart,
@@ -193,6 +194,7 @@ const CHARTS: [string, () => Chart][] = [
   ['a large deployment', largeChart],
   ['what is given and empty', emptyChart],
   ['the admission policy', () => admissionChart(Testing.app())],
+  ['the defaults', () => defaultsChart(Testing.app())],
   ['the drop-in', () => dropInChart(Testing.app())],
   ['the monitoring', () => monitoringChart(Testing.app())],
 ];

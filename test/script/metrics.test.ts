@@ -102,9 +102,9 @@ test('count kills, repairs, writes and watches', async () => {
   const app = pod.create('0');
   await scene.agent.ticks();
   scene.node.write(app.cgroup, '1');
-  await scene.become('0', app);
-  app.link('app');
+  // The link comes after the count: the agent looks for it only when the value is written.
   await grow(1, 5);
+  app.link('app');
   await scene.drift('0', app);
   await grow(1, 6);
   scene.api.removeLabel(worker.pod.uid);

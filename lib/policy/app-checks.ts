@@ -36,11 +36,14 @@ export function prefixesOf(survey: Survey): Set<string> {
 /** If a cluster has agents, what is in it obeys one of them; if only others have, what is in it obeys any. */
 export function requirePrefixes({ agents, uses }: Survey): void {
   const all = new Set([...agents.keys()].map((agent) => agent.labelPrefix));
+  if (all.size === 0) {
+    return;
+  }
   for (const { construct, prefix, clusters } of uses) {
     for (const cluster of clusters.size > 0 ? clusters : [undefined]) {
       const own = [...agents].filter(([, its]) => its === cluster);
       const known = own.length > 0 ? new Set(own.map(([agent]) => agent.labelPrefix)) : all;
-      if (known.size > 0 && !known.has(prefix)) {
+      if (!known.has(prefix)) {
         const where =
           own.length > 0 && all.has(prefix)
             ? `the cluster of ${cluster?.node.path ?? ''}`

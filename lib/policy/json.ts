@@ -16,35 +16,38 @@ export function pointerOf(steps: readonly string[]): string {
 }
 
 export function dig(value: unknown, steps: readonly string[]): unknown {
-  return steps.reduce(
-    (parent, step) =>
-      typeof parent === 'object' && parent !== null && hasOwn(parent, step)
-        ? (parent as Json)[step]
-        : undefined,
-    value,
-  );
+  let found = value;
+  for (const step of steps) {
+    const isThere = typeof found === 'object' && found !== null && hasOwn(found, step);
+    found = isThere ? (found as Json)[step] : undefined;
+  }
+  return found;
 }
 
 /** Puts a value into a rendered object, which nobody else has, with everything on the way to it that is missing. */
-export function put(parent: unknown, [step, ...rest]: readonly string[], value: string): unknown {
+export function put(parent: unknown, path: readonly string[], value: string, at = 0): unknown {
+  const step = path[at];
   if (step === undefined) {
     return value;
   }
   const map = (isObject(parent) || Array.isArray(parent) ? parent : {}) as Json;
-  const child = put(map[step], rest, value);
-  if (hasOwn(map, step) || process.env['CDK8S_DISABLE_SORT']) {
-    map[step] = child;
+  const old = map[step];
+  const child = put(old, path, value, at + 1);
+  return child === old ? map : withEntry(map, step, child);
+}
+
+/** A new key goes where cdk8s, which sorts them, would have it. */
+function withEntry(map: Json, step: string, value: unknown): Json {
+  const keys = hasOwn(map, step) || process.env['CDK8S_DISABLE_SORT'] ? [] : Object.keys(map);
+  const place = keys.findIndex((key) => step < key);
+  if (place < 0) {
+    map[step] = value;
     return map;
   }
-  // A new key goes where cdk8s, which sorts them, would have it.
   const sorted: Json = {};
-  for (const key of Object.keys(map)) {
-    if (!hasOwn(sorted, step) && step < key) {
-      sorted[step] = child;
-    }
-    sorted[key] = map[key];
-  }
-  sorted[step] = child;
+  keys.slice(0, place).forEach((key) => (sorted[key] = map[key]));
+  sorted[step] = value;
+  keys.slice(place).forEach((key) => (sorted[key] = map[key]));
   return sorted;
 }
 

@@ -3,7 +3,7 @@ import { OomKillMode } from './oom-kill-mode';
 import { OomKillReportEntry } from './oom-kill-report';
 import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from '../private/labels';
 import { knownKind } from './known-kinds';
-import { policyOf, setPolicy } from './own-constructs';
+import { addPolicy, policyOf } from './own-constructs';
 import { usageMessage, usageError } from '../private/usage-error';
 import { ToldKind } from './pods';
 import { PolicyChoices } from './policy-choices';
@@ -148,15 +148,20 @@ export class OomKillPolicy {
    * @param props Options. Lists add up with those of earlier calls.
    * @throws if the target is no construct, or an option is invalid or contradicts an earlier call.
    */
-  public static of(target: IConstruct, props: OomKillPolicyProps = {}): OomKillPolicy {
+  public static of(target: IConstruct, props?: OomKillPolicyProps): OomKillPolicy {
     requireConstruct(target, 'OomKillPolicy.of');
-    const options = requireProps(target, props, PROPS);
+    const options = props === undefined ? {} : requireProps(target, props, PROPS);
     const prefix =
       options.labelPrefix === undefined
         ? DEFAULT_LABEL_PREFIX
         : requireLabelPrefix(target, options.labelPrefix);
-    const policy =
-      (policyOf(target, prefix) as OomKillPolicy | undefined) ?? new OomKillPolicy(target, prefix);
+    const { root } = target.node;
+    let policy = policyOf(root, target, prefix) as OomKillPolicy | undefined;
+    if (!policy) {
+      policy = new OomKillPolicy(target, prefix);
+      attachTo(root);
+      addPolicy(root, policy);
+    }
     policy.add(options);
     return policy;
   }
@@ -181,8 +186,6 @@ export class OomKillPolicy {
   private constructor(target: IConstruct, prefix: string) {
     const choices = { containers: new Map(), injected: new Set<string>(), kinds: [] };
     this._choices = { target, prefix, ...choices };
-    attachTo(target.node.root);
-    setPolicy(target, prefix, this);
   }
 
   /**

@@ -32,8 +32,8 @@ export interface CarriedPolicy {
   readonly _choices: PolicyChoices;
 }
 
-/** The policies of an app, by target and prefix. */
-export type CarriedPolicies = Map<IConstruct, Map<string, CarriedPolicy>>;
+/** The policies of an app, by target: one for each prefix. */
+export type CarriedPolicies = Map<IConstruct, CarriedPolicy[]>;
 
 /**
  * The root has them, and not each target: cdk8s goes through all constructs for every chart, which takes longer if
@@ -43,14 +43,23 @@ export function policiesBelow(root: IConstruct): CarriedPolicies | undefined {
   return (root as { [POLICIES]?: CarriedPolicies })[POLICIES];
 }
 
-export function policyOf(target: IConstruct, prefix: string): CarriedPolicy | undefined {
-  return policiesBelow(target.node.root)?.get(target)?.get(prefix);
+export function policyOf(
+  root: IConstruct,
+  target: IConstruct,
+  prefix: string,
+): CarriedPolicy | undefined {
+  const own = policiesBelow(root)?.get(target);
+  return own?.find(({ _choices }) => _choices.prefix === prefix);
 }
 
-export function setPolicy(target: IConstruct, prefix: string, policy: CarriedPolicy): void {
-  const { root } = target.node;
-  const all = policiesBelow(root) ?? new Map<IConstruct, Map<string, CarriedPolicy>>();
-  const own = all.get(target) ?? new Map<string, CarriedPolicy>();
-  all.set(target, own.set(prefix, policy));
+export function addPolicy(root: IConstruct, policy: CarriedPolicy): void {
+  const { target } = policy._choices;
+  const all = policiesBelow(root) ?? (new Map() as CarriedPolicies);
+  const own = all.get(target);
+  if (own) {
+    own.push(policy);
+  } else {
+    all.set(target, [policy]);
+  }
   (root as { [POLICIES]?: CarriedPolicies })[POLICIES] = all;
 }

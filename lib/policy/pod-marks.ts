@@ -15,57 +15,68 @@ export function writeMarks(
   policy: PolicyChoices,
   marks: PodMarks | undefined,
 ): Json {
-  const label = [...pods.path, 'labels', modeLabel(policy.prefix)];
-  const annotation = [...pods.path, 'annotations', containersAnnotation(policy.prefix)];
-  return writeOne(
-    object,
-    writeOne(object, json, label, marks?.mode, policy),
-    annotation,
-    marks?.containers,
-    policy,
-  );
+  const { prefix } = policy;
+  const found = readMarks(json, pods, prefix);
+  const label = modeLabel(prefix);
+  const annotation = containersAnnotation(prefix);
+  // What is no mode is told of as such, see `requireReadable`.
+  const isMode = modeOf(found.mode) !== undefined;
+  requireNoOther(object, label, isMode ? found.mode : undefined, marks?.mode, policy);
+  requireNoOther(object, annotation, found.containers, marks?.containers, policy);
+  let result = json;
+  if (marks && found.mode === undefined) {
+    result = put(result, [...pods.path, 'labels', label], marks.mode) as Json;
+  }
+  if (marks?.containers !== undefined && found.containers === undefined) {
+    requireShort(object, annotation, marks.containers);
+    result = put(result, [...pods.path, 'annotations', annotation], marks.containers) as Json;
+  }
+  return result;
 }
 
-function writeOne(
+function requireNoOther(
   object: ApiObject,
-  json: Json,
-  path: string[],
+  key: string,
+  found: string | undefined,
   value: string | undefined,
   policy: PolicyChoices,
-): Json {
-  const found = text(dig(json, path));
-  if (found !== undefined && found !== value && !isIllegible(path, found)) {
+): void {
+  if (found !== undefined && found !== value) {
     throw usageError(
       object,
-      `its pods say ${path.at(-1)}: ${found} already, and ${nameOf(policy)} says ${value ?? (policy.all === 'none' ? 'none()' : 'no such thing')}`,
+      `its pods say ${key}: ${found} already, and ${nameOf(policy)} says ${value ?? (policy.all === 'none' ? 'none()' : 'no such thing')}`,
       'one of the two',
     );
   }
-  if (value === undefined || found !== undefined) {
-    return json;
-  }
+}
+
+function requireShort(object: ApiObject, key: string, value: string): void {
   if (value.length > LONGEST_CONTAINERS_ANNOTATION) {
     throw usageError(
       object,
-      `${path.at(-1)} is longer than ${LONGEST_CONTAINERS_ANNOTATION} characters, and the agent would not read it: ${value.length}`,
+      `${key} is longer than ${LONGEST_CONTAINERS_ANNOTATION} characters, and the agent would not read it: ${value.length}`,
       'single() or group() for most containers, and perContainer() for the others',
     );
   }
-  return put(json, path, value) as Json;
 }
 
-/** What is no mode is told of as such, see `requireReadable`. */
-function isIllegible(path: string[], found: string): boolean {
-  return path.at(-2) === 'labels' && modeOf(found) === undefined;
+/** A label and an annotation as they are written, whoever wrote them. */
+interface Written {
+  readonly mode?: string;
+  readonly containers?: string;
 }
 
-/** What the pods of a manifest say, whoever wrote it. */
-export function readMode(json: Json, pods: PodMetadata, prefix: string): string | undefined {
-  return text(dig(json, [...pods.path, 'labels', modeLabel(prefix)]));
+/** What the pods of a manifest say. */
+export function readMarks(json: Json, pods: PodMetadata, prefix: string): Written {
+  return marksIn(dig(json, pods.path), prefix);
 }
 
-export function readContainers(json: Json, pods: PodMetadata, prefix: string): string | undefined {
-  return text(dig(json, [...pods.path, 'annotations', containersAnnotation(prefix)]));
+function marksIn(metadata: unknown, prefix: string): Written {
+  const [label, annotation] = [modeLabel(prefix), containersAnnotation(prefix)];
+  return {
+    mode: text(dig(metadata, ['labels', label])),
+    containers: text(dig(metadata, ['annotations', annotation])),
+  };
 }
 
 export function modeOf(word: string | undefined): OomKillMode | undefined {
@@ -95,7 +106,7 @@ export function requireReadable(
 ): void {
   const [label, annotation] = [modeLabel(prefix), containersAnnotation(prefix)];
   for (const pods of manifest.pods) {
-    const mode = readMode(json, pods, prefix);
+    const { mode, containers = '' } = readMarks(json, pods, prefix);
     if (mode !== undefined && modeOf(mode) === undefined) {
       throw usageError(
         object,
@@ -103,7 +114,6 @@ export function requireReadable(
         `${label}: Single or ${label}: Group`,
       );
     }
-    const containers = readContainers(json, pods, prefix) ?? '';
     if (containers !== '' && !/^( *[a-z0-9-]{1,63}=(Single|Group) *(,|$))+$/.test(containers)) {
       throw usageError(
         object,
@@ -156,20 +166,20 @@ function requireSaid(
   path: readonly string[],
   prefix: string,
 ): void {
-  const metadata = dig(dig(json, path), METADATA);
-  const [label, annotation] = [modeLabel(prefix), containersAnnotation(prefix)];
-  const mode = text(dig(metadata, ['labels', label]));
-  const containers = text(dig(metadata, ['annotations', annotation]));
+  const { mode, containers } = marksIn(dig(dig(json, path), METADATA), prefix);
   if (mode === undefined && containers === undefined) {
     return;
   }
-  const isSaid = pods.some(
-    (one) =>
+  const isSaid = pods.some((one) => {
+    const said = readMarks(json, one, prefix);
+    return (
       pointerOf(one.path) === pointerOf([...path, ...METADATA]) ||
-      ((mode === undefined || mode === readMode(json, one, prefix)) &&
-        (containers === undefined || containers === readContainers(json, one, prefix))),
-  );
+      ((mode === undefined || mode === said.mode) &&
+        (containers === undefined || containers === said.containers))
+    );
+  });
   if (!isSaid) {
+    const [label, annotation] = [modeLabel(prefix), containersAnnotation(prefix)];
     const what =
       mode === undefined ? `annotation ${annotation}: ${containers}` : `label ${label}: ${mode}`;
     const where =

@@ -65,11 +65,10 @@ function manifestsAt(value: Json, path: string[], told: readonly ToldKind[]): Ma
     );
   }
   const name = text(dig(value, ['metadata', 'name']));
-  const found = podsOf(value, { apiVersion, kind }, told);
-  const pods = (found.pods ?? []).map((one) =>
-    path.length === 0 ? one : { ...one, path: [...path, ...one.path] },
-  );
-  return [{ path, apiVersion, kind, name, ...found, pods }];
+  const { pods: found = [], problem, untouched } = podsOf(value, { apiVersion, kind }, told);
+  const pods =
+    path.length === 0 ? found : found.map((one) => ({ ...one, path: [...path, ...one.path] }));
+  return [{ path, apiVersion, kind, name, pods, problem, untouched }];
 }
 
 /** Why whatever Kubernetes has beside workloads is left alone; it is not worth a line in a report. */
@@ -83,9 +82,11 @@ function podsOf(
   told: readonly ToldKind[],
 ): Found {
   const group = apiGroup(apiVersion);
-  const entries = told.filter((one) => one.kind === kind && one.apiGroup === group);
-  if (entries.length > 0) {
-    return podsAsTold(manifest, apiVersion, entries);
+  if (told.length > 0) {
+    const entries = told.filter((one) => one.kind === kind && one.apiGroup === group);
+    if (entries.length > 0) {
+      return podsAsTold(manifest, apiVersion, entries);
+    }
   }
   const known = knownKind(group, kind);
   if (known) {
@@ -223,21 +224,19 @@ function places(
   podMetadata: readonly string[],
 ): { readonly pods: PodMetadata[]; readonly missing: string[] } {
   const missing: string[] = [];
-  const templates = podTemplates.flatMap((pointer) =>
-    expand(manifest, compile(pointer), [], false, missing),
-  );
-  const metadata = podMetadata.flatMap((pointer) =>
-    expand(manifest, compile(pointer), [], true, missing),
-  );
   const pods: PodMetadata[] = [];
-  for (const path of templates) {
-    const containers = () => containerNames(manifest, path);
-    pods.push({ path: [...path, 'metadata'], containers, isComplete: true });
+  for (const pointer of podTemplates) {
+    for (const path of expand(manifest, compile(pointer), [], false, missing)) {
+      const containers = () => containerNames(manifest, path);
+      pods.push({ path: [...path, 'metadata'], containers, isComplete: true });
+    }
   }
-  for (const path of metadata) {
-    const containers = () =>
-      path.at(-1) === 'metadata' ? containerNames(manifest, path.slice(0, -1)) : [];
-    pods.push({ path, containers, isComplete: false });
+  for (const pointer of podMetadata) {
+    for (const path of expand(manifest, compile(pointer), [], true, missing)) {
+      const containers = () =>
+        path.at(-1) === 'metadata' ? containerNames(manifest, path.slice(0, -1)) : [];
+      pods.push({ path, containers, isComplete: false });
+    }
   }
   return { pods, missing };
 }
@@ -248,61 +247,75 @@ interface Step {
   readonly isOptional: boolean;
 }
 
-const COMPILED = new Map<string, readonly Step[]>();
-
-/** The steps of a pointer, see `KnownKind`. */
-function compile(pointer: string): readonly Step[] {
-  const steps =
-    COMPILED.get(pointer) ??
-    stepsOf(pointer).map((step) => ({
-      key: step === '*' ? undefined : step.replace(/\?$/, ''),
-      isOptional: step.endsWith('?'),
-    }));
-  COMPILED.set(pointer, steps);
-  return steps;
+interface Pointer {
+  readonly steps: readonly Step[];
+  /** The keys of the steps, with `*` for every element. */
+  readonly keys: readonly string[];
 }
 
-/** All paths that a pointer means. What is missing, and must be there, is told. */
+const COMPILED = new Map<string, Pointer>();
+
+/** The steps of a pointer, see `KnownKind`. */
+function compile(pointer: string): Pointer {
+  const known = COMPILED.get(pointer);
+  if (known) {
+    return known;
+  }
+  const steps = stepsOf(pointer).map((step) => ({
+    key: step === '*' ? undefined : step.replace(/\?$/, ''),
+    isOptional: step.endsWith('?'),
+  }));
+  const compiled = { steps, keys: steps.map(({ key = '*' }) => key) };
+  COMPILED.set(pointer, compiled);
+  return compiled;
+}
+
+/**
+ * All paths that a pointer means, from a value that is at the path on. What is missing, and must be there, is told.
+ * Every object of an app comes through here, so nothing is made that only a message needs.
+ */
 function expand(
-  value: unknown,
-  steps: readonly Step[],
+  start: unknown,
+  pointer: Pointer,
   path: readonly string[],
   isAdded: boolean,
   missing: string[],
 ): (readonly string[])[] {
-  const step = steps[path.length];
-  if (!step) {
-    if (isObject(value) || (value === undefined && isAdded)) {
-      return [path];
+  const { steps, keys } = pointer;
+  const upTo = (end: number) =>
+    path.length === 0 && end === keys.length ? keys : [...path, ...keys.slice(path.length, end)];
+  let value = start;
+  for (let at = path.length; at < steps.length; at++) {
+    const { key, isOptional } = steps[at] as Step;
+    if (key === undefined) {
+      const elements = isObject(value) || Array.isArray(value) ? Object.entries(value) : [];
+      if (elements.length === 0) {
+        missing.push(`has nothing at ${pointerOf([...upTo(at), ...keys.slice(at)])}`);
+      }
+      return elements.flatMap(([one, element]) =>
+        expand(element, pointer, [...upTo(at), one], isAdded, missing),
+      );
     }
-    missing.push(`has nothing at ${pointerOf(path)}`);
-    return [];
-  }
-  const rest = () => steps.slice(path.length + 1).map(({ key = '*' }) => key);
-  const { key, isOptional } = step;
-  if (key === undefined) {
-    const keys = isObject(value) || Array.isArray(value) ? Object.keys(value) : [];
-    if (keys.length === 0) {
-      missing.push(`has nothing at ${pointerOf([...path, '*', ...rest()])}`);
+    // It may be the number of an element.
+    const child = dig(value, [key]);
+    if (child === undefined && isOptional) {
+      return [];
     }
-    return keys.flatMap((one) =>
-      expand((value as Json)[one], steps, [...path, one], isAdded, missing),
-    );
+    if (child === undefined && !isAdded) {
+      missing.push(`has nothing at ${pointerOf([...upTo(at), ...keys.slice(at)])}`);
+      return [];
+    }
+    if (child !== undefined && (typeof child !== 'object' || child === null)) {
+      missing.push(`has no object at ${pointerOf(upTo(at + 1))}`);
+      return [];
+    }
+    value = child;
   }
-  // It may be the number of an element.
-  const child = dig(value, [key]);
-  if (child === undefined && isOptional) {
-    return [];
+  if (isObject(value) || (value === undefined && isAdded)) {
+    return [upTo(steps.length)];
   }
-  if (child === undefined && !isAdded) {
-    missing.push(`has nothing at ${pointerOf([...path, key, ...rest()])}`);
-    return [];
-  }
-  if (child !== undefined && (typeof child !== 'object' || child === null)) {
-    missing.push(`has no object at ${pointerOf([...path, key])}`);
-    return [];
-  }
-  return expand(child, steps, [...path, key], isAdded, missing);
+  missing.push(`has nothing at ${pointerOf(upTo(steps.length))}`);
+  return [];
 }
 
 function containerNames(manifest: Json, template: readonly string[]): string[] {

@@ -64,9 +64,9 @@ function leftAlone(objects: readonly Surveyed[], policy: PolicyChoices, look: Lo
 }
 
 function hasPods(policy: PolicyChoices, { objects }: Scope, look: Look): boolean {
-  const told = new Set(policy.kinds.map(({ kind }) => kind));
   const isKnown = ({ object: { apiVersion, kind } }: Surveyed) => {
-    const known = told.has(kind) ? undefined : knownKind(apiGroup(apiVersion), kind);
+    const isTold = policy.kinds.some((one) => one.kind === kind);
+    const known = isTold ? undefined : knownKind(apiGroup(apiVersion), kind);
     return known !== undefined && known.refersBy === undefined;
   };
   // What has to be rendered for it comes last.
@@ -113,12 +113,12 @@ export function requireToldKinds(policy: PolicyChoices, { objects }: Scope, look
 
 /** A name that no workload has is misspelt. No more objects are rendered for it than it takes to find all names. */
 export function requireContainers(policy: PolicyChoices, { objects }: Scope, look: Look): void {
+  if (policy.containers.size === 0) {
+    return;
+  }
   const missing = new Set(
     [...policy.containers.keys()].filter((name) => !policy.injected.has(name)),
   );
-  if (missing.size === 0) {
-    return;
-  }
   const governed = objects.filter(({ policies }) =>
     policies.some(({ policies: [nearest] }) => nearest === policy),
   );

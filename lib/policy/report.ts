@@ -1,7 +1,7 @@
 import { ApiObject } from 'cdk8s';
 import { OomKillReportEntry } from './oom-kill-report';
 import { Json, pointerOf } from './json';
-import { modeOf, parseContainers, readContainers, readMode } from './pod-marks';
+import { modeOf, parseContainers, readMarks } from './pod-marks';
 import { Manifest, PodMetadata } from './pods';
 import { PodMarks, PolicyChoices, nameOf, reasonOf } from './policy-choices';
 import { given } from '../private/props';
@@ -24,9 +24,10 @@ export function ungoverned(
   prefix: string,
 ): Decision[] {
   return manifest.pods.map((pods) => {
-    const mode = modeOf(readMode(json, pods, prefix));
+    const { mode: word, containers } = readMarks(json, pods, prefix);
+    const mode = modeOf(word);
     return mode
-      ? { manifest, pods, marks: { mode, containers: readContainers(json, pods, prefix) } }
+      ? { manifest, pods, marks: { mode, containers } }
       : {
           manifest,
           pods,

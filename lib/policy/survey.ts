@@ -43,7 +43,9 @@ export interface Governing {
 /** What is below a policy. */
 export interface Scope {
   readonly objects: Surveyed[];
-  readonly clusters: Set<IConstruct>;
+
+  /** The cluster of the target, if it is in one: a policy of the app is above several. */
+  readonly cluster?: IConstruct;
   hasAgent: boolean;
 }
 
@@ -67,20 +69,18 @@ export class Survey {
   public readonly charts: Chart[] = [];
   public readonly scopes = new Map<PolicyChoices, Scope>();
   public readonly agents = new Map<SurveyedAgent, IConstruct>();
+  public readonly uses: readonly PrefixUse[];
   private readonly admissionPolicies: PrefixUse[] = [];
   private readonly policies: CarriedPolicies;
 
   public constructor(root: IConstruct) {
     this.policies = policiesBelow(root) ?? (new Map() as CarriedPolicies);
     this.visit(root, { policies: [] });
-  }
-
-  public get uses(): PrefixUse[] {
-    return [
-      ...[...this.scopes].map(([{ target, prefix }, { clusters }]) => ({
+    this.uses = [
+      ...[...this.scopes].map(([{ target, prefix }, { cluster, objects }]) => ({
         construct: target,
         prefix,
-        clusters,
+        clusters: new Set(cluster ? [cluster] : objects.map((one) => one.cluster)),
       })),
       ...this.admissionPolicies,
     ];
@@ -101,7 +101,7 @@ export class Survey {
       above = {
         ...above,
         policies: this.add(
-          [...own.values()].map((one) => one._choices),
+          own.map((one) => one._choices),
           above,
         ),
       };
@@ -140,7 +140,7 @@ export class Survey {
     for (const policy of own) {
       this.scopes.set(policy, {
         objects: [],
-        clusters: new Set(above.cluster ? [above.cluster] : []),
+        cluster: above.cluster,
         hasAgent: above.agent !== undefined,
       });
     }
@@ -169,7 +169,6 @@ export class Survey {
         if (agent) {
           scope.hasAgent = true;
         } else {
-          scope.clusters.add(surveyed.cluster);
           scope.objects.push(surveyed);
         }
       }

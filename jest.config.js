@@ -1,6 +1,6 @@
 const { delimiter, join } = require('node:path');
 
-// promtool and the node exporter, which test/tools.sh brings.
+// promtool and the node exporter, which scripts/tools.sh brings.
 process.env.PATH = [join(__dirname, '.cache/tools/programs'), process.env.PATH].join(delimiter);
 
 // Manifests and script. The kernel test has a configuration of its own (test/kernel), and so has the

@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { basename, delimiter, dirname, join, normalize } from 'node:path';
 import * as ts from 'typescript';
 import { parse as parseYaml, parseAllDocuments } from 'yaml';
-import { PAGES, failure, isExternal, links, prose } from './support/links';
+import { PAGES, failure, isExternal, links, prose } from '../scripts/links';
 import { Manifest, ROOT, parse, read, template } from './support/manifests';
 import { VERSIONS, loadSchemas } from './support/schema';
 import { install } from './support/binaries';
@@ -271,7 +271,7 @@ function checkout(): string {
   return directory;
 }
 
-// The README's own blocks are run by test/support/readme.ts, that of imports/README.md by
+// The README's own blocks are run by scripts/readme.ts, that of imports/README.md by
 // test/monitoring/oom-kill-mode-monitoring.test.ts, which also looks at what it writes.
 const ELSEWHERE = ['README.md', 'imports/README.md'];
 const WITH_BLOCKS = PAGES.filter(
@@ -536,7 +536,7 @@ describe('the workflow', () => {
     const { on, jobs } = workflow('scheduled.yml');
     expect(Object.keys(on)).toEqual(['schedule', 'workflow_dispatch']);
     expect(Object.values(jobs).map((job) => commands(job)?.at(-1))).toEqual([
-      'test/fresh-machine.sh ${{ matrix.user }}',
+      'scripts/fresh-machine.sh ${{ matrix.user }}',
       'npm run test:long',
       'npm run test:kubectl',
     ]);

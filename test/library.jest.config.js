@@ -1,4 +1,4 @@
-// The tests that need Node.js alone. The others run programs that test/tools.sh brings, or the kubectl
+// The tests that need Node.js alone. The others run programs that scripts/tools.sh brings, or the kubectl
 // and helm of Linux.
 const all = require('../jest.config.js');
 

@@ -168,11 +168,11 @@ export class Vm {
 }
 
 function requireTools(): void {
-  const { status, stdout } = spawnSync(join(repo, 'test/tools.sh'), ['--check', 'kernel'], {
+  const { status, stdout } = spawnSync(join(repo, 'scripts/tools.sh'), ['--check', 'kernel'], {
     encoding: 'utf8',
   });
   if (status !== 0) {
-    throw new Error(`tools of the kernel test are missing; run test/tools.sh\n${stdout}`);
+    throw new Error(`tools of the kernel test are missing; run scripts/tools.sh\n${stdout}`);
   }
 }
 
@@ -233,7 +233,7 @@ function buildInitramfs(more: string[], release?: string): void {
 function rootfs(release: string): string {
   const archive = join(tools, `systemd-${release}.cpio`);
   if (!existsSync(archive)) {
-    throw new Error(`there is no ${archive}; run test/systemd-rootfs.sh ${release}`);
+    throw new Error(`there is no ${archive}; run scripts/systemd-rootfs.sh ${release}`);
   }
   return archive;
 }

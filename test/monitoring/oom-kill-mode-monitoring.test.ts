@@ -109,7 +109,7 @@ function queries(board: Dashboard): [where: string, query: string][] {
 function run(tool: string, args: string[], options: { input?: string; cwd?: string } = {}) {
   const { error, status, stdout, stderr } = spawnSync(tool, args, { encoding: 'utf8', ...options });
   if (error) {
-    throw new Error(`missing: ${tool}; as root on Debian, this brings it: sh test/tools.sh`);
+    throw new Error(`missing: ${tool}; as root on Debian, this brings it: sh scripts/tools.sh`);
   }
   return { status, output: stdout + stderr };
 }
@@ -460,7 +460,7 @@ async function scrape(text: string): Promise<{ metrics: string; landing: number 
   );
   const failure = new Promise<never>((_, reject) => {
     child.on('error', () => {
-      reject(new Error('missing: prometheus-node-exporter; this brings it: sh test/tools.sh'));
+      reject(new Error('missing: prometheus-node-exporter; this brings it: sh scripts/tools.sh'));
     });
     child.on('exit', (code) => {
       reject(new Error(`node-exporter ended with ${String(code)}: ${args.join(' ')}`));

@@ -4,7 +4,7 @@ import { parse as parseYaml } from 'yaml';
 import { OomKillPolicy } from '../../lib';
 import { KNOWN_KINDS } from '../../lib/policy/known-kinds';
 import { apiGroup, dig } from '../../lib/policy/json';
-import { kindsTable } from '../support/kinds-page';
+import { kindsTable } from '../../scripts/kinds-page';
 import { Manifest, chart, read, synth, synthText } from '../support/manifests';
 
 const LABEL = 'cdk8s-oom-kill-mode/mode';

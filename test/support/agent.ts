@@ -43,7 +43,7 @@ export function requireTools(): void {
       spawnSync('sh', ['-c', `PATH=${TOOLS}/bin:${TOOLS}:$PATH; command -v ${tool}`]).status,
   );
   if (missing.length > 0) {
-    throw new Error(`missing: ${missing.join(', ')}; this brings them: sh test/tools.sh`);
+    throw new Error(`missing: ${missing.join(', ')}; this brings them: sh scripts/tools.sh`);
   }
 }
 

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 
-/** Runs a command as root: as it is, or with sudo, which test/tools.sh has made sure asks nothing. */
+/** Runs a command as root: as it is, or with sudo, which scripts/tools.sh has made sure asks nothing. */
 export function asRoot(...command: string[]): void {
   const [program = '', ...args] =
     process.getuid?.() === 0 ? command : ['sudo', '-n', '--', ...command];

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Brings the root file systems of the kernel tests that need the real systemd and the real runc, on Debian and amd64:
 #
-#   test/systemd-rootfs.sh RELEASE...
+#   scripts/systemd-rootfs.sh RELEASE...
 #
 # makes .cache/tools/systemd-RELEASE.cpio for each of these releases of Debian, a part of an initramfs, with the release
 # below /debian. It takes the packages from the archive that this machine's apt knows, whatever release the machine has

@@ -3,9 +3,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { KNOWN_KINDS, KnownKind } from '../../lib/policy/known-kinds';
+import { KNOWN_KINDS, KnownKind } from '../lib/policy/known-kinds';
 
-const PAGE = join(__dirname, '../../docs/kinds.md');
+const PAGE = join(__dirname, '../docs/kinds.md');
 
 /** Where the label goes, for people: `[]` is every element. */
 function where({ podTemplates = [], podMetadata = [], cannot }: KnownKind): string {

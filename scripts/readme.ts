@@ -4,14 +4,14 @@ import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 
-import { install } from './binaries';
-import { ClusterServer } from './cluster-server';
+import { install } from '../test/support/binaries';
+import { ClusterServer } from '../test/support/cluster-server';
 
 // Does what the README tells its reader to do, from top to bottom, with nothing else: its shell
 // commands, against a stand-in for the API server where they speak to one, and its program. With README_CLUSTER=real,
 // only the commands that speak to a cluster, on the one of the kubeconfig.
 
-const ROOT = resolve(__dirname, '../..');
+const ROOT = resolve(__dirname, '..');
 
 /** The blocks of one language, in order. */
 function blocks(language: string): string[] {

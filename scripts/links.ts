@@ -8,9 +8,9 @@ import { execFileSync } from 'node:child_process';
 import { resolve } from 'node:path';
 import { readFileSync } from 'node:fs';
 
-import { each } from '../../e2e/kubectl';
+import { each } from '../e2e/kubectl';
 
-const ROOT = resolve(__dirname, '../..');
+const ROOT = resolve(__dirname, '..');
 const TIMEOUT = 30_000;
 
 /** Every page that is committed. */

@@ -2,7 +2,7 @@
 # Proves that `npm ci && npm test` is all the set-up there is, in a root file system with nothing in it
 # but the essential packages, apt, Node.js and npm.
 #
-#   test/fresh-machine.sh [--sudo] [jest arguments]
+#   scripts/fresh-machine.sh [--sudo] [jest arguments]
 #
 # --sudo: as a user who may use sudo without a password; as root otherwise.
 #
@@ -35,7 +35,7 @@ main() {
   step 'npm ci' inside npm ci --no-audit --no-fund
   step 'npm run test:library' inside npm run test:library
   step 'npm test' inside npm test -- "$@"
-  step 'test/tools.sh once more' inside sh test/tools.sh root
+  step 'scripts/tools.sh once more' inside sh scripts/tools.sh root
 }
 
 # Runs a command and says how long it took.

@@ -12,10 +12,10 @@
 #   modules/   the modules that the guest loads, numbered in load order
 #   curl/      curl and its libraries, laid out as below a root directory
 #
-#   test/tools.sh [root] [kernel] [lint]  brings what `npm test` needs; with `kernel` what the kernel
+#   scripts/tools.sh [root] [kernel] [lint]  brings what `npm test` needs; with `kernel` what the kernel
 #                                         tests need as well, with `lint` what .ci/run needs as well;
 #                                         with `root` it fails if the tests could not become root
-#   test/tools.sh --check [kernel]...     only names what is missing; exit status 1 if there is any
+#   scripts/tools.sh --check [kernel]...     only names what is missing; exit status 1 if there is any
 #
 # npm runs it before each script that needs it. It installs packages as root, or with sudo if that
 # asks for no password.
@@ -28,7 +28,7 @@ cache=$repo/.cache
 tools=$cache/tools
 build=$cache/tools.$$
 # Says which version of this script made a part of .cache/tools.
-stamp=$(cksum <"$repo/test/tools.sh")
+stamp=$(cksum <"$repo/scripts/tools.sh")
 # What is to be done once all is there: the script that npm was asked for.
 command="npm run ${npm_lifecycle_event-pretest}"
 case $command in

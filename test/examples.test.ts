@@ -105,10 +105,6 @@ describe.each(EXAMPLES)('examples/%s', (example) => {
           : [];
     expect(found).toEqual(unknown.map((words): unknown => expect.stringMatching(words)));
   });
-
-  test('has a page with a title', () => {
-    expect(read('examples', example, 'README.md')).toMatch(/^# /);
-  });
 });
 
 test('the database keeps its postmaster from being the victim, in the only way that a pod can', () => {

@@ -105,12 +105,6 @@ describe.each(EXAMPLES)('examples/%s', (example) => {
           : [];
     expect(found).toEqual(unknown.map((words): unknown => expect.stringMatching(words)));
   });
-
-  test('has a page of at most one screen', () => {
-    const page = read('examples', example, 'README.md').trimEnd().split('\n');
-    expect(page[0]).toMatch(/^# /);
-    expect(page.length).toBeLessThanOrEqual(50);
-  });
 });
 
 test('the database keeps its postmaster from being the victim, in the only way that a pod can', () => {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Chart, Duration, Testing, Yaml } from 'cdk8s';
@@ -61,9 +62,14 @@ function itemIf(condition: string, list: unknown[], name: string): void {
   list.splice(i, 1, action(`{{- if ${condition} }}`), list[i], action('{{- end }}'));
 }
 
+const FULLNAME = 'helm-fullname';
+
 /** What the library is told, and what Helm finds in its place. */
 const NAMES: Record<string, string> = {
-  'helm-fullname': '{{ .Values.fullnameOverride }}',
+  [FULLNAME]: '{{ .Values.fullnameOverride }}',
+  // In the identifier of the dashboard.
+  [createHash('sha256').update(FULLNAME).digest('hex').slice(0, 12)]:
+    '{{ .Values.fullnameOverride | sha256sum | trunc 12 }}',
   'helm-namespace': '{{ .Release.Namespace }}',
   'helm-kubelet': '{{ .Values.metrics.prometheusRule.kubeletJob }}',
   'https://helm.runbook': '{{ .Values.metrics.prometheusRule.runbookUrl }}',
@@ -83,11 +89,13 @@ function withNames(value: unknown): unknown {
     return value in NAMES ? inline(NAMES[value]?.replace(' }}', ' | quote }}') ?? '') : named;
   }
   if (Array.isArray(value)) {
-    return value.map(withNames);
+    return (value as unknown[]).map(withNames);
   }
-  return typeof value === 'object' && value !== null
-    ? Object.fromEntries(Object.entries(value).map(([key, one]) => [key, withNames(one)]))
-    : value;
+  if (typeof value === 'object' && value !== null) {
+    const named = Object.entries(value).map(([key, one]) => [withNames(key), withNames(one)]);
+    return Object.fromEntries(named) as Json;
+  }
+  return value;
 }
 
 /** A manifest as a template. */
@@ -110,7 +118,7 @@ function template(manifest: Json, condition?: string): string {
 function synthesize(): Record<string, Json> {
   const chart = new Chart(Testing.app(), 'chart');
   const agent = new OomKillModeAgent(chart, 'agent', {
-    name: 'helm-fullname',
+    name: FULLNAME,
     namespace: 'helm-namespace',
     createNamespace: true,
     imagePullSecrets: ['helm'],
@@ -126,10 +134,10 @@ function synthesize(): Record<string, Json> {
   });
   const manifests = (Testing.synth(chart) as Json[]).map((manifest) => withNames(manifest) as Json);
   return Object.fromEntries(
-    manifests.map((manifest) => [
+    manifests.map((manifest): [string, Json] => [
       String(at(manifest, 'metadata')['name']).endsWith('-dashboard')
         ? 'Dashboard'
-        : manifest['kind'],
+        : String(manifest['kind']),
       manifest,
     ]),
   );
@@ -256,8 +264,8 @@ function initial(values: Record<string, Value>): Json {
 /** Puts above each value what it is. */
 function comment(map: YAMLMap, values: Record<string, Value>): void {
   for (const { key, value } of map.items as { key: Scalar<string>; value: unknown }[]) {
-    const { about = '', group } = values[key.value] ?? {};
-    key.commentBefore = about?.replace(/(.{1,100})(?: |$)/g, ' $1\n').trimEnd();
+    const { about, group } = values[key.value] ?? { about: '' };
+    key.commentBefore = about.replace(/(.{1,100})(?: |$)/g, ' $1\n').trimEnd();
     if (group && isMap(value)) {
       comment(value, group);
     }

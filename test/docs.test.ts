@@ -3,7 +3,6 @@ import {
   cpSync,
   existsSync,
   mkdtempSync,
-  readFileSync,
   readdirSync,
   rmSync,
   statSync,
@@ -257,6 +256,7 @@ function checkout(): string {
   for (const name of [
     '.npmrc',
     'cdk8s.yaml',
+    'chart',
     'dist',
     'examples',
     'imports',
@@ -299,13 +299,18 @@ describe.each(WITH_BLOCKS)('the blocks of %s', (page) => {
     const kubeconfig = join(directory, 'kubeconfig');
     writeFileSync(kubeconfig, server.kubeconfig);
     environment = {
-      PATH: [install('kubectl'), install('helm'), process.env['PATH'] ?? ''].join(delimiter),
+      // Helm 3, because Helm 4 stores its releases as protobuf, which the stand-in does not read.
+      PATH: [install('kubectl'), install('helm', '1.28'), process.env['PATH'] ?? ''].join(
+        delimiter,
+      ),
       HOME: directory,
       KUBECONFIG: kubeconfig,
     };
-    // What most pages take for granted.
-    const agent = await paste('kubectl apply -f examples/agent-only/dist/');
-    expect(agent).toMatchObject({ status: 0 });
+    // What most pages take for granted. Helm refuses to take over what kubectl has applied.
+    if (page !== 'chart/README.md') {
+      const agent = await paste('kubectl apply -f examples/agent-only/dist/');
+      expect(agent).toMatchObject({ status: 0 });
+    }
   }, 120_000);
 
   afterAll(() => {
@@ -343,24 +348,6 @@ describe('docs/gitops.md', () => {
     expect(paths.every((path) => statSync(path).isDirectory())).toBe(true);
   });
 
-  test('makes a Helm chart that renders to the manifests of the agent alone, and leaves dist/ alone', () => {
-    const repository = checkout();
-    const environment = { PATH: process.env['PATH'], HOME: repository };
-    const command = blocks(page, 'sh')[0]?.split('\n')[0] ?? '';
-    execFileSync('sh', ['-ec', command], { cwd: repository, env: environment, stdio: 'pipe' });
-    const rendered = execFileSync(
-      join(install('helm'), 'helm'),
-      ['template', 'release', join(repository, 'chart')],
-      { encoding: 'utf8', env: environment },
-    );
-    const committed = ['examples/agent-only/dist/oom-kill-mode-agent.k8s.yaml'];
-    for (const file of ['dist/herder.k8s.yaml', ...committed]) {
-      expect(readFileSync(join(repository, file), 'utf8')).toBe(read(file));
-    }
-    rmSync(repository, { recursive: true });
-    expect(byName(parse(rendered))).toEqual(byName(committed.flatMap((f) => parse(read(f)))));
-  }, 120_000);
-
   test('adds the label with kustomize', () => {
     const [kustomization] = blocks(page, 'yaml').filter((text) => text.startsWith('# kustomiz'));
     writeFileSync(join(directory, 'kustomization.yaml'), kustomization ?? '');
@@ -378,10 +365,6 @@ describe('docs/gitops.md', () => {
     expect(service).toEqual(parse(read('examples', 'plain-yaml', 'shop.yaml'))[0]);
   });
 });
-
-function byName(manifests: Manifest[]): Record<string, Manifest> {
-  return Object.fromEntries(manifests.map((m) => [`${m.kind} ${m.metadata.name}`, m]));
-}
 
 describe('docs/compatibility.md', () => {
   test('names the Kubernetes versions that the manifests are checked against', () => {

@@ -490,22 +490,27 @@ describe('the workflow', () => {
     );
   });
 
-  test('release checks a tag and its version, then publishes with provenance', () => {
+  test('release checks the tag, builds without a permission, and publishes to npm last and without a secret', () => {
     const { on, permissions, jobs } = workflow('release.yml');
     expect(on).toEqual({ push: { tags: ['v*'] } });
     expect(permissions).toEqual({ contents: 'read' });
     expect(jobs['check']).toEqual({ uses: './.github/workflows/ci.yml' });
-    expect(jobs['publish']).toMatchObject({
-      needs: 'check',
-      permissions: { contents: 'read', 'id-token': 'write' },
-    });
-    const [version, ...others] = (commands(jobs['publish']) ?? []).filter(Boolean);
-    expect(others.at(-1)).toBe('npm publish --provenance --access public');
+    expect(Object.entries(jobs).map(([name, { needs }]) => [name, needs])).toEqual([
+      ['check', undefined],
+      ['build', 'check'],
+      ['publish', 'build'],
+      ['npm', 'publish'],
+    ]);
+    expect(jobs['build']?.permissions).toBeUndefined();
+    expect(jobs['npm']?.permissions).toEqual({ 'id-token': 'write' });
+    expect(commands(jobs['npm'])?.at(-1)).toMatch(/^npm publish /);
+    expect(read('.github/workflows/release.yml')).not.toContain('secrets.');
     const { version: current, publishConfig } = parseYaml(read('package.json')) as {
       version: string;
       publishConfig: object;
     };
     expect(publishConfig).toEqual({ access: 'public', provenance: true });
+    const [version] = (commands(jobs['build']) ?? []).filter(Boolean);
     for (const [tag, status] of [
       [`v${current}`, 0],
       ['v0.0.0', 1],
@@ -514,6 +519,18 @@ describe('the workflow', () => {
       expect(spawnSync('bash', ['-ec', version ?? ''], { cwd: ROOT, env }).status).toBe(status);
     }
   });
+
+  test.each(readdirSync(join(ROOT, '.github/workflows')))(
+    '%s names every action by its commit, and the version beside it',
+    (name) => {
+      const used = [...read('.github/workflows', name).matchAll(/ uses: (.*)$/gm)];
+      const loose = used
+        .map(([, action = '']) => action)
+        .filter((action) => !/^\.\/|^[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$/.test(action));
+      expect(used.length).toBeGreaterThan(0);
+      expect(loose).toEqual([]);
+    },
+  );
 
   test('scheduled tries a fresh machine of each kind, and what takes long', () => {
     const { on, jobs } = workflow('scheduled.yml');

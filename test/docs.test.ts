@@ -39,9 +39,6 @@ const FOREIGN = [
   'podMonitorSelector', // the Prometheus operator
   'nodesPerReplica', // the cluster-proportional-autoscaler
   'OomKilledProcess', // reasons of the agent's Events
-  'OomKillModeApplied', // what there was, in CHANGELOG.md
-  'eventsApplied',
-  'systemdUnits',
   'nodeValue', // a key of its log
   'with', // later versions of constructs
 ];

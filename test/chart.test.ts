@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Chart, Duration, JsonPatch, Size, Testing } from 'cdk8s';
 import { Cpu, ImagePullPolicy, PercentOrAbsolute, k8s } from 'cdk8s-plus-28';
+import type { V1Pod } from 'k8s-1.28';
 import { parse as parseYaml } from 'yaml';
 import {
   AgentLogLevel,
@@ -304,19 +305,40 @@ test.each([
 });
 
 describe('helm test', () => {
-  const rendered = () => {
-    const { stdout } = helm('1.35', [
-      ...['template', 'x', '--namespace', NAMESPACE, '--show-only', 'templates/tests/modes.yaml'],
-    ]);
-    return parse(stdout)[0] as Manifest;
-  };
+  let pods: Manifest[];
 
-  test('runs a pod that every version of Kubernetes knows', () => {
+  beforeAll(() => {
+    const args = ['template', 'x', '--show-only', 'templates/tests/modes.yaml'];
+    pods = parse(helm('1.35', args).stdout);
+  });
+
+  test('has pods that every version of Kubernetes knows', () => {
     const schemas = loadSchemas();
     for (const version of VERSIONS) {
-      expect(violations(schemas[version] ?? {}, rendered())).toEqual([]);
+      expect(pods.flatMap((pod) => violations(schemas[version] ?? {}, pod))).toEqual([]);
     }
   });
+
+  test.each(['0', '1'])(
+    'succeeds in the pod whose mode is the value %s, and fails in the other',
+    (value) => {
+      const file = join(directory, 'memory.oom.group');
+      writeFileSync(file, `${value}\n`);
+      const results = pods.map((pod) => {
+        const { metadata, spec } = pod as unknown as V1Pod;
+        const script = spec?.containers[0]?.command?.[2] ?? '';
+        const { status } = spawnSync('sh', [
+          '-c',
+          script.replace('/sys/fs/cgroup/memory.oom.group', file).replace('sleep 1', ':'),
+        ]);
+        return [metadata?.labels?.['cdk8s-oom-kill-mode/mode'], status];
+      });
+      expect(Object.fromEntries(results)).toEqual({
+        Single: value === '0' ? 0 : 1,
+        Group: value === '1' ? 0 : 1,
+      });
+    },
+  );
 });
 
 test('the chart has the version of the package', () => {

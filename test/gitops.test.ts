@@ -141,6 +141,33 @@ describe('kustomize', () => {
     resources: ['oom-kill-mode-agent.k8s.yaml'],
   });
 
+  test.each(['agent-only', 'metrics'])(
+    'builds the manifests of examples/%s, also from a repository elsewhere',
+    (example) => {
+      const repository = join(directory, 'repository.git');
+      execFileSync('git', ['clone', '--quiet', '--bare', ROOT, repository]);
+      const commit = execFileSync('git', ['rev-parse', 'HEAD'], { cwd: ROOT, encoding: 'utf8' });
+      const committed = execFileSync(
+        'git',
+        ['show', `HEAD:examples/${example}/dist/oom-kill-mode-agent.k8s.yaml`],
+        { cwd: ROOT, encoding: 'utf8' },
+      );
+      for (const [source, expected] of [
+        [
+          join(ROOT, 'examples', example),
+          read('examples', example, 'dist', 'oom-kill-mode-agent.k8s.yaml'),
+        ],
+        [`file://${repository}//examples/${example}?ref=${commit.trim()}`, committed],
+      ] as const) {
+        const built = execFileSync(join(install('kubectl'), 'kubectl'), ['kustomize', source], {
+          encoding: 'utf8',
+        });
+        expect(byName(parse(built))).toEqual(byName(parse(expected)));
+      }
+    },
+    60_000,
+  );
+
   test('renames the namespace if told one, as the page warns', () => {
     const namespace = build(AGENT).find(({ kind }) => kind === 'Namespace');
     expect(namespace?.metadata.name).toBe('team-a');

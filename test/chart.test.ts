@@ -19,6 +19,9 @@ import { install } from './support/binaries';
 
 // The Helm chart renders what the library synthesizes, with the real helm.
 
+// Each test starts helm several times.
+jest.setTimeout(120_000);
+
 const NAMESPACE = 'oom-kill-mode';
 // The npm packages that ship kubectl 1.28 and 1.35 have Helm 3 and Helm 4.
 const HELMS: [string, string][] = [

@@ -12,6 +12,7 @@ const POLICIES: Record<string, Record<string, string>> = {
   'ci-and-notebook': { 'Job build': 'Single', 'Pod notebook': 'Single' },
   defaults: {},
   helm: { 'Deployment mailer': 'Single', 'Deployment queue': 'Single' },
+  metrics: {},
   'node-pools': { 'Deployment builder': 'Single' },
   openshift: {},
   'plain-yaml': { 'Deployment shop': 'Single' },
@@ -23,7 +24,7 @@ const POLICIES: Record<string, Record<string, string>> = {
 const WORKLOADS = ['CronJob', 'DaemonSet', 'Deployment', 'Job', 'Pod', 'StatefulSet'];
 
 /** The kinds of others than Kubernetes, for which there is no schema here. */
-const FOREIGN = ['SecurityContextConstraints'];
+const FOREIGN = ['PodMonitor', 'PrometheusRule', 'SecurityContextConstraints'];
 
 const runs: Record<string, AppRun> = {};
 let schemas: Record<string, Schema>;

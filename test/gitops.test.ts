@@ -98,7 +98,9 @@ describe('Helm', () => {
     return parse(output);
   }
 
-  test.each(ALL.filter(([name]) => name !== 'the monitoring'))(
+  const MONITORING = ['the monitoring', 'examples/metrics/dist'];
+
+  test.each(ALL.filter(([name]) => !MONITORING.includes(name)))(
     'renders %s to the very same objects, and finds nothing to fill in',
     (_, text) => {
       expect(text()).not.toContain('{{');
@@ -138,6 +140,33 @@ describe('kustomize', () => {
     namespace: 'team-a',
     resources: ['oom-kill-mode-agent.k8s.yaml'],
   });
+
+  test.each(['agent-only', 'metrics'])(
+    'builds the manifests of examples/%s, also from a repository elsewhere',
+    (example) => {
+      const repository = join(directory, 'repository.git');
+      execFileSync('git', ['clone', '--quiet', '--bare', ROOT, repository]);
+      const commit = execFileSync('git', ['rev-parse', 'HEAD'], { cwd: ROOT, encoding: 'utf8' });
+      const committed = execFileSync(
+        'git',
+        ['show', `HEAD:examples/${example}/dist/oom-kill-mode-agent.k8s.yaml`],
+        { cwd: ROOT, encoding: 'utf8' },
+      );
+      for (const [source, expected] of [
+        [
+          join(ROOT, 'examples', example),
+          read('examples', example, 'dist', 'oom-kill-mode-agent.k8s.yaml'),
+        ],
+        [`file://${repository}//examples/${example}?ref=${commit.trim()}`, committed],
+      ] as const) {
+        const built = execFileSync(join(install('kubectl'), 'kubectl'), ['kustomize', source], {
+          encoding: 'utf8',
+        });
+        expect(byName(parse(built))).toEqual(byName(parse(expected)));
+      }
+    },
+    60_000,
+  );
 
   test('renames the namespace if told one, as the page warns', () => {
     const namespace = build(AGENT).find(({ kind }) => kind === 'Namespace');

@@ -7,6 +7,6 @@ module.exports = {
   rootDir: '..',
   testPathIgnorePatterns: [
     ...all.testPathIgnorePatterns,
-    '<rootDir>/test/(script|e2e/run|agent/describe|docs|examples|gitops|monitoring)\\b',
+    '<rootDir>/test/(script|chart|e2e/run|agent/describe|docs|examples|gitops|monitoring)\\b',
   ],
 };

@@ -3,7 +3,8 @@ import { k8s } from 'cdk8s-plus-28';
 import { METRICS_DIR, METRICS_NAME, METRICS_PORT } from './metrics';
 
 /** The Prometheus project's own image. */
-export const NODE_EXPORTER_IMAGE = 'quay.io/prometheus/node-exporter:v1.12.1';
+export const NODE_EXPORTER_IMAGE =
+  'quay.io/prometheus/node-exporter:v1.12.1@sha256:1b4e4438faca4dd7e001dd445d161a4a2091b0fededa84093b3a8dfeae1f1be0';
 
 const MOUNT_PATH = '/run/metrics';
 

@@ -327,7 +327,7 @@ export interface OomKillModeAgentProps {
    * A full reference pinned by digest or by a tag that is not `latest`, version 1.5 or
    * later. Without `metrics` it is not used.
    *
-   * @default "quay.io/prometheus/node-exporter:v1.12.1": the Prometheus project's own image
+   * @default quay.io/prometheus/node-exporter:v1.12.1, pinned by digest: the Prometheus project's own image
    */
   readonly metricsImage?: string;
 

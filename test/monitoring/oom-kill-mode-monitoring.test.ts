@@ -178,7 +178,9 @@ describe('an agent with metrics', () => {
     expect(others).toEqual([]);
     expect(sidecar).toEqual({
       name: 'metrics',
-      image: 'quay.io/prometheus/node-exporter:v1.12.1',
+      image: expect.stringMatching(
+        /^quay\.io\/prometheus\/node-exporter:v[\d.]+@sha256:[0-9a-f]{64}$/,
+      ) as string,
       imagePullPolicy: 'IfNotPresent',
       args: [
         '--collector.disable-defaults',

@@ -140,7 +140,7 @@ export class ClusterServer extends KubectlServer {
     if (path.endsWith('/selfsubjectaccessreviews')) {
       return [201, this.review(body)];
     }
-    if (method === 'POST' || method === 'PATCH') {
+    if (method === 'POST' || method === 'PATCH' || method === 'PUT') {
       return this.change(method, path, body);
     }
     if (method === 'DELETE') {
@@ -164,6 +164,10 @@ export class ClusterServer extends KubectlServer {
   private change(method: string, path: string, body: Buffer): Answer {
     const manifest = JSON.parse(body.toString()) as Manifest;
     this.changes.push(`${method} ${path}`);
+    if (method === 'PUT') {
+      this.objects.set(path, { manifest, created: Date.now() });
+      return [200, manifest];
+    }
     if (method === 'PATCH') {
       return this.patch(path, manifest);
     }
@@ -280,16 +284,18 @@ export class ClusterServer extends KubectlServer {
         this.list(kind, namespace).filter((item) => isSelected(item, query)),
       );
     }
-    return query.has('fieldSelector') ? this.others(path, query) : undefined;
+    return query.has('fieldSelector') || query.has('labelSelector')
+      ? this.others(path, query)
+      : undefined;
   }
 
-  /** Of the other kinds, which kubectl lists when it waits for their end. */
+  /** Of the other kinds, which kubectl lists when it waits for their end, and Helm's own records. */
   private others(path: string, query: URLSearchParams): Answer {
     const items = [...this.objects]
       .filter(([key]) => key.slice(0, key.lastIndexOf('/')) === path)
       .map(([, { manifest }]) => manifest)
       .filter((manifest) => isSelected(manifest, query));
-    return [200, { kind: 'List', apiVersion: 'v1', metadata: {}, items }];
+    return [200, { kind: `${items[0]?.kind ?? ''}List`, apiVersion: 'v1', metadata: {}, items }];
   }
 
   private list(kind: string, namespace?: string): readonly object[] {

@@ -60,6 +60,10 @@ const GROUPS: Record<string, Resource[]> = {
       namespaced: false,
     },
   ],
+  'monitoring.coreos.com/v1': [
+    { kind: 'PodMonitor', name: 'podmonitors', namespaced: true },
+    { kind: 'PrometheusRule', name: 'prometheusrules', namespaced: true },
+  ],
   'networking.k8s.io/v1': [{ kind: 'NetworkPolicy', name: 'networkpolicies', namespaced: true }],
   'security.openshift.io/v1': [
     {

@@ -37,10 +37,10 @@ export interface Sample {
   readonly twin: number;
 }
 
-const LEFT = 40;
-const WIDTH = 780;
-const HEIGHT = 80;
-const LANES = [70, 220] as const;
+const LEFT = 44;
+const WIDTH = 460;
+const HEIGHT = 88;
+const LANES = [48, 216] as const;
 
 export function readSurvival(): Survival {
   return JSON.parse(readFileSync(DATA, 'utf8')) as Survival;
@@ -99,20 +99,26 @@ export function draw(survival: Survival): string {
   const ticks = Array.from({ length: SECONDS / 20 + 1 }, (_, i) => i * 20);
   const bottom = LANES[1] + HEIGHT;
   const lines = [
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 390" font-family="sans-serif" font-size="14">',
+    '<svg xmlns="http://www.w3.org/2000/svg" width="520" height="390" viewBox="0 0 520 390">',
     '  <style>',
-    '    .with { fill: #ddf4ff; stroke: #0969da; stroke-width: 2; }',
-    '    .without { fill: #ffebe9; stroke: #cf222e; stroke-width: 2; }',
-    '    .axis { stroke: #57606a; }',
-    '    .kill { stroke: #cf222e; stroke-width: 2.5; }',
-    '    .restart { fill: #57606a; }',
-    '    text { fill: #1f2328; }',
+    '    text { fill: #1f2328; font: 16px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }',
     '    .name { font-weight: bold; }',
-    '    .note { fill: #57606a; font-size: 12px; }',
-    '    .tick { fill: #57606a; font-size: 12px; text-anchor: middle; }',
-    '    .count { fill: #57606a; font-size: 12px; text-anchor: end; }',
+    '    .small { fill: #59636e; font-size: 15px; }',
+    '    .middle { text-anchor: middle; }',
+    '    .end { text-anchor: end; }',
+    '    .with { fill: #ddf4ff; stroke: #0969da; stroke-width: 2; }',
+    '    .without { fill: #fff1e5; stroke: #bc4c00; stroke-width: 2; }',
+    '    .axis { stroke: #59636e; }',
+    '    .kill { stroke: #cf222e; stroke-width: 2.5; }',
+    '    .restart { fill: #59636e; }',
+    '    @media (prefers-color-scheme: dark) {',
+    '      text, .small, .restart { fill: #9198a1; }',
+    '      .with { fill: #121d2f; stroke: #4493f8; }',
+    '      .without { fill: #221a19; stroke: #db6d28; }',
+    '      .axis { stroke: #9198a1; }',
+    '      .kill { stroke: #ff7b72; }',
+    '    }',
     '  </style>',
-    '  <rect width="860" height="390" fill="#fff" />',
     ...lane(LANES[0], 'with', labelled, all, [
       'cdk8s-oom-kill-mode/mode: Single',
       `${number(labelled.kills, 'kill')} of one process each, ${number(labelled.restarts, 'restart')}, ${up(labelled)}`,
@@ -122,16 +128,13 @@ export function draw(survival: Survival): string {
       `${number(twin.kills, 'kill')} of all processes, ${number(twin.restarts, 'restart')}, ${up(twin)}`,
     ]),
     ...ticks.map(
-      (at) =>
-        `  <text x="${x(at)}" y="${bottom + 22}" class="tick">${at === 0 ? '0 s' : at}</text>`,
+      (at) => `  <text x="${x(at)}" y="${bottom + 24}" class="small middle">${at}</text>`,
     ),
-    ...[
-      `Processes of a master with ${workers} workers; every ${survival.secondsBetweenRequests} s one of them needs more than the limit of ${survival.memoryLimitMebibytes} MiB. × the kernel kills, ▲ a restart.`,
-      `Recorded on Linux ${survival.kernel} in a virtual machine, with four looks a second. No kubelet: a stand-in starts`,
-      'the twin again, at once, then after 10, 20 and 40 s, as a kubelet delays it (CrashLoopBackOff).',
-    ].map(
-      (text, i) => `  <text x="${LEFT}" y="${bottom + 46 + i * 17}" class="note">${text}</text>`,
-    ),
+    `  <text x="${x(SECONDS / 2)}" y="${bottom + 44}" class="small middle">Time in seconds</text>`,
+    kill(LEFT + 6, bottom + 71),
+    `  <text x="${LEFT + 18}" y="${bottom + 76}" class="small">the kernel kills</text>`,
+    restart(LEFT + 160, bottom + 67),
+    `  <text x="${LEFT + 171}" y="${bottom + 76}" class="small">the container restarts</text>`,
     '</svg>',
   ];
   return `${lines.join('\n')}\n`;
@@ -146,25 +149,36 @@ function lane(
   [name, outcome]: readonly [string, string],
 ): string[] {
   const base = top + HEIGHT;
+  const middle = top + HEIGHT / 2 + 10;
   const y = (count: number) => base - (count * (HEIGHT - 20)) / all;
   const steps = processes.map(([at, count]) => `H${x(at)}V${y(count)}`).join('');
   return [
-    `  <text x="${LEFT}" y="${top - 28}" class="name">${name}</text>`,
-    `  <text x="${LEFT}" y="${top - 9}">${outcome}</text>`,
+    `  <text x="${LEFT}" y="${top - 30}" class="name">${name}</text>`,
+    `  <text x="${LEFT}" y="${top - 8}">${outcome}</text>`,
     `  <path class="${className}" d="M${x(0)} ${base}${steps}H${x(SECONDS)}V${base}" />`,
     `  <path class="axis" d="M${x(0)} ${base}H${x(SECONDS)}" />`,
-    `  <text x="${LEFT - 8}" y="${y(all) + 4}" class="count">${all}</text>`,
-    `  <text x="${LEFT - 8}" y="${base + 4}" class="count">0</text>`,
-    ...kills.map((at) => {
-      const [left, middle] = [x(at) - 5, y(all) - 5];
-      return `  <path class="kill" d="M${left} ${middle}l10 10m0 -10l-10 10" />`;
-    }),
-    ...restarts.map((at) => `  <path class="restart" d="M${x(at)} ${base + 2}l5 9h-10z" />`),
+    `  <text x="${LEFT - 8}" y="${y(all) + 5}" class="small end">${all}</text>`,
+    `  <text x="${LEFT - 8}" y="${base + 5}" class="small end">0</text>`,
+    `  <text transform="translate(14 ${middle}) rotate(-90)" class="small middle">Processes</text>`,
+    ...kills.map((at) => kill(x(at), y(all))),
+    ...restarts.map((at) => restart(x(at), base + 2)),
   ];
 }
 
+function kill(middle: number, y: number): string {
+  return `  <path class="kill" d="M${tenth(middle - 5)} ${y - 5}l10 10m0 -10l-10 10" />`;
+}
+
+function restart(middle: number, top: number): string {
+  return `  <path class="restart" d="M${middle} ${top}l5 9h-10z" />`;
+}
+
 function x(seconds: number): number {
-  return Math.round((LEFT + (seconds * WIDTH) / SECONDS) * 10) / 10;
+  return tenth(LEFT + (seconds * WIDTH) / SECONDS);
+}
+
+function tenth(pixels: number): number {
+  return Math.round(pixels * 10) / 10;
 }
 
 function number({ length }: readonly unknown[], what: string): string {

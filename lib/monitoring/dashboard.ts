@@ -15,6 +15,14 @@ interface Panel {
   readonly title: string;
   readonly description: string;
   readonly unit?: string;
+  /** Of the 24 columns; without it, the panels of a row are as wide as each other. */
+  readonly width?: number;
+  /** Whether a graph has bars on top of each other, instead of lines. */
+  readonly bars?: boolean;
+  /** The number from which a stat is red. */
+  readonly redFrom?: number;
+  /** The heading of a table's value, which is 0 for Single and 1 for Group; without it, a table has no value. */
+  readonly modeColumn?: string;
   readonly targets: readonly Target[];
 }
 
@@ -26,6 +34,11 @@ export function dashboard(jobs: readonly string[]): string {
   const own = jobIs(jobs);
   const of = (metric: Metric) => `${metric.name}{${own}}`;
   const chosen = (metric: Metric) => `${metric.name}{${own}, namespace=~"$namespace"}`;
+  const desired = chosen(METRICS.GROUP_DESIRED);
+  const effective = chosen(METRICS.GROUP_EFFECTIVE);
+  // Nothing, rather than 0, if no agent reports.
+  const orZero = `or 0 * count(${of(METRICS.BUILD_INFO)})`;
+  const withoutMode = `(${desired} != ${effective} or ${desired} unless ${effective})`;
 
   const overview: Panel[] = [
     {
@@ -43,42 +56,44 @@ export function dashboard(jobs: readonly string[]): string {
     {
       type: 'stat',
       title: 'Containers without their mode',
-      description: 'Containers whose memory.oom.group says something else than it is to say.',
-      targets: [
-        {
-          expr: `sum(${chosen(METRICS.GROUP_DESIRED)} != bool ${chosen(METRICS.GROUP_EFFECTIVE)})`,
-        },
-      ],
+      description: 'Containers whose memory.oom.group is wrong or cannot be read.',
+      redFrom: 1,
+      targets: [{ expr: `count${withoutMode} ${orZero}` }],
     },
     {
       type: 'stat',
       title: 'Processes killed',
       description: 'Killed for memory, within the time shown, in containers that kept running.',
-      targets: [{ expr: `sum(increase(${chosen(METRICS.SURVIVED_KILLS)}[$__range]))` }],
+      targets: [{ expr: `sum(increase(${chosen(METRICS.SURVIVED_KILLS)}[$__range])) ${orZero}` }],
     },
   ];
-  const tables: Panel[] = [
+  const problems: Panel[] = [
     {
       type: 'table',
       title: 'Where it cannot work',
       description: 'Conditions that keep a mode from working, by node.',
+      width: 8,
       targets: [{ expr: `max by (node, condition) (${of(METRICS.CONDITION)}) == 1` }],
     },
     {
       type: 'table',
-      title: 'Containers without their mode',
-      description: 'The value is the mode wanted: 0 for Single, 1 for Group.',
-      targets: [
-        {
-          expr: `max by (node, namespace, pod, container) (${chosen(METRICS.GROUP_DESIRED)} != ${chosen(METRICS.GROUP_EFFECTIVE)})`,
-        },
-      ],
+      title: 'Containers without their mode, by name',
+      description: 'Containers whose memory.oom.group is wrong or cannot be read.',
+      width: 16,
+      modeColumn: 'desired mode',
+      targets: [{ expr: `max by (node, namespace, pod, container) ${withoutMode}` }],
     },
+  ];
+  const firing: Panel[] = [
     {
       type: 'table',
       title: 'Alerts that fire',
-      description: 'Alerts of this project, with their labels.',
-      targets: [{ expr: 'ALERTS{alertname=~"OomKillMode.+", alertstate="firing"}' }],
+      description: 'Alerts of this project.',
+      targets: [
+        {
+          expr: 'max by (alertname, node, condition, namespace, pod, container) (ALERTS{alertname=~"OomKillMode.+", alertstate="firing"})',
+        },
+      ],
     },
   ];
   const graphs: Panel[] = [
@@ -86,6 +101,7 @@ export function dashboard(jobs: readonly string[]): string {
       type: 'timeseries',
       title: 'Processes killed, by container',
       description: 'Killed for memory in containers that kept running: the ten with the most.',
+      bars: true,
       targets: [
         {
           expr: `topk(10, sum by (namespace, pod, container) (increase(${chosen(METRICS.SURVIVED_KILLS)}[$__rate_interval])) > 0)`,
@@ -98,10 +114,10 @@ export function dashboard(jobs: readonly string[]): string {
       title: 'Writes by cause',
       description:
         'Values written. Those at the start of a container are ordinary; event and resync are drift: something else had written.',
-      unit: 'cps',
+      bars: true,
       targets: [
         {
-          expr: `sum by (cause) (rate(${of(METRICS.WRITES)}[$__rate_interval]))`,
+          expr: `sum by (cause) (increase(${of(METRICS.WRITES)}[$__rate_interval]))`,
           legend: '{{cause}}',
         },
       ],
@@ -118,6 +134,7 @@ export function dashboard(jobs: readonly string[]): string {
       title: 'Watches opened again',
       description:
         'By node. An agent asks for a new one every 30 to 60 minutes; more are lost connections.',
+      bars: true,
       targets: [
         {
           expr: `sum by (node) (increase(${of(METRICS.WATCH_RECONNECTS)}[$__rate_interval]))`,
@@ -131,7 +148,8 @@ export function dashboard(jobs: readonly string[]): string {
       description: 'More than one line for longer than a roll-out takes: one did not finish.',
       targets: [
         {
-          expr: `count by (script_sha256) (${of(METRICS.BUILD_INFO)})`,
+          // Twelve of its 64 digits, for the legend.
+          expr: `count by (script_sha256) (label_replace(${of(METRICS.BUILD_INFO)}, "script_sha256", "$1", "script_sha256", "(.{12}).*"))`,
           legend: '{{script_sha256}}',
         },
       ],
@@ -171,9 +189,10 @@ export function dashboard(jobs: readonly string[]): string {
     },
     panels: [
       ...row(overview, 0, 4, 1),
-      ...row(tables, 4, 8, 5),
-      ...row(graphs.slice(0, 2), 12, 9, 8),
-      ...row(graphs.slice(2), 21, 9, 10),
+      ...row(problems, 4, 6, 5),
+      ...row(firing, 10, 6, 7),
+      ...row(graphs.slice(0, 2), 16, 9, 8),
+      ...row(graphs.slice(2), 25, 9, 10),
     ],
   };
   return `${JSON.stringify(model, null, 2)}\n`;
@@ -181,26 +200,65 @@ export function dashboard(jobs: readonly string[]): string {
 
 /** Panels side by side, of one height. */
 function row(panels: Panel[], y: number, height: number, firstId: number): object[] {
-  const width = COLUMNS / panels.length;
-  return panels.map(({ type, title, description, unit, targets }, i) => ({
-    id: firstId + i,
-    type,
-    title,
-    description,
-    datasource: DATASOURCE,
-    gridPos: { x: i * width, y, w: width, h: height },
-    fieldConfig: { defaults: { unit: unit ?? 'short' }, overrides: [] },
-    targets: targets.map(({ expr, legend }, n) => ({
-      refId: String.fromCharCode('A'.charCodeAt(0) + n),
+  let x = 0;
+  return panels.map((panel, i) => {
+    const { type, title, description, targets, width = COLUMNS / panels.length } = panel;
+    const gridPos = { x, y, w: width, h: height };
+    x += width;
+    return {
+      id: firstId + i,
+      type,
+      title,
+      description,
       datasource: DATASOURCE,
-      expr,
-      ...(legend === undefined ? {} : { legendFormat: legend }),
-      // A table and a single number show what is; a graph, what was.
-      ...(type === 'timeseries' ? { range: true } : { instant: true }),
-      ...(type === 'table' ? { format: 'table' } : {}),
-    })),
-    ...(type === 'table'
-      ? { transformations: [{ id: 'organize', options: { excludeByName: { Time: true } } }] }
+      gridPos,
+      fieldConfig: { defaults: fields(panel), overrides: [] },
+      targets: targets.map(({ expr, legend }, n) => ({
+        refId: String.fromCharCode('A'.charCodeAt(0) + n),
+        datasource: DATASOURCE,
+        expr,
+        ...(legend === undefined ? {} : { legendFormat: legend }),
+        // A table and a single number show what is; a graph, what was.
+        ...(type === 'timeseries' ? { range: true } : { instant: true }),
+        ...(type === 'table' ? { format: 'table' } : {}),
+      })),
+      ...(type === 'table' ? { transformations: [columns(panel)] } : {}),
+    };
+  });
+}
+
+/** How values look. Without thresholds of our own, Grafana's make every number from 80 red. */
+function fields({ unit = 'short', bars = false, redFrom, modeColumn }: Panel): object {
+  const steps =
+    redFrom === undefined
+      ? [{ color: 'text', value: null }]
+      : [
+          { color: 'green', value: null },
+          { color: 'red', value: redFrom },
+        ];
+  return {
+    unit,
+    decimals: 0,
+    thresholds: { mode: 'absolute', steps },
+    ...(bars
+      ? {
+          custom: { drawStyle: 'bars', fillOpacity: 100, stacking: { mode: 'normal', group: 'A' } },
+        }
       : {}),
-  }));
+    ...(modeColumn === undefined
+      ? {}
+      : {
+          mappings: [{ type: 'value', options: { 0: { text: 'Single' }, 1: { text: 'Group' } } }],
+        }),
+  };
+}
+
+function columns({ modeColumn }: Panel): object {
+  return {
+    id: 'organize',
+    options:
+      modeColumn === undefined
+        ? { excludeByName: { Time: true, Value: true } }
+        : { excludeByName: { Time: true }, renameByName: { Value: modeColumn } },
+  };
 }

@@ -138,7 +138,7 @@ const ALERTS = [
 const TARGET_LABELS = ['job', 'node', 'instance'];
 const OWN_SERIES: Record<string, string[]> = {
   up: TARGET_LABELS,
-  ALERTS: ['alertname', 'alertstate'],
+  ALERTS: ['alertname', 'alertstate', 'node', 'condition', 'namespace', 'pod', 'container'],
 };
 
 const ALL_THRESHOLDS: Required<AlertThresholds> = {
@@ -691,6 +691,45 @@ describe('the dashboard', () => {
     });
     expect(output).toContain('SUCCESS');
     expect(status).toBe(0);
+  });
+
+  test('counts a container whose memory.oom.group cannot be read, and no zero without an agent', () => {
+    const [, expr = ''] =
+      queries(board).find(([where]) => where === 'Containers without their mode A') ?? [];
+    const directory = withRules([]);
+    const agent = 'oom_kill_mode_build_info{job="oom-kill-mode-agent"}';
+    const unread = 'oom_kill_mode_container_group_desired{job="oom-kill-mode-agent",namespace="a"}';
+    const cases: [series: string[], counts: number[]][] = [
+      [[], []],
+      [[agent], [0]],
+      [[agent, unread], [1]],
+    ];
+    writeFileSync(
+      join(directory, 'count.test.yml'),
+      stringify({
+        tests: cases.map(([series, counts]) => ({
+          interval: '1m',
+          input_series: series.map((one) => ({ series: one, values: '1x5' })),
+          promql_expr_test: [
+            {
+              expr,
+              eval_time: '5m',
+              exp_samples: counts.map((value) => ({ labels: '{}', value })),
+            },
+          ],
+        })),
+      }),
+    );
+    expect(
+      run('promtool', ['test', 'rules', 'count.test.yml'], { cwd: directory }).output,
+    ).toContain('SUCCESS');
+  });
+
+  test('has the panels of docs/dashboard-layout.svg', () => {
+    const drawn = [...read('docs/dashboard-layout.svg').matchAll(/<text[^>]*>(.*)<\/text>/g)];
+    expect(drawn.map(([, text = '']) => text.replace(/<[^>]+>/g, ''))).toEqual(
+      board.panels.map(({ title }) => title),
+    );
   });
 
   test('has panels with a name, a description and a place of their own', () => {

@@ -7,7 +7,9 @@ import { parseAllDocuments } from 'yaml';
 import { Herder, OnePerNodeDeployment, OomKillMode, OomKillModeAgent } from '../lib';
 import { KubernetesObject } from './kubectl';
 
-/** The first thing that the probe does is to look; the rest is for `kubectl logs` to find it running. */
+const DIST = join(__dirname, '..', 'dist');
+
+/** The first thing that the probe does is to look. Then it runs on, for `kubectl logs` to find it. */
 const PROBE = `
 value=none
 { read -r value </sys/fs/cgroup/memory.oom.group; } 2>/dev/null
@@ -21,7 +23,7 @@ export interface WorkloadOptions {
   /** Values of the nodes' label `kubernetes.io/hostname`. */
   readonly hostnames: string[];
   readonly labelPrefix: string;
-  /** The agent's image, for whatever needs a shell: herder's has none. */
+  /** For whatever needs a shell, which herder's image does not have. */
   readonly agentImage: string;
   readonly herderImage?: string;
 }
@@ -30,37 +32,36 @@ export interface WorkloadOptions {
 export function workloads(options: WorkloadOptions): KubernetesObject[] {
   const { namespace, hostnames, labelPrefix, agentImage, herderImage } = options;
   const app = new App();
+  // A cluster whose default is "restricted" would refuse herder, which runs as its image says.
+  const levels = ['enforce', 'audit', 'warn'].map((mode) => [
+    `pod-security.kubernetes.io/${mode}`,
+    'baseline',
+  ]);
   new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', {
     metadata: {
       name: namespace,
-      // A cluster whose default is "restricted" would refuse herder, which runs as its image says.
       labels: {
         'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
-        'pod-security.kubernetes.io/enforce': 'baseline',
-        'pod-security.kubernetes.io/audit': 'baseline',
-        'pod-security.kubernetes.io/warn': 'baseline',
+        ...(Object.fromEntries(levels) as Record<string, string>),
       },
     },
   });
   const chart = new Chart(app, 'workloads', { namespace });
-  // Small, so that three pods have room on a busy node; and the requests are what they really use.
+  const replicas = hostnames.length;
+  // Small, so that three pods have room on a busy node. The requests are what they really use.
   const size = { cpu: kplus.Cpu.millis(100), memory: Size.mebibytes(128) };
   const herder = new Herder(chart, 'herder', {
     ...size,
-    replicas: hostnames.length,
+    replicas,
     image: herderImage,
     waitImage: agentImage,
     labelPrefix,
   });
-  const twin = new OnePerNodeDeployment(chart, 'twin', {
-    ...size,
-    name: 'twin',
-    replicas: hostnames.length,
-    image: image(herder.deployment),
-  });
+  const [{ image = '' } = {}] = herder.deployment.containers;
+  const twin = new OnePerNodeDeployment(chart, 'twin', { ...size, name: 'twin', replicas, image });
   const probe = new OnePerNodeDeployment(chart, 'probe', {
     name: 'probe',
-    replicas: hostnames.length,
+    replicas,
     image: agentImage,
     cpu: kplus.Cpu.millis(50),
     memory: Size.mebibytes(32),
@@ -82,24 +83,16 @@ export function workloads(options: WorkloadOptions): KubernetesObject[] {
   return parse(app.synthYaml());
 }
 
-function image(deployment: kplus.Deployment): string {
-  return deployment.containers.map((container) => container.image).join();
-}
-
-/**
- * The agent: as it is in dist/, or with another image. Without dist/'s herder, of which there are as
- * many as somebody said, in the namespace `default`: a run brings its own, one for each node.
- */
-export function agent(options: { dist: string; image?: string }): KubernetesObject[] {
-  if (options.image !== undefined) {
+/** The agent, as it is in dist/ or with another image. Of dist/'s herder a run has its own, on each node. */
+export function agentManifests(image?: string): KubernetesObject[] {
+  if (image !== undefined) {
     const app = new App();
-    new OomKillModeAgent(new Chart(app, 'agent'), 'agent', { image: options.image });
+    new OomKillModeAgent(new Chart(app, 'agent'), 'agent', { image });
     return parse(app.synthYaml());
   }
-  return readdirSync(options.dist)
+  return readdirSync(DIST)
     .filter((name) => name.endsWith('.yaml'))
-    .sort()
-    .flatMap((name) => parse(readFileSync(join(options.dist, name), 'utf8')))
+    .flatMap((name) => parse(readFileSync(join(DIST, name), 'utf8')))
     .filter(({ kind, metadata }) => !(kind === 'Deployment' && metadata.name === 'herder'));
 }
 

@@ -295,7 +295,7 @@ describe.each(WITH_BLOCKS)('the blocks of %s', (page) => {
 
   beforeAll(async () => {
     directory = checkout();
-    server = await ClusterServer.play();
+    server = await ClusterServer.start();
     const kubeconfig = join(directory, 'kubeconfig');
     writeFileSync(kubeconfig, server.kubeconfig);
     environment = {

@@ -29,6 +29,7 @@ export interface PodRecording {
   /** Fields of the pod's status, and of its first container's. */
   readonly status?: object;
   readonly container?: object;
+  /** In which `$NAMESPACE` is the one that was created last. */
   readonly log?: string;
   /** An Event about each pod. */
   readonly event?: object;
@@ -113,10 +114,16 @@ export class ClusterServer {
   /** What is there, by path. */
   private readonly stored = new Map<string, Stored>();
 
+  /** Namespaces that were deleted, and that go with all that is in them once somebody has looked. */
+  private readonly ending = new Set<string>();
+
+  private readonly port: number;
+
   private constructor(
     private readonly server: Server,
     private readonly recording: Recording,
   ) {
+    this.port = (server.address() as AddressInfo).port;
     server.on('request', (request, response) => {
       const chunks: Buffer[] = [];
       request.on('data', (data: Buffer) => chunks.push(data));
@@ -136,11 +143,10 @@ export class ClusterServer {
 
   /** A kubeconfig that leads here. */
   public get kubeconfig(): string {
-    const { port } = this.server.address() as AddressInfo;
     return JSON.stringify({
       apiVersion: 'v1',
       kind: 'Config',
-      clusters: [{ name: 'test', cluster: { server: `http://127.0.0.1:${port}` } }],
+      clusters: [{ name: 'test', cluster: { server: `http://127.0.0.1:${this.port}` } }],
       contexts: [{ name: 'test', context: { cluster: 'test', user: '' } }],
       'current-context': 'test',
     });
@@ -159,6 +165,12 @@ export class ClusterServer {
     );
   }
 
+  /** The images of all workloads, each once, sorted. */
+  public get images(): string[] {
+    const found = JSON.stringify([...this.stored.values()]).matchAll(/"image":"([^"]*)"/g);
+    return [...new Set([...found].map(([, image]) => image ?? ''))].sort();
+  }
+
   /** Creates what somebody else has created before. */
   public put(object: Stored): void {
     this.stored.set(pathOf(object), object);
@@ -173,7 +185,12 @@ export class ClusterServer {
       return [201, this.review(JSON.parse(body) as Stored)];
     }
     if (method === 'GET') {
-      return discovery(path, this.recording.version) ?? this.get(path, url.searchParams);
+      const found = discovery(path, this.recording.version);
+      const answer = found ?? this.get(path, url.searchParams);
+      if (!found && !this.recording.stuck) {
+        this.end();
+      }
+      return answer;
     }
     if (method === 'POST') {
       return this.create(path, JSON.parse(body) as Stored);
@@ -190,13 +207,22 @@ export class ClusterServer {
       this.stored.set(path, changed);
       return [200, changed];
     }
-    const inside = there.kind === 'Namespace' ? `/namespaces/${there.metadata.name}/` : undefined;
-    for (const key of inside !== undefined && this.recording.stuck ? [] : this.stored.keys()) {
-      if (key === path || (inside !== undefined && key.includes(inside))) {
-        this.stored.delete(key);
-      }
+    if (there.kind === 'Namespace') {
+      this.ending.add(there.metadata.name);
+    } else {
+      this.stored.delete(path);
     }
     return [200, { kind: 'Status', apiVersion: 'v1', status: 'Success' }];
+  }
+
+  private end(): void {
+    for (const [path, { kind, metadata }] of this.stored) {
+      const namespace = kind === 'Namespace' ? metadata.name : metadata.namespace;
+      if (this.ending.has(namespace ?? '')) {
+        this.stored.delete(path);
+      }
+    }
+    this.ending.clear();
   }
 
   private review(review: Stored): object {
@@ -222,8 +248,10 @@ export class ClusterServer {
 
   private get(path: string, query: URLSearchParams): Answer {
     if (query.has('watch')) {
-      // Who watches is to list again.
-      return [200, { type: 'ERROR', object: failure(410, 'Expired', 'list again')[1] }];
+      // Who watches is to list again. Initial events are refused, as 1.28 does.
+      return query.has('sendInitialEvents')
+        ? failure(422, 'Invalid', 'sendInitialEvents is forbidden')
+        : [200, { type: 'ERROR', object: failure(410, 'Expired', 'list again')[1] }];
     }
     const objects = this.objects();
     const pod = objects.get(path.replace(/\/log$/, ''));
@@ -251,7 +279,8 @@ export class ClusterServer {
     const found = Object.entries(this.recording.pods).find(([owner]) =>
       pod.startsWith(`${owner}-`),
     );
-    return found?.[1].log ?? '';
+    const namespaces = [...this.stored.values()].filter(({ kind }) => kind === 'Namespace');
+    return (found?.[1].log ?? '').replaceAll('$NAMESPACE', namespaces.at(-1)?.metadata.name ?? '');
   }
 
   /** What was created, and what is there because of it. */

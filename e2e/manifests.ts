@@ -57,7 +57,7 @@ export function workloads(options: WorkloadOptions): KubernetesObject[] {
     waitImage: agentImage,
     labelPrefix,
   });
-  const [{ image = '' } = {}] = herder.deployment.containers;
+  const image = herder.deployment.containers.map((container) => container.image).join();
   const twin = new OnePerNodeDeployment(chart, 'twin', { ...size, name: 'twin', replicas, image });
   const probe = new OnePerNodeDeployment(chart, 'probe', {
     name: 'probe',

@@ -538,7 +538,6 @@ describe('the workflow', () => {
     expect(Object.values(jobs).map((job) => commands(job)?.at(-1))).toEqual([
       'scripts/fresh-machine.sh ${{ matrix.user }}',
       'npm run test:long',
-      'npm run test:kubectl',
     ]);
   });
 

@@ -71,7 +71,10 @@ describe('the Events of a run of the agent', () => {
   }, 120_000);
 
   /** The lines of the table of Events in the output of `kubectl describe pod`. */
-  async function described({ namespace, name }: PodMetadata, kubectl?: string): Promise<string[]> {
+  async function described(
+    { namespace, name }: PodMetadata,
+    kubectl?: (typeof KUBECTLS)[number],
+  ): Promise<string[]> {
     const server = await ClusterServer.start();
     const home = mkdtempSync(join(tmpdir(), 'kubectl-'));
     for (const metadata of [ordinary, still, typo]) {

@@ -72,7 +72,7 @@ async function cluster(but: Partial<Recording> = {}, kinds: string[] = []): Prom
   parse(read('dist', 'herder.k8s.yaml'))
     .filter(({ kind }) => kinds.includes(kind))
     .forEach((object) => {
-      server.put(object as never);
+      server.put(object);
     });
   return server;
 }
@@ -93,12 +93,13 @@ async function run(
   server: ClusterServer,
   args: string[],
   react: (stderr: string, pid: number) => void = () => undefined,
-  { command = [process.execPath, 'e2e/main.js'], cwd = home, kubectl = '' } = {},
+  options: { command?: string[]; cwd?: string; kubectl?: (typeof KUBECTLS)[number] | 'none' } = {},
 ): Promise<Result> {
   const directory = mkdtempSync(join(tmpdir(), 'oom-kill-mode-'));
   writeFileSync(join(directory, 'config'), server.kubeconfig);
+  const { command = [process.execPath, 'e2e/main.js'], cwd = home, kubectl } = options;
   const [program = '', ...rest] = [...command, ...args];
-  const path = kubectl === 'none' ? '/nonexistent' : install('kubectl', kubectl || undefined);
+  const path = kubectl === 'none' ? '/nonexistent' : install('kubectl', kubectl);
   const child = spawn(program, rest, {
     cwd,
     env: {
@@ -124,7 +125,7 @@ async function run(
 async function judged(
   server: ClusterServer,
   args: string[] = [],
-  kubectl?: string,
+  kubectl?: (typeof KUBECTLS)[number],
 ): Promise<Result & { report: Report; failed: Record<string, string> }> {
   const all = ['--duration', '1', '--json', ...args];
   const result = await run(server, all, undefined, { kubectl });

@@ -1,5 +1,6 @@
 import { NO_VIRTUAL_NODES } from '../lib/private/virtual-nodes';
-import { Node, Output, failure, isReady } from './kubectl';
+import { Node, Output, failure } from './kubectl';
+import { isReady } from './pods';
 
 /** One thing that was looked at. */
 export interface Check {

@@ -2,21 +2,15 @@ import { spawn } from 'node:child_process';
 import type * as k8s from 'k8s-1.28';
 
 /** The models of the client library, as they are in JSON. */
-type Json<T> = T extends Date
+export type Json<T> = T extends Date
   ? string
   : T extends object
     ? { readonly [K in keyof T]: Json<T[K]> }
     : T;
 
-export type Pod = Json<k8s.V1Pod>;
-export type ContainerStatus = Json<k8s.V1ContainerStatus>;
 export type Node = Json<k8s.V1Node>;
 export type Event = Json<k8s.CoreV1Event>;
 export type DaemonSetSpec = Json<k8s.V1DaemonSetSpec>;
-
-export function isReady({ status }: Pick<Pod | Node, 'status'>): boolean {
-  return status?.conditions?.find(({ type }) => type === 'Ready')?.status === 'True';
-}
 
 /** An object as `kubectl -o json` prints it and `kubectl apply` reads it. */
 export interface KubernetesObject {

@@ -3,12 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Agent, AgentLog, cgroupV2, readAgent, readAgentLog } from './agent';
 import { Check, check, serverVersion, usableNodes } from './checks';
-import { Observation, hasStarted, isComplete, judge, nodeRows, podsOf } from './judgement';
-import { Event, Kubectl, KubernetesObject, Node, Pod, each, isReady, list } from './kubectl';
+import { Observation, isComplete, judge, nodeRows } from './judgement';
+import { Event, Kubectl, KubernetesObject, Node, each, list } from './kubectl';
 import { agentManifests, workloads } from './manifests';
 import { TO_LOOK, permission, toManage, toWatch } from './permissions';
+import { Pod, denial, readPod, waitingFor } from './pods';
 import { Progress, Report } from './report';
-import { denial, waitingFor } from './waiting';
 
 export interface Options {
   readonly context?: string;
@@ -190,10 +190,10 @@ async function waitForPods(
     // Only to explain: in the agent's namespace, not everybody may list them.
     const events = await eventsIn(run, where.namespace).catch(() => []);
     // Herder and twin may be down again by now. That is for the judgement.
-    const waiting = pods.filter((pod) => !(where.selector ? isReady(pod) : hasStarted(pod)));
+    const waiting = pods.filter(({ ready, started }) => !(where.selector ? ready : started));
     const reasons = Object.entries(workloads).flatMap(([label, workload]) => {
       const theirs = podsOf(label, pods);
-      const without = nodes.filter((node) => theirs.every(({ spec }) => spec?.nodeName !== node));
+      const without = nodes.filter((name) => theirs.every(({ node }) => node !== name));
       return theirs.length < nodes.length
         ? [`${workload}: missing on ${without.join(', ')}${denial(workload, events)}`]
         : [];
@@ -256,14 +256,22 @@ async function eventsIn({ kubectl }: Run, namespace: string): Promise<Event[]> {
   return kubectl.get<Event>(['events', '--namespace', namespace]);
 }
 
-/** Pods, without those on nodes that are left out. */
+/** Pods that are not on their way out, nor on nodes that are left out. */
 async function podsIn(
   { kubectl }: Run,
   { namespace, selector = '' }: Pick<Agent, 'namespace'> & Partial<Agent>,
   nodes?: readonly string[],
 ): Promise<Pod[]> {
-  const pods = await kubectl.get<Pod>(['pods', '-n', namespace, '--selector', selector]);
-  return pods.filter(({ spec }) => !spec?.nodeName || (nodes?.includes(spec.nodeName) ?? true));
+  const get = ['pods', '--namespace', namespace, '--selector', selector];
+  const pods = await kubectl.get<Parameters<typeof readPod>[0]>(get);
+  return pods
+    .filter(({ metadata }) => !metadata?.deletionTimestamp)
+    .map(readPod)
+    .filter(({ node }) => node === '' || (nodes?.includes(node) ?? true));
+}
+
+function podsOf(workload: string, pods: readonly Pod[]): Pod[] {
+  return pods.filter((pod) => pod.workload === workload);
 }
 
 async function agentLogs(
@@ -282,16 +290,10 @@ async function agentLogs(
 }
 
 /** The logs of pods by their node. A pod that has just gone has no log. */
-async function logsOf(
-  { kubectl }: Run,
-  pods: Pod[],
-  container: string,
-  part: string,
-): Promise<Map<string, string>> {
-  const logs = await each(pods, async ({ metadata, spec }): Promise<[string, string]> => {
-    const { name = '', namespace = '' } = metadata ?? {};
+async function logsOf(run: Run, pods: Pod[], container: string, part: string) {
+  const logs = await each(pods, async ({ name, namespace, node }): Promise<[string, string]> => {
     const args = ['logs', name, '--namespace', namespace, '--container', container, part];
-    return [spec?.nodeName ?? '', (await kubectl.run(args)).stdout];
+    return [node, (await run.kubectl.run(args)).stdout];
   });
   return new Map(logs);
 }

@@ -3,19 +3,19 @@ import { PassThrough } from 'node:stream';
 import { readAgentLog } from '../../e2e/agent';
 import { usableNodes } from '../../e2e/checks';
 import { Observation, judge } from '../../e2e/judgement';
-import { Event, Node, Pod, list } from '../../e2e/kubectl';
+import { Event, Node, list } from '../../e2e/kubectl';
+import { Pod, denial, readPod, whyNot } from '../../e2e/pods';
 import { junit, progressOn } from '../../e2e/report';
-import { denial, whyNot } from '../../e2e/waiting';
 import { GOOD, KILLED, node } from '../support/cluster-server';
 
 /** A running pod of the workload, on node a. */
 function pod(name: string, status: object = {}, spec: object = {}): Pod {
   const limits = { cpu: '100m', memory: '128Mi' };
-  return {
+  return readPod({
     metadata: { name, namespace: 'x', uid: name },
     spec: { nodeName: 'a', containers: [{ name, resources: { limits } }], ...spec },
     status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }], ...status },
-  };
+  });
 }
 
 const SEEN: Observation = {

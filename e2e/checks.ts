@@ -47,31 +47,23 @@ function minorOf(version: string): number | undefined {
   return minor === undefined ? undefined : Number(minor);
 }
 
-/** A node that the run uses. */
-export interface UsableNode {
-  readonly name: string;
-  readonly hostname: string;
-  readonly kubelet: string;
-}
-
 /** The nodes that can run a herder with an agent, and what to say of them and of the others. */
-export function usableNodes(nodes: readonly Node[]): { usable: UsableNode[]; notes: string[] } {
-  const usable: UsableNode[] = [];
+export function usableNodes(nodes: readonly Node[]) {
   const notes: string[] = [];
-  for (const node of nodes) {
+  const usable = nodes.flatMap((node) => {
     const name = node.metadata?.name ?? '';
     const kubelet = node.status?.nodeInfo?.kubeletVersion ?? '';
     const problem = whyUnusable(node, kubelet);
     if (problem !== undefined) {
       notes.push(`${name} is left out: ${problem}`);
-      continue;
+      return [];
     }
     if (minorOf(kubelet) === undefined) {
       notes.push(`${name}: its kubelet's version is not known ("${kubelet}")`);
     }
     const hostname = node.metadata?.labels?.['kubernetes.io/hostname'] ?? name;
-    usable.push({ name, hostname, kubelet });
-  }
+    return [{ name, hostname, kubelet }];
+  });
   return { usable: usable.sort((a, b) => a.name.localeCompare(b.name)), notes };
 }
 

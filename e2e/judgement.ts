@@ -14,6 +14,8 @@ export interface Observation {
   /** The log of each node's probe. */
   readonly probes: ReadonlyMap<string, string>;
   readonly events: readonly Event[];
+  /** What the agents said first, and what they said since. */
+  readonly first: readonly AgentLog[];
   readonly logs: readonly AgentLog[];
 }
 
@@ -89,10 +91,10 @@ export function judge(seen: Observation): Check[] {
     check(
       'no herder restarted',
       [
-        ...down.map((pod) => {
-          const { name, node, restarts, story } = pod;
-          return `${name} on ${node} ${restarts > 0 ? story : 'is not ready'}`;
-        }),
+        ...down.map(
+          ({ name, node, restarts, story }) =>
+            `${name} on ${node} ${restarts > 0 ? story : 'is not ready'}`,
+        ),
         ...gone.map(({ name, node }) => `${name} on ${node} was replaced`),
         ...(herders.length === 0 ? ['there is no herder'] : []),
       ],
@@ -109,7 +111,7 @@ export function judge(seen: Observation): Check[] {
       'the twin without the label is killed and restarted',
       kept.map((node) =>
         // What shows that the difference is ours: without the label, all of the container dies.
-        seen.logs.some((log) => log.node === node && log.nodeValue === '0')
+        seen.first.some((log) => log.node === node && log.nodeValue === '0')
           ? `on ${node} containers without the label have 0, too: nothing to tell apart`
           : `on ${node} it ${
               on(node, twins)

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 import { junit, progressOn, render } from './report';
-import { Options, Run, cleanUp, execute } from './run';
+import { Options, Run, cleanUp, execute, messageOf } from './run';
 
 const USAGE = `npm run e2e -- [options]
 
@@ -78,9 +78,8 @@ async function main(): Promise<number> {
 
 function seconds(option: string, value: string): number {
   if (!/^[1-9][0-9]{0,5}$/.test(value)) {
-    throw new Error(
-      `--${option} is not a number of seconds: ${value}; write --${option} 60 instead`,
-    );
+    const advice = `write --${option} 60 instead`;
+    throw new Error(`--${option} is not a number of seconds: ${value}; ${advice}`);
   }
   return Number(value);
 }
@@ -89,12 +88,9 @@ function seconds(option: string, value: string): number {
 process.stdout.on('error', () => undefined);
 process.stderr.on('error', () => undefined);
 
-main().then(
-  (status) => {
-    process.exitCode = status;
-  },
-  (error: unknown) => {
-    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
-    process.exitCode = 1;
-  },
-);
+void main()
+  .catch((error: unknown) => {
+    process.stderr.write(`${messageOf(error)}\n`);
+    return 1;
+  })
+  .then((status) => (process.exitCode = status));

@@ -5,6 +5,7 @@ import * as kplus from 'cdk8s-plus-28';
 import { parseAllDocuments } from 'yaml';
 
 import { Herder, OnePerNodeDeployment, OomKillMode, OomKillModeAgent } from '../lib';
+import { Agent } from './agent';
 import { KubernetesObject } from './kubectl';
 
 const DIST = join(__dirname, '..', 'dist');
@@ -18,46 +19,30 @@ trap 'exit 0' TERM
 while :; do sleep 1; done
 `.trim();
 
-export interface WorkloadOptions {
-  readonly namespace: string;
-  /** Values of the nodes' label `kubernetes.io/hostname`. */
-  readonly hostnames: string[];
-  readonly labelPrefix: string;
-  /** For whatever needs a shell, which herder's image does not have. */
-  readonly agentImage: string;
-  readonly herderImage?: string;
-}
-
 /** The throw-away namespace, and in it a herder, its twin without the label, and a probe on each node. */
-export function workloads(options: WorkloadOptions): KubernetesObject[] {
-  const { namespace, hostnames, labelPrefix, agentImage, herderImage } = options;
+export function workloads(
+  namespace: string,
+  /** Values of the nodes' label `kubernetes.io/hostname`. */
+  hostnames: string[],
+  { labelPrefix, image: agentImage }: Pick<Agent, 'labelPrefix' | 'image'>,
+  herderImage?: string,
+): KubernetesObject[] {
   const app = new App();
   // A cluster whose default is "restricted" would refuse herder, which runs as its image says.
-  const levels = ['enforce', 'audit', 'warn'].map((mode) => [
-    `pod-security.kubernetes.io/${mode}`,
-    'baseline',
-  ]);
-  new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', {
-    metadata: {
-      name: namespace,
-      labels: {
-        'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
-        ...(Object.fromEntries(levels) as Record<string, string>),
-      },
-    },
-  });
+  const level = (mode: string) => ({ [`pod-security.kubernetes.io/${mode}`]: 'baseline' });
+  const labels = {
+    'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
+    ...{ ...level('enforce'), ...level('audit'), ...level('warn') },
+  };
+  const metadata = { name: namespace, labels };
+  new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', { metadata });
   const chart = new Chart(app, 'workloads', { namespace });
   const replicas = hostnames.length;
   // Small, so that three pods have room on a busy node. The requests are what they really use.
   const size = { cpu: kplus.Cpu.millis(100), memory: Size.mebibytes(128) };
-  const herder = new Herder(chart, 'herder', {
-    ...size,
-    replicas,
-    image: herderImage,
-    waitImage: agentImage,
-    labelPrefix,
-  });
-  const image = herder.deployment.containers.map((container) => container.image).join();
+  const images = { image: herderImage, waitImage: agentImage };
+  const herder = new Herder(chart, 'herder', { ...size, ...images, replicas, labelPrefix });
+  const image = herder.deployment.containers.map((one) => one.image).join();
   const twin = new OnePerNodeDeployment(chart, 'twin', { ...size, name: 'twin', replicas, image });
   const probe = new OnePerNodeDeployment(chart, 'probe', {
     name: 'probe',

@@ -1,7 +1,7 @@
 import { Check, check } from './checks';
 import { Kubectl, KubernetesObject, list } from './kubectl';
 
-/** What to ask the API server for. Without a namespace: in all of them, or of the whole cluster. */
+/** Without a namespace: in all of them, or of the whole cluster. */
 interface Permission {
   readonly verb: string;
   readonly group?: string;
@@ -19,19 +19,10 @@ function canI({ verb, group = '', resource, subresource, namespace }: Permission
   ].join('');
 }
 
-export const TO_LOOK: readonly Permission[] = [
-  { verb: 'list', resource: 'nodes' },
-  { verb: 'list', group: 'apps', resource: 'daemonsets' },
-];
-
 /** What it takes to watch the pods of a namespace and to read their logs. */
 export function toWatch(namespace: string): Permission[] {
-  const pods = { resource: 'pods', namespace };
-  return [
-    { verb: 'list', ...pods },
-    { verb: 'get', ...pods },
-    { verb: 'get', ...pods, subresource: 'log' },
-  ];
+  const asked = [{ verb: 'list' }, { verb: 'get' }, { verb: 'get', subresource: 'log' }];
+  return asked.map((one) => ({ ...one, resource: 'pods', namespace }));
 }
 
 /** What it takes to do something with objects. Nobody may grant what they do not have. */

@@ -6,7 +6,7 @@ import { Check, check, serverVersion, usableNodes } from './checks';
 import { Observation, isComplete, judge, nodeRows } from './judgement';
 import { Event, Kubectl, KubernetesObject, Node, each, list } from './kubectl';
 import { agentManifests, workloads } from './manifests';
-import { TO_LOOK, permission, toManage, toWatch } from './permissions';
+import { permission, toManage, toWatch } from './permissions';
 import { Pod, denial, readPod, waitingFor } from './pods';
 import { Progress, Report } from './report';
 
@@ -91,7 +91,11 @@ async function steps(run: Run): Promise<void> {
   notes.push(...version.warnings);
   run.require(version.found);
   progress.say(`context ${run.context}, ${version.found.detail}`);
-  run.require(await permission(kubectl, 'look around', TO_LOOK));
+  const look = [
+    { verb: 'list', resource: 'nodes' },
+    { verb: 'list', group: 'apps', resource: 'daemonsets' },
+  ];
+  run.require(await permission(kubectl, 'look around', look));
 
   const { usable, notes: left } = usableNodes(await kubectl.get<Node>(['nodes']));
   const nodes = usable.map(({ name }) => name);
@@ -102,13 +106,8 @@ async function steps(run: Run): Promise<void> {
   const there = await findAgent(run);
   const manifests = there ? [] : agentManifests(options.image);
   const agent = there ?? readAgent(manifests.find(({ kind }) => kind === 'DaemonSet'));
-  const pods = workloads({
-    namespace,
-    hostnames: usable.map(({ hostname }) => hostname),
-    labelPrefix: agent.labelPrefix,
-    agentImage: agent.image,
-    herderImage: options.herderImage,
-  });
+  const hostnames = usable.map(({ hostname }) => hostname);
+  const pods = workloads(namespace, hostnames, agent, options.herderImage);
   // All of it before anything is changed, and all that is missing at once.
   progress.show('checking the permissions');
   const apply = toManage(manifests, ['get', 'create', 'patch', 'delete']);
@@ -229,10 +228,10 @@ async function observe(
     const seconds = Math.floor((Date.now() - began) / 1000);
     // By the clock of the node, which may not be ours.
     const since = `--since=${seconds + timeout}s`;
-    const logs = seconds < duration ? [] : await agentLogs(run, agent, nodes, since, first);
+    const logs = seconds < duration ? [] : await agentLogs(run, agent, nodes, since);
     const [before, herders] = [podsOf('herder', atFirst), podsOf('herder', pods)];
     const twins = podsOf('twin', pods);
-    const seen = { nodes, seconds, before, herders, twins, probes, events, logs };
+    const seen = { nodes, seconds, before, herders, twins, probes, events, first, logs };
     const rows = nodeRows(seen);
     const count = (matches: (row: (typeof rows)[number]) => boolean) =>
       `${rows.filter(matches).length} of ${rows.length}`;
@@ -274,19 +273,9 @@ function podsOf(workload: string, pods: readonly Pod[]): Pod[] {
   return pods.filter((pod) => pod.workload === workload);
 }
 
-async function agentLogs(
-  run: Run,
-  agent: Agent,
-  nodes: string[],
-  part: string,
-  before: AgentLog[] = [],
-): Promise<AgentLog[]> {
-  const texts = await logsOf(run, await podsIn(run, agent, nodes), 'agent', part);
-  return [...texts].map(([node, text]) => {
-    const { nodeValue, ...log } = readAgentLog(node, text);
-    const earlier = before.find((one) => one.node === node);
-    return { ...log, nodeValue: nodeValue ?? earlier?.nodeValue };
-  });
+async function agentLogs(run: Run, agent: Agent, nodes: string[], part: string) {
+  const logs = await logsOf(run, await podsIn(run, agent, nodes), 'agent', part);
+  return [...logs].map(([node, text]) => readAgentLog(node, text));
 }
 
 /** The logs of pods by their node. A pod that has just gone has no log. */
@@ -341,6 +330,6 @@ function nameOf({ kind, metadata: { name, namespace } }: KubernetesObject): stri
   return `${kind} ${namespace === undefined ? '' : `${namespace}/`}${name}`;
 }
 
-function messageOf(error: unknown): string {
+export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

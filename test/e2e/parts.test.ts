@@ -26,6 +26,7 @@ const SEEN: Observation = {
   twins: [pod('twin', { containerStatuses: [{ name: 'twin', ...KILLED }] })],
   probes: new Map([['a', 'memory.oom.group=0\n']]),
   events: [{ involvedObject: { uid: 'herder' }, reason: 'OomKilledProcess' } as Event],
+  first: [],
   logs: [],
 };
 
@@ -83,7 +84,7 @@ describe('the judgement', () => {
     ],
     [
       'a twin that survives on a node where containers have 0',
-      { twins: [pod('twin', survivor)], logs: [readAgentLog('a', GOOD_LOG('0'))] },
+      { twins: [pod('twin', survivor)], first: [readAgentLog('a', GOOD_LOG('0'))] },
       'the twin without the label is killed and restarted',
       'on a containers without the label have 0, too: nothing to tell apart',
     ],

@@ -1,10 +1,10 @@
 // npm run e2e: tries the agent and a herder on the cluster that kubectl speaks to. See docs/e2e.md.
 
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
-import { Progress } from './progress';
-import { render } from './report';
-import { Options, Run } from './run';
+import { junit, progressOn, render } from './report';
+import { Options, Run, cleanUp, execute, messageOf } from './run';
 
 const USAGE = `npm run e2e -- [options]
 
@@ -15,6 +15,7 @@ const USAGE = `npm run e2e -- [options]
   --herder-image IMAGE  of herder and its twin
   --keep                leave everything there
   --json                print the result as JSON
+  --junit FILE          write the checks there, as JUnit XML
 `;
 
 /** Signals, and the exit status of a program that they ended. */
@@ -24,39 +25,7 @@ const SIGNALS: Readonly<Record<string, number>> = { SIGHUP: 129, SIGINT: 130, SI
 const SAME_MILLISECONDS = 2000;
 
 async function main(): Promise<number> {
-  const { json, help, ...options } = parse(process.argv.slice(2));
-  if (help) {
-    process.stdout.write(USAGE);
-    return 0;
-  }
-  const interruption = new AbortController();
-  const impatience = new AbortController();
-  let interrupted = -Infinity;
-  let cleaning = false;
-  for (const signal of Object.keys(SIGNALS)) {
-    process.on(signal, () => {
-      if (!cleaning && !interruption.signal.aborted) {
-        interruption.abort(signal);
-        interrupted = Date.now();
-      } else if (Date.now() - interrupted > SAME_MILLISECONDS) {
-        impatience.abort(signal);
-      }
-    });
-  }
-  const progress = new Progress(process.stderr);
-  const run = new Run(options, progress, interruption.signal);
-  await run.execute();
-  cleaning = true;
-  await run.cleanUp(impatience.signal);
-  progress.clear();
-  const report = run.report();
-  process.stdout.write(json ? `${JSON.stringify(report, undefined, 2)}\n` : `\n${render(report)}`);
-  return report.passed ? 0 : (SIGNALS[report.interrupted ?? ''] ?? 1);
-}
-
-function parse(args: string[]): Options & { json: boolean; help: boolean } {
   const { values } = parseArgs({
-    args,
     options: {
       context: { type: 'string' },
       duration: { type: 'string', default: '60' },
@@ -65,39 +34,63 @@ function parse(args: string[]): Options & { json: boolean; help: boolean } {
       'herder-image': { type: 'string' },
       keep: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
+      junit: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   });
-  return {
-    context: values.context,
+  const options: Options = {
+    ...values,
     duration: seconds('duration', values.duration),
     timeout: seconds('timeout', values.timeout),
-    image: values.image,
     herderImage: values['herder-image'],
-    keep: values.keep,
-    json: values.json,
-    help: values.help,
   };
+  if (values.help) {
+    process.stdout.write(USAGE);
+    return 0;
+  }
+  const stop = new AbortController();
+  const impatience = new AbortController();
+  let interrupted = -Infinity;
+  let cleaning = false;
+  for (const signal of Object.keys(SIGNALS)) {
+    process.on(signal, () => {
+      if (!cleaning && !stop.signal.aborted) {
+        stop.abort(signal);
+        interrupted = Date.now();
+      } else if (Date.now() - interrupted > SAME_MILLISECONDS) {
+        impatience.abort(signal);
+      }
+    });
+  }
+  const run = new Run(options, progressOn(process.stderr), stop.signal);
+  await execute(run);
+  cleaning = true;
+  await cleanUp(run, impatience.signal);
+  run.progress.show('');
+  const report = run.report();
+  const json = `${JSON.stringify(report, undefined, 2)}\n`;
+  process.stdout.write(values.json ? json : `\n${render(report)}`);
+  if (values.junit !== undefined) {
+    writeFileSync(values.junit, junit(report));
+  }
+  return report.passed ? 0 : (SIGNALS[report.interrupted ?? ''] ?? 1);
 }
 
 function seconds(option: string, value: string): number {
   if (!/^[1-9][0-9]{0,5}$/.test(value)) {
-    throw new Error(
-      `--${option} is not a number of seconds: ${value}; write --${option} 60 instead`,
-    );
+    const advice = `write --${option} 60 instead`;
+    throw new Error(`--${option} is not a number of seconds: ${value}; ${advice}`);
   }
   return Number(value);
 }
 
-// A reader that went away must not keep us from cleaning up.
+// A reader or a terminal that went away must not keep us from cleaning up.
 process.stdout.on('error', () => undefined);
+process.stderr.on('error', () => undefined);
 
-main().then(
-  (status) => {
-    process.exitCode = status;
-  },
-  (error: unknown) => {
-    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
-    process.exitCode = 1;
-  },
-);
+void main()
+  .catch((error: unknown) => {
+    process.stderr.write(`${messageOf(error)}\n`);
+    return 1;
+  })
+  .then((status) => (process.exitCode = status));

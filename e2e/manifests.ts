@@ -5,9 +5,12 @@ import * as kplus from 'cdk8s-plus-28';
 import { parseAllDocuments } from 'yaml';
 
 import { Herder, OnePerNodeDeployment, OomKillMode, OomKillModeAgent } from '../lib';
+import { Agent } from './agent';
 import { KubernetesObject } from './kubectl';
 
-/** The first thing that the probe does is to look; the rest is for `kubectl logs` to find it running. */
+const DIST = join(__dirname, '..', 'dist');
+
+/** The first thing that the probe does is to look. Then it runs on, for `kubectl logs` to find it. */
 const PROBE = `
 value=none
 { read -r value </sys/fs/cgroup/memory.oom.group; } 2>/dev/null
@@ -16,51 +19,34 @@ trap 'exit 0' TERM
 while :; do sleep 1; done
 `.trim();
 
-export interface WorkloadOptions {
-  readonly namespace: string;
-  /** Values of the nodes' label `kubernetes.io/hostname`. */
-  readonly hostnames: string[];
-  readonly labelPrefix: string;
-  /** The agent's image, for whatever needs a shell: herder's has none. */
-  readonly agentImage: string;
-  readonly herderImage?: string;
-}
-
 /** The throw-away namespace, and in it a herder, its twin without the label, and a probe on each node. */
-export function workloads(options: WorkloadOptions): KubernetesObject[] {
-  const { namespace, hostnames, labelPrefix, agentImage, herderImage } = options;
+export function workloads(
+  namespace: string,
+  /** Values of the nodes' label `kubernetes.io/hostname`. */
+  hostnames: string[],
+  { labelPrefix, image: agentImage }: Pick<Agent, 'labelPrefix' | 'image'>,
+  herderImage?: string,
+): KubernetesObject[] {
   const app = new App();
-  new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', {
-    metadata: {
-      name: namespace,
-      // A cluster whose default is "restricted" would refuse herder, which runs as its image says.
-      labels: {
-        'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
-        'pod-security.kubernetes.io/enforce': 'baseline',
-        'pod-security.kubernetes.io/audit': 'baseline',
-        'pod-security.kubernetes.io/warn': 'baseline',
-      },
-    },
-  });
+  // A cluster whose default is "restricted" would refuse herder, which runs as its image says.
+  const level = (mode: string) => ({ [`pod-security.kubernetes.io/${mode}`]: 'baseline' });
+  const labels = {
+    'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
+    ...{ ...level('enforce'), ...level('audit'), ...level('warn') },
+  };
+  const metadata = { name: namespace, labels };
+  new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', { metadata });
   const chart = new Chart(app, 'workloads', { namespace });
-  // Small, so that three pods have room on a busy node; and the requests are what they really use.
+  const replicas = hostnames.length;
+  // Small, so that three pods have room on a busy node. The requests are what they really use.
   const size = { cpu: kplus.Cpu.millis(100), memory: Size.mebibytes(128) };
-  const herder = new Herder(chart, 'herder', {
-    ...size,
-    replicas: hostnames.length,
-    image: herderImage,
-    waitImage: agentImage,
-    labelPrefix,
-  });
-  const twin = new OnePerNodeDeployment(chart, 'twin', {
-    ...size,
-    name: 'twin',
-    replicas: hostnames.length,
-    image: image(herder.deployment),
-  });
+  const images = { image: herderImage, waitImage: agentImage };
+  const herder = new Herder(chart, 'herder', { ...size, ...images, replicas, labelPrefix });
+  const image = herder.deployment.containers.map((one) => one.image).join();
+  const twin = new OnePerNodeDeployment(chart, 'twin', { ...size, name: 'twin', replicas, image });
   const probe = new OnePerNodeDeployment(chart, 'probe', {
     name: 'probe',
-    replicas: hostnames.length,
+    replicas,
     image: agentImage,
     cpu: kplus.Cpu.millis(50),
     memory: Size.mebibytes(32),
@@ -82,24 +68,16 @@ export function workloads(options: WorkloadOptions): KubernetesObject[] {
   return parse(app.synthYaml());
 }
 
-function image(deployment: kplus.Deployment): string {
-  return deployment.containers.map((container) => container.image).join();
-}
-
-/**
- * The agent: as it is in dist/, or with another image. Without dist/'s herder, of which there are as
- * many as somebody said, in the namespace `default`: a run brings its own, one for each node.
- */
-export function agent(options: { dist: string; image?: string }): KubernetesObject[] {
-  if (options.image !== undefined) {
+/** The agent, as it is in dist/ or with another image. Of dist/'s herder a run has its own, on each node. */
+export function agentManifests(image?: string): KubernetesObject[] {
+  if (image !== undefined) {
     const app = new App();
-    new OomKillModeAgent(new Chart(app, 'agent'), 'agent', { image: options.image });
+    new OomKillModeAgent(new Chart(app, 'agent'), 'agent', { image });
     return parse(app.synthYaml());
   }
-  return readdirSync(options.dist)
+  return readdirSync(DIST)
     .filter((name) => name.endsWith('.yaml'))
-    .sort()
-    .flatMap((name) => parse(readFileSync(join(options.dist, name), 'utf8')))
+    .flatMap((name) => parse(readFileSync(join(DIST, name), 'utf8')))
     .filter(({ kind, metadata }) => !(kind === 'Deployment' && metadata.name === 'herder'));
 }
 

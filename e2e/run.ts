@@ -1,39 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import {
-  Agent,
-  AgentLog,
-  Check,
-  Observation,
-  Permission,
-  TO_LOOK,
-  canI,
-  cgroupV2,
-  hasStarted,
-  isAllowed,
-  isComplete,
-  isReady,
-  judge,
-  kubectlSkew,
-  nodeRows,
-  permissions,
-  podsOf,
-  readAgent,
-  readAgentLog,
-  readVersions,
-  serverVersion,
-  toApply,
-  toCreate,
-  toWatch,
-  usableNodes,
-} from './checks';
-import { Event, Kubectl, KubernetesObject, Node, Pod, each, list } from './kubectl';
-import { agent as agentManifests, workloads } from './manifests';
-import { Progress } from './progress';
-import { Report } from './report';
-import { denialOf, waitingFor } from './waiting';
+import { Agent, AgentLog, cgroupV2, readAgent, readAgentLog } from './agent';
+import { Check, check, serverVersion, usableNodes } from './checks';
+import { Observation, isComplete, judge, nodeRows } from './judgement';
+import { Event, Kubectl, KubernetesObject, Node, each, list } from './kubectl';
+import { agentManifests, workloads } from './manifests';
+import { permission, toManage, toWatch } from './permissions';
+import { Pod, denial, readPod, waitingFor } from './pods';
+import { Progress, Report } from './report';
 
 export interface Options {
   readonly context?: string;
@@ -46,433 +21,315 @@ export interface Options {
   readonly herderImage?: string;
 }
 
-const DIST = join(__dirname, '..', 'dist');
-
 /** Events are sent at most every ten seconds, and a kubelet restarts with growing pauses. */
 const GRACE_SECONDS = 60;
 
-const POLL_SECONDS = 1;
+/** The label app.kubernetes.io/name of every agent. */
+const AGENT = 'cdk8s-oom-kill-mode';
 
 /** A check that failed and that nothing after it makes sense without. */
 class Failure extends Error {}
 
-/** One run against a cluster: what it made, what it found, and the end of both. */
+/** One run against a cluster, and what it has found. */
 export class Run {
-  private readonly kubectl: Kubectl;
-  private readonly namespace = `oom-kill-mode-e2e-${randomBytes(3).toString('hex')}`;
-  private readonly checks: Check[] = [];
-  private readonly notes: string[] = [];
-  private context = '';
-  private nodeValues: ReadonlyMap<string, string | undefined> = new Map();
-  private seen?: Observation;
-  /** What is there only because of us. */
-  private created: KubernetesObject[] = [];
+  public readonly kubectl: Kubectl;
+  public readonly namespace = `oom-kill-mode-e2e-${randomBytes(3).toString('hex')}`;
+  public readonly checks: Check[] = [];
+  public readonly notes: string[] = [];
+  /** What is there only because of this run. */
+  public readonly created: KubernetesObject[] = [];
+  public context = '';
+  public seen?: Observation;
 
-  /**
-   * @param options What the user asked for.
-   * @param progress Where to say what is going on.
-   * @param interruption Ends the run; the reason is the name of a signal.
-   */
+  /** @param stop Ends the run. Its reason is the name of a signal. */
   public constructor(
-    private readonly options: Options,
-    private readonly progress: Progress,
-    private readonly interruption: AbortSignal,
+    public readonly options: Options,
+    public readonly progress: Progress,
+    public readonly stop: AbortSignal,
   ) {
     this.kubectl = new Kubectl(options.context);
   }
 
-  /** Does everything but clean up. What went wrong is in the report. */
-  public async execute(): Promise<void> {
-    try {
-      await this.begin();
-      const nodes = await this.findNodes();
-      const there = await this.findAgent();
-      const missing = there ? [] : agentManifests({ dist: DIST, image: this.options.image });
-      const agent = there ?? readAgent(daemonSetOf(missing));
-      const objects = workloads({
-        namespace: this.namespace,
-        hostnames: nodes.map(({ hostname }) => hostname),
-        labelPrefix: agent.labelPrefix,
-        agentImage: agent.image,
-        herderImage: this.options.herderImage,
-      });
-      const names = nodes.map(({ name }) => name);
-      // All of it before anything is changed; that a namespace is not there yet is no matter.
-      await this.requirePermissions({
-        ...(there ? {} : { 'install the agent': toApply(missing) }),
-        'run pods': [
-          ...toCreate(objects),
-          ...toWatch(this.namespace),
-          ...toWatch(agent.namespace),
-          { verb: 'list', resource: 'events', namespace: this.namespace },
-        ],
-      });
-      if (!there) {
-        await this.installAgent(missing);
-      }
-      await this.waitForAgent(agent, names);
-      await this.create(objects);
-      await this.waitForPods(names);
-      await this.observe(agent, names);
-    } catch (error) {
-      if (!this.interruption.aborted && !(error instanceof Failure)) {
-        this.checks.push({ name: 'the run itself', passed: false, detail: messageOf(error) });
-      }
+  /** Adds checks, all of which must have passed for the run to go on. */
+  public require(...checks: Check[]): void {
+    this.checks.push(...checks);
+    if (checks.some(({ passed }) => !passed)) {
+      throw new Failure();
     }
-  }
-
-  /**
-   * Removes what is there only because of this run, whatever happened to it.
-   *
-   * @param impatience Ends the waiting; everything has been asked for by then.
-   */
-  public async cleanUp(impatience: AbortSignal): Promise<void> {
-    if (this.created.length === 0) {
-      return;
-    }
-    const objects = list(this.created);
-    if (this.options.keep) {
-      this.notes.push(`kept: ${summaryOf(this.created)}`);
-      return;
-    }
-    let left = 'everything';
-    try {
-      this.progress.show('cleaning up');
-      await this.kubectl.text(['delete', '-f', '-', '--ignore-not-found', '--wait=false'], objects);
-      const end = Date.now() + this.options.timeout * 1000;
-      while ((left = await this.remaining(objects)) !== '' && Date.now() < end) {
-        this.progress.show(`cleaning up: waiting for ${left}`);
-        await sleep(POLL_SECONDS * 1000, undefined, { signal: impatience });
-      }
-    } catch (error) {
-      left = impatience.aborted ? `${left} (not waited for)` : `${left}: ${messageOf(error)}`;
-    }
-    this.checks.push({
-      name: 'cleaned up',
-      passed: left === '',
-      detail: left === '' ? summaryOf(this.created) : `still there: ${left}`,
-    });
+    this.stop.throwIfAborted();
   }
 
   public report(): Report {
-    const { aborted } = this.interruption;
+    const { checks, notes, context, namespace, created, stop, seen } = this;
     return {
-      passed: !aborted && this.checks.every(({ passed }) => passed),
-      interrupted: aborted ? String(this.interruption.reason) : undefined,
-      context: this.context,
-      namespace: this.created.some((object) => nameOf(object).endsWith(this.namespace))
-        ? this.namespace
-        : undefined,
-      checks: this.checks,
-      nodes: this.seen ? nodeRows(this.seen) : [],
-      notes: this.notes,
+      passed: !stop.aborted && checks.every(({ passed }) => passed),
+      interrupted: stop.aborted ? String(stop.reason) : undefined,
+      context,
+      namespace: created.find(({ metadata }) => metadata.name === namespace)?.metadata.name,
+      checks,
+      nodes: seen ? nodeRows(seen) : [],
+      notes,
     };
   }
+}
 
-  private async begin(): Promise<void> {
-    const { context } = this.options;
-    this.context = context ?? (await this.kubectl.text(['config', 'current-context'])).trim();
-    const versions = readVersions(await this.kubectl.run(['version', '-o', 'json']));
-    this.notes.push(...kubectlSkew(versions));
-    this.require(serverVersion(versions));
-    this.progress.say(`context ${this.context}, ${this.checks[0]?.detail ?? ''}`);
-    await this.requirePermissions({ 'look around': TO_LOOK });
+/** Does everything but clean up. What went wrong is in the report. */
+export async function execute(run: Run): Promise<void> {
+  try {
+    await steps(run);
+  } catch (error) {
+    if (!run.stop.aborted && !(error instanceof Failure)) {
+      run.checks.push(check('the run itself', [messageOf(error)], ''));
+    }
   }
+}
 
-  private async findNodes(): Promise<{ name: string; hostname: string }[]> {
-    const { usable, notes } = usableNodes(await this.kubectl.get<Node>(['nodes']));
-    this.notes.push(...notes);
-    this.require({
-      name: 'nodes',
-      passed: usable.length > 0,
-      detail:
-        usable.map(({ name, kubelet }) => `${name} ${kubelet}`).join(', ') ||
-        'none can run a herder',
+async function steps(run: Run): Promise<void> {
+  const { kubectl, options, progress, notes, namespace } = run;
+  run.context = options.context ?? (await kubectl.text(['config', 'current-context'])).trim();
+  const version = serverVersion(await kubectl.run(['version', '-o', 'json']));
+  notes.push(...version.warnings);
+  run.require(version.found);
+  progress.say(`context ${run.context}, ${version.found.detail}`);
+  const look = [
+    { verb: 'list', resource: 'nodes' },
+    { verb: 'list', group: 'apps', resource: 'daemonsets' },
+  ];
+  run.require(await permission(kubectl, 'look around', look));
+
+  const { usable, notes: left } = usableNodes(await kubectl.get<Node>(['nodes']));
+  const nodes = usable.map(({ name }) => name);
+  const kubelets = usable.map(({ name, kubelet }) => `${name} ${kubelet}`).join(', ');
+  notes.push(...left);
+  run.require(check('nodes', nodes.length > 0 ? [] : ['none can run a herder'], kubelets));
+
+  const there = await findAgent(run);
+  const manifests = there ? [] : agentManifests(options.image);
+  const agent = there ?? readAgent(manifests.find(({ kind }) => kind === 'DaemonSet'));
+  const hostnames = usable.map(({ hostname }) => hostname);
+  const pods = workloads(namespace, hostnames, agent, options.herderImage);
+  // All of it before anything is changed, and all that is missing at once.
+  progress.show('checking the permissions');
+  const apply = toManage(manifests, ['get', 'create', 'patch', 'delete']);
+  run.require(
+    ...(there ? [] : [await permission(kubectl, 'install the agent', apply)]),
+    await permission(kubectl, 'run pods', [
+      ...toManage(pods, ['get', 'create', 'delete']),
+      ...toWatch(namespace),
+      ...toWatch(agent.namespace),
+      { verb: 'list', resource: 'events', namespace },
+    ]),
+  );
+  if (!there) {
+    await installAgent(run, manifests);
+  }
+  await waitForPods(run, 'the agent is ready on each node', agent, { [AGENT]: agent.name }, nodes);
+  // What an agent says of its node is the first that it says.
+  const first = await agentLogs(run, agent, nodes, '--limit-bytes=100000');
+  run.require(cgroupV2(first));
+
+  progress.say(`namespace ${namespace}: herder, twin and probe`);
+  run.created.push(...pods.filter(({ kind }) => kind === 'Namespace'));
+  await kubectl.text(['create', '-f', '-'], list(pods));
+  const started = 'herder, twin and probe have started';
+  const three = { herder: 'herder', twin: 'twin', probe: 'probe' };
+  await waitForPods(run, started, { namespace }, three, nodes);
+  run.seen = await observe(run, agent, nodes, first);
+  run.checks.push(...judge(run.seen));
+  notes.push(...run.seen.logs.flatMap(({ warnings }) => warnings));
+  for (const { reason, involvedObject, message } of run.seen.events) {
+    if (reason === 'OomKillModeCannotApply') {
+      notes.push(`${involvedObject.name ?? ''}: ${message ?? ''}`);
+    }
+  }
+}
+
+/** An agent that is there already stays as it is, and stays. */
+async function findAgent({ kubectl, options, notes }: Run): Promise<Agent | undefined> {
+  const found = await kubectl.get<KubernetesObject>([
+    ...['daemonsets.apps', '--all-namespaces', '--selector', `app.kubernetes.io/name=${AGENT}`],
+  ]);
+  const agents = found.map(readAgent);
+  const names = agents.map(({ namespace, name }) => `${namespace}/${name}`).join(', ');
+  if (agents.length > 1) {
+    throw new Error(`there are ${agents.length} agents: ${names}; leave one`);
+  }
+  if (agents.length > 0 && options.image !== undefined) {
+    throw new Error(`the agent is installed already: ${names}; --image would change it`);
+  }
+  notes.push(...agents.map(() => `the agent was there already and stays as it is: ${names}`));
+  return agents[0];
+}
+
+async function installAgent(run: Run, objects: KubernetesObject[]): Promise<void> {
+  run.progress.show('installing the agent');
+  const get = ['-f', '-', '--ignore-not-found'];
+  const there = (await run.kubectl.get<KubernetesObject>(get, list(objects))).map(nameOf);
+  if (there.length > 0) {
+    run.notes.push(`were there already, are patched and stay: ${there.join(', ')}`);
+  }
+  run.stop.throwIfAborted();
+  run.created.push(...objects.filter((object) => !there.includes(nameOf(object))));
+  await run.kubectl.text(['apply', '-f', '-'], list(objects));
+}
+
+/** Waits for a pod of each workload on each node, and says why one is not there. */
+async function waitForPods(
+  run: Run,
+  name: string,
+  where: Pick<Agent, 'namespace'> & Partial<Agent>,
+  workloads: Readonly<Record<string, string>>,
+  nodes: string[],
+): Promise<void> {
+  const { timeout } = run.options;
+  const end = Date.now() + timeout * 1000;
+  const total = Object.keys(workloads).length * nodes.length;
+  for (;;) {
+    const pods = await podsIn(run, where, nodes);
+    // Only to explain: in the agent's namespace, not everybody may list them.
+    const events = await eventsIn(run, where.namespace).catch(() => []);
+    // Herder and twin may be down again by now. That is for the judgement.
+    const waiting = pods.filter(({ ready, started }) => !(where.selector ? ready : started));
+    const reasons = Object.entries(workloads).flatMap(([label, workload]) => {
+      const theirs = podsOf(label, pods);
+      const without = nodes.filter((name) => theirs.every(({ node }) => node !== name));
+      return theirs.length < nodes.length
+        ? [`${workload}: missing on ${without.join(', ')}${denial(workload, events)}`]
+        : [];
     });
-    return usable;
+    reasons.push(...waitingFor(waiting, events));
+    const done = pods.length - waiting.length === total;
+    const text = `${pods.length - waiting.length} of ${total} pods`;
+    // Short before the reasons: a terminal shows one line of it.
+    run.progress.show([`${name}: ${text}`, ...(done ? [] : reasons)].join('; '));
+    if (done || Date.now() >= end) {
+      const problem = [`${text} after ${timeout} s`, ...reasons].join('; ');
+      run.require(check(name, done ? [] : [problem], text));
+      return;
+    }
+    await sleep(1000, undefined, { signal: run.stop });
   }
+}
 
-  /** An agent that is there already stays as it is, and stays. */
-  private async findAgent(): Promise<Agent | undefined> {
-    const selector = 'app.kubernetes.io/name=cdk8s-oom-kill-mode';
-    const found = await this.kubectl.get<KubernetesObject>([
-      ...['daemonsets.apps', '--all-namespaces', '--selector', selector],
-    ]);
-    const [agent, ...others] = found.map(readAgent);
-    if (!agent) {
-      return undefined;
-    }
-    if (others.length > 0) {
-      const names = [agent, ...others].map(({ namespace, name }) => `${namespace}/${name}`);
-      throw new Error(`there are ${names.length} agents: ${names.join(', ')}; leave one`);
-    }
-    const where = `${agent.namespace}/${agent.name}`;
-    if (this.options.image !== undefined) {
-      throw new Error(`the agent is installed already: ${where}; --image would change it`);
-    }
-    this.notes.push(`the agent was there already and stays as it is: ${where}`);
-    return agent;
-  }
-
-  private async installAgent(objects: KubernetesObject[]): Promise<void> {
-    this.progress.show('installing the agent');
-    const there = await this.kubectl.get<KubernetesObject>(
-      ['-f', '-', '--ignore-not-found'],
-      list(objects),
+/** Looks at the pods for as long as it was asked to, and a little longer for what is still to come. */
+async function observe(
+  run: Run,
+  agent: Agent,
+  nodes: string[],
+  first: AgentLog[],
+): Promise<Observation> {
+  const { duration, timeout } = run.options;
+  const began = Date.now();
+  const atFirst = await podsIn(run, run, nodes);
+  const probes = await logsOf(run, podsOf('probe', atFirst), 'probe', '--limit-bytes=1000');
+  for (;;) {
+    const pods = await podsIn(run, run);
+    const events = await eventsIn(run, run.namespace);
+    const seconds = Math.floor((Date.now() - began) / 1000);
+    // By the clock of the node, which may not be ours.
+    const since = `--since=${seconds + timeout}s`;
+    const logs = seconds < duration ? [] : await agentLogs(run, agent, nodes, since);
+    const [before, herders] = [podsOf('herder', atFirst), podsOf('herder', pods)];
+    const twins = podsOf('twin', pods);
+    const seen = { nodes, seconds, before, herders, twins, probes, events, first, logs };
+    const rows = nodeRows(seen);
+    const count = (matches: (row: (typeof rows)[number]) => boolean) =>
+      `${rows.filter(matches).length} of ${rows.length}`;
+    const more = seconds > duration ? `, ${seconds - duration} s more` : '';
+    run.progress.show(
+      `${Math.min(seconds, duration)} of ${duration} s${more}:` +
+        ` kills survived on ${count((row) => row.survivedKills > 0)} nodes,` +
+        ` twin killed on ${count((row) => row.twin.startsWith('restarted'))},` +
+        ` herder restarted on ${count((row) => row.herderRestarts !== 0)}`,
     );
-    const before = new Set(there.map(nameOf));
-    if (before.size > 0) {
-      this.notes.push(`were there already, are patched and stay: ${[...before].join(', ')}`);
-    }
-    this.interruption.throwIfAborted();
-    this.created.push(...objects.filter((object) => !before.has(nameOf(object))));
-    await this.kubectl.text(['apply', '-f', '-'], list(objects));
-  }
-
-  /** Asks for all, by purpose, so that all that is missing is told at once. */
-  private async requirePermissions(wanted: Record<string, readonly Permission[]>): Promise<void> {
-    const found: Check[] = [];
-    for (const [purpose, asked] of Object.entries(wanted)) {
-      this.progress.show(`checking the permission to ${purpose}`);
-      const answers = await each(asked, async (permission) => {
-        this.interruption.throwIfAborted();
-        const { stdout, stderr } = await this.kubectl.run(canI(permission));
-        const allowed = isAllowed(stdout);
-        if (allowed === undefined) {
-          throw new Error(`kubectl ${canI(permission).join(' ')}: ${stderr.trim()}`);
-        }
-        return allowed;
-      });
-      const missing = asked.filter((_, index) => answers[index] === false);
-      found.push(permissions(purpose, asked, missing));
-    }
-    this.require(...found);
-  }
-
-  private async waitForAgent(agent: Agent, nodes: string[]): Promise<void> {
-    await this.waitFor('the agent is ready on each node', 'ready agents', async () => {
-      const pods = await this.agentPods(agent);
-      const events = await this.eventsOf(agent.namespace);
-      const ready = pods.filter(isReady).map(({ spec }) => spec?.nodeName);
-      const missing = nodes.filter((node) => !ready.includes(node));
-      const without = missing.filter((node) => pods.every(({ spec }) => spec?.nodeName !== node));
-      return {
-        done: missing.length === 0,
-        text: `${nodes.length - missing.length} of ${nodes.length}`,
-        reasons: [
-          ...absence(agent.name, without.length, events, ` on ${without.join(', ')}`),
-          ...waitingFor(
-            pods.filter((pod) => !isReady(pod)),
-            events,
-          ),
-        ],
-      };
-    });
-    // What an agent says of its node is the first that it says.
-    const logs = await this.agentLogs(agent, nodes, '--limit-bytes=100000');
-    this.nodeValues = new Map(logs.map(({ node, nodeValue }) => [node, nodeValue]));
-    this.require(cgroupV2(logs));
-  }
-
-  private async create(objects: KubernetesObject[]): Promise<void> {
-    this.interruption.throwIfAborted();
-    this.progress.say(`namespace ${this.namespace}: herder, twin and probe`);
-    this.created.push(...objects.filter(({ kind }) => kind === 'Namespace'));
-    await this.kubectl.text(['create', '-f', '-'], list(objects));
-  }
-
-  private async waitForPods(nodes: string[]): Promise<void> {
-    await this.waitFor('herder, twin and probe have started', 'started pods', async () => {
-      const pods = await this.pods();
-      const events = await this.eventsOf(this.namespace);
-      const waiting = [
-        ...podsOf('probe', pods).filter((pod) => !isReady(pod)),
-        // Those may be down again by now, which is for the judgement and not for us.
-        ...[...podsOf('herder', pods), ...podsOf('twin', pods)].filter((pod) => !hasStarted(pod)),
-      ];
-      const started = pods.length - waiting.length;
-      return {
-        done: started === 3 * nodes.length,
-        text: `${started} of ${3 * nodes.length} pods`,
-        reasons: [
-          ...['herder', 'twin', 'probe'].flatMap((name) =>
-            absence(name, nodes.length - podsOf(name, pods).length, events),
-          ),
-          ...waitingFor(waiting, events),
-        ],
-      };
-    });
-  }
-
-  private async observe(agent: Agent, nodes: string[]): Promise<void> {
-    const { duration } = this.options;
-    const before = podsOf('herder', await this.pods());
-    const probes = await this.probeLogs();
-    const began = Date.now();
-    const elapsed = () => Math.floor((Date.now() - began) / 1000);
     const last = duration + Math.min(duration, GRACE_SECONDS);
+    if (seconds >= last || (seconds >= duration && isComplete(seen))) {
+      return seen;
+    }
+    const pause = Math.min(Math.max(1, duration / 12), 30);
+    await sleep(pause * 1000, undefined, { signal: run.stop });
+  }
+}
+
+async function eventsIn({ kubectl }: Run, namespace: string): Promise<Event[]> {
+  return kubectl.get<Event>(['events', '--namespace', namespace]);
+}
+
+/** Pods that are not on their way out, nor on nodes that are left out. */
+async function podsIn(
+  { kubectl }: Run,
+  { namespace, selector = '' }: Pick<Agent, 'namespace'> & Partial<Agent>,
+  nodes?: readonly string[],
+): Promise<Pod[]> {
+  const get = ['pods', '--namespace', namespace, '--selector', selector];
+  const pods = await kubectl.get<Parameters<typeof readPod>[0]>(get);
+  return pods
+    .filter(({ metadata }) => !metadata?.deletionTimestamp)
+    .map(readPod)
+    .filter(({ node }) => node === '' || (nodes?.includes(node) ?? true));
+}
+
+function podsOf(workload: string, pods: readonly Pod[]): Pod[] {
+  return pods.filter((pod) => pod.workload === workload);
+}
+
+async function agentLogs(run: Run, agent: Agent, nodes: string[], part: string) {
+  const logs = await logsOf(run, await podsIn(run, agent, nodes), 'agent', part);
+  return [...logs].map(([node, text]) => readAgentLog(node, text));
+}
+
+/** The logs of pods by their node. A pod that has just gone has no log. */
+async function logsOf(run: Run, pods: Pod[], container: string, part: string) {
+  const logs = await each(pods, async ({ name, namespace, node }): Promise<[string, string]> => {
+    const args = ['logs', name, '--namespace', namespace, '--container', container, part];
+    return [node, (await run.kubectl.run(args)).stdout];
+  });
+  return new Map(logs);
+}
+
+/**
+ * Removes what is there only because of this run, whatever happened to it.
+ *
+ * @param impatience Ends the waiting. Everything has been asked for by then.
+ */
+export async function cleanUp(run: Run, impatience: AbortSignal): Promise<void> {
+  const { kubectl, options, created, progress } = run;
+  if (created.length === 0) {
+    return;
+  }
+  const namespaces = created.filter(({ kind }) => kind === 'Namespace').map(nameOf);
+  const others = created.length - namespaces.length;
+  const summary = [...namespaces, ...(others > 0 ? [`${others} other objects`] : [])].join(', ');
+  if (options.keep) {
+    run.notes.push(`kept: ${summary}`);
+    return;
+  }
+  const objects = list(created);
+  const get = ['get', '-f', '-', '--ignore-not-found', '-o', 'name'];
+  const end = Date.now() + options.timeout * 1000;
+  let left = 'everything';
+  try {
+    progress.show('cleaning up');
+    await kubectl.text(['delete', '-f', '-', '--ignore-not-found', '--wait=false'], objects);
     for (;;) {
-      const pods = await this.pods();
-      this.seen = {
-        nodes,
-        seconds: elapsed(),
-        before,
-        herders: podsOf('herder', pods),
-        twins: podsOf('twin', pods),
-        probes,
-        events: await this.kubectl.get<Event>(['events', '--namespace', this.namespace]),
-        // By the clock of the node, which may not be ours.
-        logs:
-          elapsed() >= duration
-            ? await this.agentLogs(agent, nodes, `--since=${elapsed() + this.options.timeout}s`)
-            : [],
-      };
-      const rows = nodeRows(this.seen);
-      const count = (matches: (row: (typeof rows)[number]) => boolean) =>
-        `${rows.filter(matches).length} of ${rows.length}`;
-      const overtime = elapsed() - duration;
-      this.progress.show(
-        `${duration + Math.min(overtime, 0)} of ${duration} s` +
-          `${overtime > 0 ? `, ${overtime} s more` : ''}: kills survived on ${count((row) => row.survivedKills > 0)} nodes,` +
-          ` twin killed on ${count((row) => row.twin.startsWith('restarted'))},` +
-          ` herder restarted on ${count((row) => row.herderRestarts !== 0)}`,
-      );
-      const enough = this.seen.seconds >= duration && isComplete(this.seen);
-      if (enough || this.seen.seconds >= last) {
+      left = (await kubectl.text(get, objects)).trim().split('\n').join(', ');
+      if (left === '' || Date.now() >= end) {
         break;
       }
-      await this.pause(Math.min(Math.max(1, duration / 12), 30));
+      progress.show(`cleaning up: waiting for ${left}`);
+      await sleep(1000, undefined, { signal: impatience });
     }
-    this.checks.push(...judge(this.seen));
-    this.notes.push(...this.seen.logs.flatMap(({ warnings }) => warnings));
-    const troubles = this.seen.events.filter(({ reason }) => reason === 'OomKillModeCannotApply');
-    this.notes.push(
-      ...troubles.map(
-        ({ involvedObject, message }) => `${involvedObject.name ?? ''}: ${message ?? ''}`,
-      ),
-    );
+  } catch (error) {
+    left += impatience.aborted ? ' (not waited for)' : `: ${messageOf(error)}`;
   }
-
-  /** Only to explain: in the agent's namespace, not everybody may list them. */
-  private async eventsOf(namespace: string): Promise<Event[]> {
-    const { status, stdout } = await this.kubectl.run([
-      ...['get', 'events', '--namespace', namespace, '-o', 'json'],
-    ]);
-    return status === 0 ? (JSON.parse(stdout) as { items: Event[] }).items : [];
-  }
-
-  private pods(): Promise<Pod[]> {
-    return this.kubectl.get<Pod>(['pods', '--namespace', this.namespace]);
-  }
-
-  private agentPods({ namespace, selector }: Agent): Promise<Pod[]> {
-    return this.kubectl.get<Pod>(['pods', '--namespace', namespace, '--selector', selector]);
-  }
-
-  private async agentLogs(agent: Agent, nodes: string[], part: string): Promise<AgentLog[]> {
-    const pods = (await this.agentPods(agent)).filter(({ spec }) =>
-      nodes.includes(spec?.nodeName ?? ''),
-    );
-    return each(pods, async ({ metadata, spec }) => {
-      const node = spec?.nodeName ?? '';
-      const text = await this.logs(metadata?.name ?? '', agent.namespace, 'agent', part);
-      const log = readAgentLog(node, text);
-      return { ...log, nodeValue: log.nodeValue ?? this.nodeValues.get(node) };
-    });
-  }
-
-  /** What each node's probe printed first. */
-  private async probeLogs(): Promise<Map<string, string>> {
-    const found = new Map<string, string>();
-    await each(podsOf('probe', await this.pods()), async ({ metadata, spec }) => {
-      const text = await this.logs(metadata?.name ?? '', this.namespace, 'probe');
-      found.set(spec?.nodeName ?? '', text.split('\n')[0] ?? '');
-    });
-    return found;
-  }
-
-  /** A pod that has just gone has no log, and the next look is going to find that out. */
-  private async logs(
-    pod: string,
-    namespace: string,
-    container: string,
-    part = '--limit-bytes=1000',
-  ): Promise<string> {
-    const { stdout } = await this.kubectl.run([
-      ...['logs', pod, '--namespace', namespace, '--container', container, part],
-    ]);
-    return stdout;
-  }
-
-  private async remaining(objects: string): Promise<string> {
-    const names = await this.kubectl.text(
-      ['get', '-f', '-', '--ignore-not-found', '-o', 'name'],
-      objects,
-    );
-    return names.trim().split('\n').join(', ');
-  }
-
-  private async waitFor(
-    name: string,
-    subject: string,
-    look: () => Promise<{ done: boolean; text: string; reasons: string[] }>,
-  ): Promise<void> {
-    const end = Date.now() + this.options.timeout * 1000;
-    for (;;) {
-      const { done, text, reasons } = await look();
-      // Short before the reasons: a terminal shows one line of it.
-      this.progress.show([`${subject}: ${text}`, ...(done ? [] : reasons)].join('; '));
-      if (done || Date.now() >= end) {
-        const detail = [`${text} after ${this.options.timeout} s`, ...reasons];
-        this.require({ name, passed: done, detail: done ? text : detail.join('; ') });
-        return;
-      }
-      await this.pause(POLL_SECONDS);
-    }
-  }
-
-  private async pause(seconds: number): Promise<void> {
-    await sleep(seconds * 1000, undefined, { signal: this.interruption });
-  }
-
-  private require(...checks: Check[]): void {
-    this.checks.push(...checks);
-    const failed = checks.find(({ passed }) => !passed);
-    if (failed) {
-      throw new Failure(failed.name);
-    }
-    this.interruption.throwIfAborted();
-  }
+  run.checks.push(check('cleaned up', left === '' ? [] : [`still there: ${left}`], summary));
 }
 
-function daemonSetOf(objects: readonly KubernetesObject[]): KubernetesObject {
-  const daemonSet = objects.find(({ kind }) => kind === 'DaemonSet');
-  if (!daemonSet) {
-    throw new Error(`there is no DaemonSet in ${DIST}`);
-  }
-  return daemonSet;
+/** "Kind namespace/name". */
+function nameOf({ kind, metadata: { name, namespace } }: KubernetesObject): string {
+  return `${kind} ${namespace === undefined ? '' : `${namespace}/`}${name}`;
 }
 
-/** What there is to say if pods of a workload are not there at all. */
-function absence(workload: string, count: number, events: readonly Event[], where = ''): string[] {
-  const denial = denialOf(workload, events);
-  const why = denial === undefined ? '' : ` (${denial})`;
-  return count > 0 ? [`${workload}: ${count} missing${where}${why}`] : [];
-}
-
-/** "Kind namespace/name", whoever made the object. */
-function nameOf({ kind, metadata }: KubernetesObject): string {
-  const place = metadata.namespace === undefined ? '' : `${metadata.namespace}/`;
-  return `${kind} ${place}${metadata.name}`;
-}
-
-/** The namespaces by name, and how many others. */
-function summaryOf(objects: readonly KubernetesObject[]): string {
-  const namespaces = objects.filter(({ kind }) => kind === 'Namespace').map(nameOf);
-  const others = objects.length - namespaces.length;
-  return [...namespaces, ...(others > 0 ? [`${others} other objects`] : [])].join(', ');
-}
-
-function messageOf(error: unknown): string {
+export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -123,7 +123,7 @@ async function main(): Promise<void> {
   }
   const directory = mkdtempSync(join(ROOT, '.cache/readme-'));
   const config = join(mkdtempSync(join(tmpdir(), 'kubeconfig-')), 'config');
-  const server = await ClusterServer.play();
+  const server = await ClusterServer.start();
   try {
     writeFileSync(config, server.kubeconfig);
     const path = `${install('kubectl')}${delimiter}${process.env.PATH ?? ''}`;

@@ -15,7 +15,7 @@ import {
 } from '../lib';
 import { Manifest, ROOT, parse, read, synth } from './support/manifests';
 import { VERSIONS, loadSchemas, violations } from './support/schema';
-import { install } from './support/binaries';
+import { KUBECTLS, install } from './support/binaries';
 
 // The Helm chart renders what the library synthesizes, with the real helm.
 
@@ -23,6 +23,8 @@ import { install } from './support/binaries';
 jest.setTimeout(120_000);
 
 const NAMESPACE = 'oom-kill-mode';
+type Version = (typeof KUBECTLS)[number];
+
 // The npm packages that ship kubectl 1.28 and 1.35 have Helm 3 and Helm 4.
 const HELMS: [string, string][] = [
   ['Helm 3', '1.28'],
@@ -40,7 +42,7 @@ afterAll(() => {
   rmSync(directory, { recursive: true });
 });
 
-function helm(version: string, args: string[], values: object = {}) {
+function helm(version: Version, args: string[], values: object = {}) {
   const file = join(directory, 'values.json');
   writeFileSync(file, JSON.stringify(values));
   return spawnSync(
@@ -50,7 +52,7 @@ function helm(version: string, args: string[], values: object = {}) {
   );
 }
 
-function render(values: object, namespace = NAMESPACE, version = '1.35'): Manifest[] {
+function render(values: object, namespace = NAMESPACE, version: Version = '1.35'): Manifest[] {
   const args = ['template', 'some-release', '--namespace', namespace, '--skip-tests'];
   const { status, stdout, stderr } = helm(version, args, values);
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });

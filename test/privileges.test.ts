@@ -294,8 +294,10 @@ describe.each([
   });
 });
 
-function hostPaths({ volumes }: { readonly volumes: { hostPath?: { path: string } }[] }): string[] {
-  return volumes.flatMap(({ hostPath }) => (hostPath ? [hostPath.path] : []));
+function hostPaths({ volumes }: { readonly volumes: object[] }): string[] {
+  return (volumes as { hostPath?: { path: string } }[]).flatMap(({ hostPath }) =>
+    hostPath ? [hostPath.path] : [],
+  );
 }
 
 describe('docs/security.md', () => {

@@ -11,6 +11,7 @@ import {
   ROOT,
   chart,
   container,
+  expectRefusals,
   find,
   read,
   synth,
@@ -421,11 +422,7 @@ describe('the options', () => {
     ],
     ['affinity.circle is nothing', { affinity: circle }],
   ])('are refused with the path and the remedy: %s', (message, ...wrong) => {
-    for (const props of wrong) {
-      const make = () => agentChart(props as OomKillModeAgentProps);
-      expect(make).toThrow(`[test/agent] ${message}`);
-      expect(make).toThrow(/\. Write .*\.$/);
-    }
+    expectRefusals(agentChart, `[test/agent] ${message}`, wrong);
   });
 
   test('allows two agents that share nothing but a namespace', () => {

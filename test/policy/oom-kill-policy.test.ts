@@ -1134,192 +1134,138 @@ test('two policies on objects that share a pod template of the user do not meet 
   expect(shared.metadata.labels).toEqual({ a: 'b' });
 });
 
-describe('misuse', () => {
+describe('misuse is refused with the path and the remedy', () => {
   const MODES = { main: OomKillMode.SINGLE };
+  const of = OomKillPolicy.of.bind(OomKillPolicy);
 
-  test.each<[string, (scope: Chart) => void, string]>([
+  test.each<[string, (scope: Chart, web: kplus.Deployment) => void]>([
     [
-      'no mode',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')),
       '[test/web] OomKillPolicy.of() chooses no mode. Write .single(), .group(), .perContainer({ … }) or .none() after it.',
+      (_, web) => of(web),
     ],
     [
-      'an unknown container',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web', 'php', 'nginx')).perContainer({
-          phpp: OomKillMode.SINGLE,
-        }),
       '[test/web] perContainer names a container that no workload here has: phpp. Write nginx or php, or injectedContainers: ["phpp"] if something adds it later.',
+      (_, web) => of(web).perContainer({ phpp: OomKillMode.SINGLE }),
     ],
     [
-      'a container that no workload of a scope has',
+      '[test] perContainer names a container that no workload here has: main. Write nginx or php or postgres, or',
       (scope) => {
-        deployment(scope, 'web', 'php');
         deployment(scope, 'db', 'postgres');
-        OomKillPolicy.of(scope)
-          .single()
-          .perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
+        of(scope).single().perContainer({ php: OomKillMode.SINGLE, main: OomKillMode.GROUP });
       },
-      '[test] perContainer names a container that no workload here has: nginx. Write php or postgres, or injectedContainers',
     ],
     [
-      'a container of plain YAML that is not there',
-      (scope) =>
-        OomKillPolicy.of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(
-          MODES,
-        ),
-      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or injectedContainers',
-    ],
-    [
-      'an empty scope',
+      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or',
       (scope) => {
-        new kplus.ConfigMap(scope, 'config');
-        OomKillPolicy.of(scope).single();
+        of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(MODES);
       },
-      '[test] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
     ],
     [
-      'a scope with what describes the pods of others only',
+      '[test/empty] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
+      (scope) => of(new Construct(scope, 'empty')).single(),
+    ],
+    [
+      '[test/rules] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write',
       (scope) => {
-        new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
-        OomKillPolicy.of(scope).single();
+        const rules = new Construct(scope, 'rules');
+        new ApiObject(rules, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+        of(rules).single();
       },
-      '[test] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write OomKillPolicy.of() of a scope',
     ],
     [
-      'a scope with the agent only',
-      (scope) => OomKillPolicy.of(new OomKillModeAgent(scope, 'agent')).single(),
       '[test/agent] there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in. Write',
+      (scope) => of(new OomKillModeAgent(scope, 'agent')).single(),
     ],
     [
-      'a kind without pods',
-      (scope) =>
-        OomKillPolicy.of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
-      '[test/x] v1 Service has no pods for OomKillPolicy. Write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), of a scope around it, or workloadKinds in its options.',
+      '[test/x] v1 Service has no pods for OomKillPolicy. Write OomKillPolicy.of() of a workload (',
+      (scope) => of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
     ],
     [
-      'a cdk8s-plus construct without pods',
-      (scope) => OomKillPolicy.of(new kplus.ConfigMap(scope, 'x')).single(),
       '[test/x] v1 ConfigMap has no pods for OomKillPolicy. Write',
+      (scope) => of(new kplus.ConfigMap(scope, 'x')).single(),
     ],
     [
-      'a workload without its pod template',
+      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write',
       (scope) =>
-        OomKillPolicy.of(
-          new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' }),
-        ).single(),
-      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write what is missing, or workloadKinds',
+        of(new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' })).group(),
     ],
     [
-      'both modes',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')).single().group(),
       '[test/web] both single() and group() are there. Write one of them.',
+      (_, web) => of(web).single().group(),
     ],
     [
-      'both modes in two places',
-      (scope) => {
-        const web = deployment(scope, 'web');
-        OomKillPolicy.of(web).group();
-        OomKillPolicy.of(web).single();
-      },
       '[test/web] both group() and single() are there. Write one of them.',
+      (_, web) => [of(web).group(), of(web).single()],
+    ],
+    ['[test/web] perContainer names no container. Write', (_, web) => of(web).perContainer({})],
+    [
+      '[test/web] perContainer has an invalid container name: "a=Single,b". Write',
+      (_, web) => of(web).perContainer({ 'a=Single,b': OomKillMode.SINGLE }),
     ],
     [
-      'no containers',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer({}),
-      '[test/web] perContainer names no container. Write { name: OomKillMode.SINGLE }.',
-    ],
-    [
-      'an invalid container name',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web')).perContainer({
-          'a=Single,b': OomKillMode.SINGLE,
-        }),
-      '[test/web] perContainer has an invalid container name: "a=Single,b". Write lower case letters',
-    ],
-    [
-      'an unknown mode',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web')).perContainer({
-          main: 'single' as unknown as OomKillMode,
-        }),
       '[test/web] the mode of container main is unknown: "single". Write "Single" or "Group".',
+      (_, web) => of(web).perContainer({ main: 'single' as never }),
     ],
     [
-      'null instead of modes',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer(null as never),
-      '[test/web] perContainer takes names and modes, and not null. Write { name: OomKillMode.SINGLE }.',
+      '[test/web] perContainer takes names and modes, and not null. Write',
+      (_, web) => of(web).perContainer(null as never),
     ],
     [
-      'no target',
-      () => OomKillPolicy.of(null as never),
-      '[OomKillPolicy.of] the target is not a construct: null. Write a workload, a chart, or a scope in between.',
+      '[OomKillPolicy.of] the target is not a construct: null. Write a workload, a chart, or a scope',
+      () => of(null as never),
     ],
     [
-      'a null prefix',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: null as never }),
       '[test/web] labelPrefix is not a string: null. Write "text".',
+      (_, web) => of(web, { labelPrefix: null as never }),
     ],
     [
-      'null among the kinds',
-      (scope) => OomKillPolicy.of(scope, { workloadKinds: [null as never] }),
+      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write',
+      (_, web) => of(web, { labelPrefix: 'a/b' }),
+    ],
+    [
       '[test] workloadKinds are not an object: null. Write { … }.',
+      (scope) => of(scope, { workloadKinds: [null as never] }),
     ],
     [
-      'an injected container with a bad name',
-      (scope) => OomKillPolicy.of(scope, { injectedContainers: ['Istio'] }),
       '[test] injectedContainers is not a DNS-1123 label',
+      (scope) => of(scope, { injectedContainers: ['Istio'] }),
     ],
     [
-      'two words about the first moments',
-      (scope) => {
-        OomKillPolicy.of(scope, { untilNamed: OomKillMode.SINGLE });
-        OomKillPolicy.of(scope, { untilNamed: OomKillMode.GROUP });
-      },
       '[test] untilNamed is both Single and Group. Write one of them.',
+      (scope) => {
+        of(scope, { untilNamed: OomKillMode.SINGLE });
+        of(scope, { untilNamed: OomKillMode.GROUP });
+      },
     ],
     [
-      'two modes for one container',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web'))
-          .perContainer(MODES)
-          .perContainer({ main: OomKillMode.GROUP }),
       '[test/web] container main has two modes: Single and Group. Write one of them.',
+      (_, web) => of(web).perContainer(MODES).perContainer({ main: OomKillMode.GROUP }),
     ],
     [
-      'an invalid prefix',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: 'a/b' }).single(),
-      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write a domain of yours',
-    ],
-    [
-      'a label set by hand',
-      (scope) => {
-        deployment(scope, 'web').podMetadata.addLabel(LABEL, 'Group');
-        OomKillPolicy.of(scope).single();
-      },
       '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single. Write one of the two.',
+      (scope, web) => {
+        web.podMetadata.addLabel(LABEL, 'Group');
+        of(scope).single();
+      },
     ],
     [
-      'a label set by hand in plain YAML',
+      '[test/raw-Pod] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write',
       (scope) => {
-        const pods = { metadata: { labels: { [LABEL]: 1 } }, spec: { containers: [] } };
-        OomKillPolicy.of(raw(scope, 'Deployment', pods)).single();
+        const metadata = { labels: { [LABEL]: 1 } };
+        of(raw(scope, 'Pod', { metadata, spec: { containers: [] } })).single();
       },
-      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
     ],
     [
-      'an annotation set by hand',
-      (scope) => {
-        const web = deployment(scope, 'web');
-        web.podMetadata.addAnnotation(CONTAINERS, 'main=Group');
-        OomKillPolicy.of(web).perContainer(MODES);
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: php=Group already, and OomKillPolicy of test/web says no such thing. Write',
+      (_, web) => {
+        web.podMetadata.addAnnotation(CONTAINERS, 'php=Group');
+        of(web).perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.SINGLE });
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing. Write',
     ],
-  ])('refuses %s, with the path and the remedy', (_, misuse, message) => {
+  ])('%s', (message, misuse) => {
     const use = () => {
       const scope = chart();
-      misuse(scope);
+      misuse(scope, deployment(scope, 'web', 'php', 'nginx'));
       synth(scope);
     };
     expect(use).toThrow(message);

@@ -86,6 +86,19 @@ export function container(pod: PodTemplate): PodTemplate['spec']['containers'][n
   return only;
 }
 
+/** Each of the wrong options is refused with the same message and with a remedy. */
+export function expectRefusals(
+  make: (props: never) => unknown,
+  message: string,
+  wrong: readonly unknown[],
+): void {
+  for (const props of wrong) {
+    const refused = () => make(props as never);
+    expect(refused).toThrow(message);
+    expect(refused).toThrow(/\. Write .*\.$/);
+  }
+}
+
 export function chart(namespace?: string): Chart {
   return new Chart(Testing.app(), 'test', { namespace });
 }

@@ -66,10 +66,15 @@ test('links out are https', () => {
   expect(external.filter((link) => !/^https:\/\/\S+$/.test(link))).toEqual([]);
 });
 
+test('CONTRIBUTING.md shows tests that exist', () => {
+  const shown = ['test/agent/first.test.ts', 'test/script/first.test.ts'].map((file) => read(file));
+  expect(blocks('CONTRIBUTING.md', 'ts')).toEqual(shown);
+});
+
 test('the programs of the pages compile', () => {
   // Beside the tests, where TypeScript finds the packages; only in memory.
   const sources = new Map(
-    PAGES.flatMap((page) =>
+    PAGES.filter((page) => page !== 'CONTRIBUTING.md').flatMap((page) =>
       blocks(page, 'ts').map((text, number): [string, string] => [
         join(ROOT, 'test', `${page.replaceAll('/', '-')}-${number}.ts`),
         text,

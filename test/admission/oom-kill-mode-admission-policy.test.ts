@@ -267,7 +267,7 @@ describe('an update', () => {
       { mode: 'Single', overrides: 'a=Group', containers: ['a', 'main'] },
       0,
     ],
-  ])('that %s', (_, before, after, problems) => {
+  ])('that %s is judged by what it changes', (_, before, after, problems) => {
     expect(guard.review(update(before, after))).toHaveLength(problems);
   });
 });

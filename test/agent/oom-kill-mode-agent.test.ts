@@ -424,8 +424,10 @@ describe('the options', () => {
   ])('are refused with the path and the remedy: %s', (message, ...wrong) => {
     expectRefusals(agentChart, `[test/agent] ${message}`, wrong);
   });
+});
 
-  test('allows two agents that share nothing but a namespace', () => {
+describe('an agent', () => {
+  test('may be beside another one that shares nothing but the namespace', () => {
     const scope = chart();
     new OomKillModeAgent(scope, 'a');
     new OomKillModeAgent(scope, 'b', { labelPrefix: 'b.com', name: 'b', createNamespace: false });

@@ -403,7 +403,7 @@ describe('the alerts', () => {
     directory = withRules(groups);
   });
 
-  test('are these', () => {
+  test('have the names that the pages give them', () => {
     expect(rulesOf(manifests).map(({ alert }) => alert)).toEqual(ALERTS);
   });
 
@@ -574,7 +574,7 @@ describe('the dashboard', () => {
     }
   });
 
-  test('of every agent is another one, and of one agent the same', () => {
+  test('is another one for each agent, and always the same for one agent', () => {
     const other = dashboardOf(monitoring({}, { name: 'a'.repeat(63) }));
     expect(other.uid).not.toBe(board.uid);
     expect(other.uid.length).toBeLessThanOrEqual(40);
@@ -683,7 +683,7 @@ describe('the options', () => {
   });
 });
 
-describe('for the agents of several node pools', () => {
+describe('with agents of several node pools', () => {
   /** Two agents, and what watches them. */
   function pools(choose: (a: OomKillModeAgent, b: OomKillModeAgent) => OomKillModeMonitoringProps) {
     const scope = new Chart(Testing.app(), 'pools');
@@ -758,7 +758,7 @@ describe('for the agents of several node pools', () => {
     expect(status).toBe(0);
   });
 
-  test('agents of two clusters have two', () => {
+  test('agents of two clusters are refused', () => {
     const app = Testing.app();
     const agents = ['a', 'b'].map(
       (name) => new OomKillModeAgent(new Chart(app, name), 'agent', { metrics: true }),

@@ -203,7 +203,7 @@ describe('a scope', () => {
     return new Include(scope, 'include', { url: temporary('all.yaml', YAML) });
   }
 
-  test('Include: reaches every workload of plain YAML', () => {
+  test('of plain YAML passes a policy to every workload', () => {
     const scope = chart();
     OomKillPolicy.of(included(scope)).single();
     const manifests = synth(scope);
@@ -215,7 +215,7 @@ describe('a scope', () => {
     expect(JSON.stringify(manifests[0])).not.toContain('oom-kill-mode');
   });
 
-  test('Helm: reaches every workload of a release', () => {
+  test('of a Helm release passes a policy to every workload', () => {
     // Stands in for the helm binary: it is the construct and its children that matter here.
     const helmExecutable = temporary('helm', `#!/bin/sh\ncat <<'END'${YAML}END\n`, 0o755);
     const scope = chart();
@@ -224,7 +224,7 @@ describe('a scope', () => {
     expect(policies(synth(scope))).toEqual({ web: 'Group', db: 'Group', backup: 'Group' });
   });
 
-  test('Chart: reaches what is added after the call, however deep', () => {
+  test('of a chart passes a policy to what is added after the call, however deep', () => {
     const scope = chart();
     OomKillPolicy.of(scope).single();
     deployment(scope, 'api');
@@ -233,7 +233,7 @@ describe('a scope', () => {
     expect(policies(synth(scope))).toMatchObject({ api: 'Single', db: 'Single', deep: 'Single' });
   });
 
-  test('App: reaches every chart', () => {
+  test('of an app passes a policy to every chart', () => {
     const app = Testing.app();
     const [a, b] = [new Chart(app, 'a'), new Chart(app, 'b')] as const;
     deployment(a, 'web');
@@ -245,7 +245,7 @@ describe('a scope', () => {
     ]);
   });
 
-  test('gives each workload the containers that it has', () => {
+  test('gives each workload the modes of the containers that it has', () => {
     const scope = chart();
     OomKillPolicy.of(included(scope))
       .single()
@@ -501,7 +501,7 @@ describe('kinds that are not known', () => {
     expect(JSON.stringify(manifests[1]).includes(LABEL)).toBe(!kind.skipped);
   });
 
-  test('takes every option at once', () => {
+  test('a policy takes every option at once', () => {
     const kind: Required<WorkloadKind> = {
       ...KIND,
       podTemplates: ['/spec/steps/*/pod'],

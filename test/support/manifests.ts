@@ -18,7 +18,7 @@ import { parseAllDocuments } from 'yaml';
 export const ROOT = resolve(__dirname, '../..');
 
 /** A type whose optional fields are all there: a test that reads one that is not fails anyway. */
-export type Present<T> = { [K in keyof T]-?: Present<NonNullable<T[K]>> };
+type Present<T> = { [K in keyof T]-?: Present<NonNullable<T[K]>> };
 
 export type PodTemplate = Present<V1PodTemplateSpec>;
 

@@ -525,31 +525,6 @@ describe('kinds that are not known', () => {
     expect(text.split('oom.example.com/containers: istio-proxy=Group,main=Single')).toHaveLength(4);
   });
 
-  test.each<[string, WorkloadKind, string]>([
-    [
-      'nothing',
-      KIND,
-      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither. Write',
-    ],
-    ['both', { ...KIND, skipped: true, podMetadata: ['/a'] }, 'workloadKinds says where the pods'],
-    [
-      'no pointer',
-      { ...KIND, podMetadata: ['spec'] },
-      'workloadKinds has an invalid JSON pointer for Pipeline: "spec". Write',
-    ],
-    [
-      'a place that is not there',
-      { ...KIND, podTemplates: ['/spec/pod'] },
-      'ci.example.com/v1 Pipeline has nothing at /spec/pod, where',
-    ],
-  ])('a kind of which %s is said is refused', (_, kind, message) => {
-    const scope = chart();
-    expect(() => {
-      pipeline(scope, { workloadKinds: [kind] }).single();
-      synth(scope);
-    }).toThrow(message);
-  });
-
   test('names of containers that cannot be known are not guessed', () => {
     const scope = chart();
     deployment(scope, 'web', 'postgres');
@@ -575,72 +550,57 @@ describe('workloadKinds', () => {
     });
   }
 
-  test.each<[string, (scope: Chart) => void, string]>([
+  const GROUP = { apiGroup: 'example.com', kind: 'Thing' };
+
+  test.each<[string, WorkloadKind[], parts?: object[]]>([
     [
-      'a group with a version',
-      (scope) =>
-        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, apiGroup: 'example.com/v1' }] }),
       '[test] workloadKinds has an API group that is none: "example.com/v1". Write apiGroup: "example.com", without a version.',
+      [{ ...THING, apiGroup: 'example.com/v1' }],
     ],
     [
-      'a kind in lower case',
-      (scope) => OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'thing' }] }),
       '[test] workloadKinds has a kind that is none: "thing". Write a kind as in the manifest, such as kind: "Thing".',
+      [{ ...THING, kind: 'thing' }],
     ],
     [
-      'an entry that fits no object',
-      (scope) =>
-        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'Things' }] }).single(),
       '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", or allowEmpty: true.',
+      [{ ...THING, kind: 'Things' }],
     ],
     [
-      'a * that fits some elements only',
-      (scope) => {
-        thing(scope, [{ pod }, { name: 'other' }], 'two');
-        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
-      },
-      '[test/two] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+      '[test/thing] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+      [THING],
+      [{ pod }, { name: 'other' }],
     ],
+    ['[test/thing] example.com/v1 Thing has nothing at /spec/parts/*/pod, where', [THING], []],
     [
-      'a * without elements',
-      (scope) => {
-        thing(scope, [], 'none');
-        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
-      },
-      '[test/none] example.com/v1 Thing has nothing at /spec/parts/*/pod, where',
-    ],
-    [
-      'a template that is none',
-      (scope) =>
-        OomKillPolicy.of(scope, {
-          workloadKinds: [{ ...THING, podTemplates: ['/spec'] }],
-        }).single(),
       '[test/thing] example.com/v1 Thing has no spec.containers in /spec, where',
+      [{ ...GROUP, podTemplates: ['/spec'] }],
     ],
     [
-      'metadata at a place that is misspelt',
-      (scope) =>
-        OomKillPolicy.of(scope, {
-          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', podMetadata: ['/spce/pods'] }],
-        }).single(),
       '[test/thing] example.com/v1 Thing has nothing at /spce/pods, where',
+      [{ ...GROUP, podMetadata: ['/spce/pods'] }],
     ],
     [
-      'two words about one kind',
-      (scope) => {
-        OomKillPolicy.of(scope, { workloadKinds: [THING] });
-        OomKillPolicy.of(scope, {
-          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }],
-        });
-      },
       '[test] workloadKinds says where the pods of Thing are, and elsewhere that it is skipped. Write one of them.',
+      [THING, { ...GROUP, skipped: true }],
     ],
-  ])('refuse %s', (_, make, message) => {
+    [
+      '[test] workloadKinds says where the pods of Thing are and that it is skipped, or neither. Write',
+      [GROUP],
+    ],
+    [
+      '[test] workloadKinds says where the pods of Thing are and that it is skipped, or neither. Write',
+      [{ ...THING, skipped: true }],
+    ],
+    [
+      '[test] workloadKinds has an invalid JSON pointer for Thing: "spec". Write',
+      [{ ...GROUP, podMetadata: ['spec'] }],
+    ],
+  ])('are refused: %s', (message, kinds, ...[parts]) => {
     const scope = chart();
     deployment(scope, 'web');
-    thing(scope);
+    thing(scope, parts);
     expect(() => {
-      make(scope);
+      kinds.forEach((kind) => OomKillPolicy.of(scope, { workloadKinds: [kind] }).single());
       synth(scope);
     }).toThrow(message);
   });
@@ -701,44 +661,34 @@ describe('none and allowEmpty', () => {
     expect(policies(synth(scope))).toEqual({ web: 'Single', migration: undefined });
   });
 
-  test.each<[string, (scope: Chart) => void, string]>([
+  test.each<[string, (web: kplus.Deployment) => unknown]>([
     [
-      'single()',
-      (scope) => OomKillPolicy.of(scope).none().single(),
-      '[test] both none() and single() are there. Write one of them.',
+      '[test/web] both none() and single() are there. Write one of them.',
+      (web) => OomKillPolicy.of(web).none().single(),
     ],
     [
-      'perContainer()',
-      (scope) => OomKillPolicy.of(scope).none().perContainer({ a: OomKillMode.SINGLE }),
-      '[test] both none() and perContainer() are there. Write one of them.',
+      '[test/web] both none() and perContainer() are there. Write one of them.',
+      (web) => OomKillPolicy.of(web).none().perContainer({ main: OomKillMode.SINGLE }),
     ],
     [
-      'perContainer() before it',
-      (scope) => OomKillPolicy.of(scope).perContainer({ a: OomKillMode.SINGLE }).none(),
-      '[test] both perContainer() and none() are there. Write one of them.',
+      '[test/web] both perContainer() and none() are there. Write one of them.',
+      (web) => OomKillPolicy.of(web).perContainer({ main: OomKillMode.SINGLE }).none(),
     ],
     [
-      'a policy on the same thing',
-      (scope) => {
-        const web = deployment(scope, 'web');
-        OomKillPolicy.of(web).single();
-        OomKillPolicy.of(ApiObject.of(web)).none();
-      },
       '[test/web/Resource] OomKillPolicy of test/web/Resource says nothing about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+      (web) => [OomKillPolicy.of(web).single(), OomKillPolicy.of(ApiObject.of(web)).none()],
     ],
     [
-      'a label by hand',
-      (scope) => {
-        const web = deployment(scope, 'web');
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
+      (web) => {
         web.podMetadata.addLabel(LABEL, 'Single');
         OomKillPolicy.of(web).none();
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
     ],
-  ])('none() contradicts %s', (_, make, message) => {
+  ])('none() beside another choice is refused: %s', (message, make) => {
     const scope = chart();
     expect(() => {
-      make(scope);
+      make(deployment(scope, 'web'));
       synth(scope);
     }).toThrow(message);
   });
@@ -922,38 +872,33 @@ describe('what is written by hand', () => {
   const NO_MARK =
     'and its pods do not have it. Write OomKillPolicy.of() of it, or the same on its pod template.';
 
-  test.each<[string, string, object, string]>([
+  test.each<[string, object, string]>([
     [
-      'a label on the Job of a CronJob',
       'CronJob',
       { spec: { jobTemplate: { metadata: { labels: { [LABEL]: 'Single' } } } } },
       `[test/x] the label ${LABEL}: Single is on /spec/jobTemplate/metadata, ${NO_MARK}`,
     ],
     [
-      'an annotation on the workload',
       'Deployment',
       { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
       `[test/x] the annotation ${CONTAINERS}: main=Single is on the Deployment itself, ${NO_MARK}`,
     ],
     [
-      'a label on a Namespace',
       'Namespace',
       { metadata: { labels: { [LABEL]: 'Single' } } },
       `[test/x] the label ${LABEL}: Single is on the Namespace itself, ${NO_MARK}`,
     ],
     [
-      'an annotation without the label',
       'Pod',
       { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
       `[test/x] its pods have the annotation ${CONTAINERS}: main=Single, and not the label ${LABEL}, without which nothing reads it. Write ${LABEL}: Single or ${LABEL}: Group beside it.`,
     ],
     [
-      'an annotation that names no container',
       'Pod',
       { metadata: { labels: { [LABEL]: 'Group' }, annotations: { [CONTAINERS]: 'mian=Single' } } },
       `[test/x] its pods say ${CONTAINERS}: mian=Single, and they have no container mian. Write main, or injectedContainers: ["mian"] in an OomKillPolicy with perContainer() if something adds it later.`,
     ],
-  ])('%s is an error', (_, kind, written, message) => {
+  ])('is an error on a %s with %j', (kind, written, message) => {
     const scope = chart();
     const around = KINDS[kind]?.({ spec: { containers: [{ name: 'main' }] } }) ?? {
       apiVersion: 'v1',

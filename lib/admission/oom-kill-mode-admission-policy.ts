@@ -19,7 +19,7 @@ export enum AdmissionAction {
   /** The request is refused. Not together with WARN, which would say everything twice. */
   DENY = 'Deny',
 
-  /** The request goes through, and who sent it gets a warning. */
+  /** The request goes through, and its sender gets a warning. */
   WARN = 'Warn',
 
   /** The request goes through, and the audit log has an annotation about it. */
@@ -27,15 +27,15 @@ export enum AdmissionAction {
 }
 
 /**
- * What happens to an object that the rules cannot be evaluated for.
+ * What happens to an object if the API server cannot evaluate the rules.
  *
  * @see https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/#failure-policy
  */
 export enum AdmissionFailurePolicy {
-  /** It counts as one that breaks a rule. */
+  /** The object counts as one that breaks a rule. */
   FAIL = 'Fail',
 
-  /** It goes through. */
+  /** The object goes through. */
   IGNORE = 'Ignore',
 }
 
@@ -59,10 +59,10 @@ export interface OomKillModeAdmissionPolicyProps {
   readonly labelPrefix?: string;
 
   /**
-   * The namespaces in which pods may opt in: DNS-1123 labels. In all others the
-   * mode label is refused on pods and workloads, whatever its value. What had
-   * the label before can still be changed and deleted as long as the value of
-   * the label stays, but makes no new pods.
+   * The namespaces in which pods may opt in: DNS-1123 labels. In all others
+   * the mode label is refused on pods and workloads, with any value. An object that
+   * had the label before can still be changed and deleted as long as the value of
+   * the label stays, but cannot create pods.
    *
    * @default pods may opt in everywhere
    */
@@ -86,12 +86,11 @@ export interface OomKillModeAdmissionPolicyProps {
   readonly validationActions?: AdmissionAction[];
 
   /**
-   * What happens to an object that the rules cannot be evaluated for.
+   * What happens to an object if the API server cannot evaluate the rules.
    *
-   * @default AdmissionFailurePolicy.FAIL: the rules are evaluated inside the API
-   * server, so nothing can be away, and only for objects with the label or the
-   * annotation; IGNORE would let those through that use up the API server's
-   * budget for an expression
+   * @default AdmissionFailurePolicy.FAIL: the rules need no other program, and apply
+   * only to objects with the label or the annotation. IGNORE would admit objects
+   * that use up the API server's budget for an expression
    */
   readonly failurePolicy?: AdmissionFailurePolicy;
 
@@ -121,7 +120,7 @@ export interface OomKillModeAdmissionPolicyProps {
 /**
  * A guard in the API server, on Kubernetes 1.30 and later.
  *
- * It refuses, with the remedy, what the agent would only log:
+ * It refuses these mistakes, which the agent would only log, and names the remedy:
  *
  * - a mode label that is neither `Single` nor `Group`,
  * - a containers annotation that is malformed: too long, or an entry that is not

@@ -35,8 +35,7 @@ const FIRST_MINOR_VERSION = 36;
  */
 export interface OomKillModeDefaultsProps {
   /**
-   * The mode of pods that have no mode label: who dies when one of their containers
-   * runs out of memory.
+   * The mode of pods that have no mode label.
    */
   readonly mode: OomKillMode;
 

@@ -82,8 +82,8 @@ export enum AgentLogLevel {
  * The CPU settings are part of its correctness: the agent has a fraction of a
  * second between the runtime's write and the first instruction of a container.
  * A request of 10m (a small `cpu.weight`) and a limit of 100m (throttled) were
- * measured to be too late for 15 pods of 15, so both must be more; the defaults
- * were in time for all, and what is in between was not measured.
+ * measured to be too late for 15 pods of 15, so both must be higher. The defaults
+ * were in time for all. Values between these were not measured.
  */
 export interface AgentResources {
   /**
@@ -163,18 +163,17 @@ export interface OomKillModeAgentProps {
 
   /**
    * Whether to create the namespace, with the Pod Security level `privileged`.
-   * `false` uses one that exists, such as `kube-system`; `default` and `kube-*`
-   * are never created.
+   * With `false` it must exist. `default` and `kube-*` are never created.
    *
-   * @default true for the namespace "oom-kill-mode", which is the agent's own by its
-   * name; false for any other, which may be somebody else's
+   * @default true for the namespace "oom-kill-mode"; false for any other, because it
+   * may belong to somebody else
    */
   readonly createNamespace?: boolean;
 
   /**
    * The name of every object of the agent: a DNS-1123 label. It is part of the
-   * DaemonSet's selector, which is immutable. Only the ConfigMap's goes on, with
-   * a hash of the script that is in it.
+   * DaemonSet's selector, which is immutable. The name of the ConfigMap also ends
+   * in a hash of the script.
    *
    * @default "oom-kill-mode-agent"
    */
@@ -182,7 +181,7 @@ export interface OomKillModeAgentProps {
 
   /**
    * The prefix of the pod label and annotation to obey, without the slash: a
-   * DNS-1123 subdomain of at most 253 characters. Policies must have the same.
+   * DNS-1123 subdomain of at most 253 characters. Policies must have the same prefix.
    *
    * @default "cdk8s-oom-kill-mode"
    */
@@ -222,32 +221,32 @@ export interface OomKillModeAgentProps {
   /**
    * The priority class of the agent's pods, or `""` for none.
    *
-   * @default "system-node-critical": a node without its agent breaks promises
-   * to pods that run there
+   * @default "system-node-critical", because the label has no effect on a node
+   * without an agent
    */
   readonly priorityClassName?: string;
 
   /**
    * Whether to create a ResourceQuota for pods of the priority class in the agent's
-   * namespace. A cluster that limits who uses a class, as GKE limits the two of the
-   * system, admits such pods only where there is one. It stops no pod: its limit is
-   * a thousand million.
+   * namespace. Some clusters, such as GKE, limit the priority classes of the system.
+   * They admit such pods only in a namespace with this quota. It stops no pod, because
+   * its limit is a thousand million.
    *
    * @default true for the classes "system-node-critical" and "system-cluster-critical",
-   * but not in the namespace "kube-system", where such a cluster has one of its own
+   * but not in the namespace "kube-system", because it has a quota in such a cluster
    * @see https://kubernetes.io/docs/concepts/policy/resource-quotas/#limit-priority-class-consumption-by-default
    */
   readonly resourceQuota?: boolean;
 
   /**
    * How many nodes may be without a ready agent during a rollout, at least one node
-   * or 1 percent and at most 100 percent: the old pod ends before the new one
-   * starts. Containers that start on such a node have the node's value until the
+   * or 1 percent and at most 100 percent. The old pod then ends before the new one
+   * starts. Containers that start on such a node have the node's default until the
    * new agent is ready.
    *
    * The default needs room for a second agent, 100m CPU and a pod, on each node
-   * during a rollout. Where a full node has none, a system priority class has the
-   * scheduler preempt somebody's workload for it; without one the rollout waits.
+   * during a rollout. On a full node, the scheduler preempts another workload if the
+   * agent has a system priority class. Without one, the rollout waits.
    *
    * @default no node is without an agent: the new pod is ready before the old one
    * ends, on a tenth of the nodes at a time
@@ -271,15 +270,15 @@ export interface OomKillModeAgentProps {
   /**
    * The affinity of the agent's pods, instead of the default.
    *
-   * @default any node but virtual ones, which have no cgroups to write: those of
-   * virtual-kubelet, AKS, Fargate, Liqo and others that can be told by a label
+   * @default every node except virtual ones, which have no cgroups to write: those of
+   * virtual-kubelet, AKS, Fargate, Liqo and others that have a known label
    */
   readonly affinity?: k8s.Affinity;
 
   /**
    * The SELinux type of the agent's container. Nodes with SELinux in enforcing
-   * mode need `spc_t`: `container_t` may not write `cgroup_t`. The pod then has the
-   * level `s0`, so that its containers can share a volume.
+   * mode need `spc_t`, because `container_t` may not write `cgroup_t`. The pod then has
+   * the level `s0`, so that its containers can share a volume.
    *
    * @default the container runtime's type and level
    */
@@ -293,20 +292,20 @@ export interface OomKillModeAgentProps {
   readonly logLevel?: AgentLogLevel;
 
   /**
-   * How often to look for what events did not tell: whole seconds, from 10
-   * seconds to 5 minutes. Events do the work; this heals what they cannot. Where
-   * there is no inotify to be had, everything is looked at every second.
+   * How often the agent reads every file, to find changes that no event reported:
+   * whole seconds, from 10 seconds to 5 minutes. Without inotify it reads them
+   * every second.
    *
    * @default Duration.seconds(60)
    */
   readonly resyncPeriod?: Duration;
 
   /**
-   * Whether to tell of processes that the kernel killed in containers that kept
-   * running, and of pods whose mode cannot work, as Events of the pods, which
-   * `kubectl describe pod` shows. The agent may then create and patch Events in
-   * every namespace. A container gets at most one request in ten seconds, and
-   * one in five minutes if its processes do not stop being killed.
+   * Whether to create Events of the pods, for processes that the kernel killed in
+   * containers that kept running, and for modes that cannot work. `kubectl describe
+   * pod` shows them. The agent may then create and patch Events in every namespace.
+   * A container costs at most one request in ten seconds, and one in five minutes
+   * if its processes are killed all the time.
    *
    * @default true
    */
@@ -314,9 +313,9 @@ export interface OomKillModeAgentProps {
 
   /**
    * Whether to serve metrics for Prometheus: a second, unprivileged container,
-   * node-exporter with only its textfile collector, with requests of 10m CPU and
-   * 16Mi, limits of 50m and 64Mi, and a NetworkPolicy that lets anyone in to its
-   * port 9539. `OomKillModeMonitoring` makes the objects that scrape it.
+   * node-exporter with only its textfile collector. It has requests of 10m CPU and
+   * 16Mi and limits of 50m and 64Mi. The NetworkPolicy then admits everyone to port
+   * 9539. `OomKillModeMonitoring` creates the objects that scrape it.
    *
    * @default false
    */
@@ -355,23 +354,23 @@ export interface OomKillModeAgentProps {
 }
 
 /**
- * The agent: one pod on every Linux node that makes the container cgroups of
- * opted-in pods say what their label and annotation say.
+ * The agent: one pod on every Linux node, which writes the mode of opted-in pods
+ * into the cgroups of their containers.
  *
  * Creates a Namespace, ServiceAccount, ResourceQuota, ClusterRole (`pods: watch`, and
  * `events: create, patch` unless they are off), ClusterRoleBinding, an immutable
  * ConfigMap with the script, DaemonSet, and a NetworkPolicy that denies all
- * ingress, but to the metrics if they are on.
+ * ingress except to the metrics.
  *
- * What a reviewer will ask about, and why it cannot be less:
+ * These permissions are necessary:
  * - uid 0, with no capability at all: cgroup files belong to root, and another
  *   uid was measured to fail;
  * - `/sys/fs/cgroup` of the host, writable: it holds the one file to write;
  * - the Pod Security level `privileged` of its namespace: hostPath needs it.
  *
  * The constructor throws, with the construct path, on invalid names, prefix,
- * image, quantities, durations, labels and annotations, on a namespace of
- * Kubernetes that is to be created, and on a quota for no priority class.
+ * image, quantities, durations, labels and annotations, on `createNamespace` for a
+ * namespace of Kubernetes, and on a quota without a priority class.
  *
  * Synthesis fails if the app has another Namespace of that name, a policy with a
  * prefix that none of its agents has, or if the cluster has another object of the
@@ -403,9 +402,9 @@ export class OomKillModeAgent extends Construct {
   public readonly metrics: boolean;
 
   /**
-   * The DaemonSet, for JSON patches of what no option says.
+   * The DaemonSet, for JSON patches that no option replaces.
    *
-   * A patch is not checked: what the agent needs is yours to keep.
+   * The library does not check patches.
    */
   public readonly daemonSet: ApiObject;
 

@@ -37,8 +37,8 @@ export interface OomPolicyDropInProps {
 
   /**
    * The name of every object: a DNS-1123 label. It is part of the DaemonSet's
-   * selector, which is immutable. The ConfigMap's name goes on with a hash of the
-   * script that is in it.
+   * selector, which is immutable. The name of the ConfigMap also ends in a hash of
+   * the script.
    *
    * @default "oom-policy-drop-in"
    */
@@ -69,9 +69,9 @@ export interface OomPolicyDropInProps {
   /**
    * The priority class of the pods, or `""` for none.
    *
-   * @default none: what a pod has written holds without it, so it need not take the
-   * place of another pod. A cluster that limits the use of a class wants a
-   * ResourceQuota for it in the namespace, as the agent brings one.
+   * @default none: a pod that has written the drop-in is not needed any more, so it
+   * need not replace another pod. A cluster that limits a class needs a ResourceQuota
+   * for it in the namespace, such as that of the agent.
    */
   readonly priorityClassName?: string;
 
@@ -95,13 +95,13 @@ export interface OomPolicyDropInProps {
   /**
    * The affinity of the pods, instead of the default.
    *
-   * @default any node but virtual ones, as for the agent
+   * @default every node except virtual ones, as for the agent
    */
   readonly affinity?: k8s.Affinity;
 
   /**
    * The SELinux type of the container. Nodes with SELinux in enforcing mode need
-   * `spc_t`: `container_t` may neither write unit files nor signal systemd.
+   * `spc_t`, because `container_t` may neither write unit files nor signal systemd.
    *
    * @default the container runtime's type and level
    */

@@ -53,8 +53,8 @@ export interface AlertThresholds {
   readonly agentDown?: Duration;
 
   /**
-   * How long a container must have had another mode than the one it is to have
-   * before `OomKillModeNotApplied` fires: whole seconds, from 1 minute to 1 day.
+   * How long a container must have had the wrong mode before
+   * `OomKillModeNotApplied` fires: whole seconds, from 1 minute to 1 day.
    *
    * @default Duration.minutes(5)
    */
@@ -79,7 +79,7 @@ export interface AlertThresholds {
 
   /**
    * How long a node must have had a condition before `OomKillModeCannotApply`
-   * fires: whole seconds, from 1 minute to 1 day. The Event tells of it at once.
+   * fires: whole seconds, from 1 minute to 1 day. The Event comes at once.
    *
    * @default Duration.minutes(5)
    */
@@ -131,21 +131,21 @@ export interface OomKillModeMonitoringProps {
   readonly namespace?: string;
 
   /**
-   * Whether to make the PodMonitor.
+   * Whether to create the PodMonitor.
    *
    * @default true
    */
   readonly podMonitor?: boolean;
 
   /**
-   * Whether to make the PrometheusRule with the alerts.
+   * Whether to create the PrometheusRule with the alerts.
    *
    * @default true
    */
   readonly alerts?: boolean;
 
   /**
-   * Whether to make the ConfigMap with the Grafana dashboard.
+   * Whether to create the ConfigMap with the Grafana dashboard.
    *
    * @default true
    */
@@ -200,8 +200,8 @@ export interface OomKillModeMonitoringProps {
   /**
    * The address of the runbook, http or https and without an anchor.
    *
-   * That is where this project's docs/troubleshooting.md is published. Each alert
-   * names its section there, as the annotation `runbook_url`.
+   * Publish this project's docs/troubleshooting.md there. Each alert links to its
+   * section, in the annotation `runbook_url`.
    *
    * @default none: no such annotation
    */
@@ -209,15 +209,15 @@ export interface OomKillModeMonitoringProps {
 
   /**
    * The job by which Prometheus scrapes the kubelets. Its `up`, with the label
-   * `node`, tells `OomKillModeAgentDown` of nodes that have no pod of the agent
-   * at all. In a cluster without this job such nodes are not noticed.
+   * `node`, shows `OomKillModeAgentDown` the nodes without any pod of the agent. In a
+   * cluster without this job the alert does not find such nodes.
    *
    * @default "kubelet", as the Prometheus operator has it
    */
   readonly kubeletJob?: string;
 
   /**
-   * Nodes on which no agent is to be expected, such as Windows and virtual ones
+   * Nodes on which no agent should run, such as Windows and virtual ones
    * or those that the agent's `nodeSelector` leaves out: a regular expression in
    * RE2's syntax, without flags, that matches the whole name.
    *
@@ -238,7 +238,7 @@ export interface OomKillModeMonitoringProps {
  * another one reported within a day is not missed by `OomKillModeAgentDown`.
  *
  * The constructor throws, with the construct path, if an agent has no metrics, if
- * agents are of several clusters, if nothing is to be made, on invalid names, labels, annotations, durations,
+ * agents are of several clusters, if every object is left out, on invalid names, labels, annotations, durations,
  * numbers, addresses and regular expressions. Synthesis fails if the agent's
  * cluster, an outermost chart, has another `OomKillModeMonitoring` with the same name in the
  * same namespace.

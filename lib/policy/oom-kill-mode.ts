@@ -10,7 +10,7 @@
  */
 export enum OomKillMode {
   /**
-   * One process dies; the container lives on, unless the victim is its PID 1.
+   * One process dies, and the container keeps running unless the victim is its PID 1.
    *
    * `memory.oom.group` is 0, the behaviour of Kubernetes before 1.28.
    */

@@ -58,8 +58,8 @@ export interface WorkloadKind {
 export interface OomKillPolicyProps {
   /**
    * The prefix of the pod label and annotation, without the slash: a DNS-1123
-   * subdomain of at most 253 characters. It must be the one of the agent that
-   * is to act on the pods.
+   * subdomain of at most 253 characters. The agent of the pods must have the same
+   * prefix.
    *
    * @default "cdk8s-oom-kill-mode"
    */
@@ -104,7 +104,7 @@ export interface OomKillPolicyProps {
 }
 
 /**
- * Opts pods in, and says who of them dies when they run out of memory.
+ * Opts pods in, and sets what the kernel kills when they run out of memory.
  *
  * The policy is written on the pods' metadata as the label `<prefix>/mode` and,
  * for single containers, the annotation `<prefix>/containers`. That happens when
@@ -114,8 +114,8 @@ export interface OomKillPolicyProps {
  * only name workloads, or describe those of others, such as a rule of Kyverno,
  * are left as they are.
  *
- * Of several policies above one workload the nearest counts, alone, whatever
- * the order of the calls. The pods of an `OomKillModeAgent` are never opted in.
+ * Only one policy applies to a workload: the nearest one. The order of the calls does
+ * not matter. The pods of an `OomKillModeAgent` are never opted in.
  *
  * Synthesis fails with the path of the target when
  *
@@ -140,7 +140,7 @@ export interface OomKillPolicyProps {
 export class OomKillPolicy {
   /**
    * The policy of a target: always the same one for the same target and prefix,
-   * so that calls in different places add up or contradict each other audibly.
+   * so that calls in different places add up, or fail if they contradict each other.
    *
    * @param target A workload, of cdk8s-plus or an `ApiObject` of any kind with pods,
    * or any scope (Chart, Helm, Include, your own construct), whose workloads are all
@@ -167,8 +167,8 @@ export class OomKillPolicy {
   }
 
   /**
-   * What all policies of an app, or of a scope in it, mean: `report()` of each together, and what has pods and no
-   * policy above it. With `OOM_KILL_POLICY_REPORT=1` in its environment a synthesis of the app prints it as a table
+   * The report of all policies of an app, or of a scope in it: `report()` of each, and objects with pods but without a
+   * policy above them. With `OOM_KILL_POLICY_REPORT=1` in its environment a synthesis of the app prints it as a table
    * on standard error.
    *
    * @param scope The app, or any construct in it.
@@ -219,9 +219,9 @@ export class OomKillPolicy {
    * The agent knows the name of a container some 100 ms after its start. Until then
    * the container has the mode of the pod, which is its label: the one of `single()`
    * or `group()`; else the one that all containers have; else `untilNamed`. So a pod
-   * whose containers are all to be alike is so from the first instruction on, and
-   * has no annotation; containers that something adds to it later are like the
-   * others, unless `injectedContainers` tells of them.
+   * with one mode for all containers has it from the first instruction on, and has no
+   * annotation. Containers that something adds later get the same mode, unless
+   * `injectedContainers` names them.
    *
    * On a scope each workload gets the names that it has. A workload that has
    * none of them is opted in by `single()` or `group()` only.
@@ -270,8 +270,8 @@ export class OomKillPolicy {
   }
 
   /**
-   * No pod of the target is opted in, whatever the policies above it say: all of a chart but one Job, for example.
-   * Objects that no policy could reach may be in it, and it may be empty.
+   * No pod of the target is opted in, even if a policy above it sets a mode. Use it for one Job of a chart, for example.
+   * The target may have objects that no policy can reach, and it may be empty.
    *
    * @returns this policy.
    * @throws if `single()`, `group()` or `perContainer()` was called before.
@@ -288,7 +288,7 @@ export class OomKillPolicy {
   }
 
   /**
-   * What this policy reaches, and what of its target it leaves alone, and why. The objects are rendered for it, and
+   * The objects that this policy reaches, and those that it leaves alone, with the reason. The objects are rendered for it, and
    * all of the app is checked as in a synthesis.
    *
    * @returns an entry for each place in a manifest that labels pods, and one for each object that was left alone,

@@ -32,9 +32,9 @@ export interface HerderChartProps extends ChartProps {
 }
 
 /**
- * The whole answer in one file: the agent, and a herder that it keeps alive.
+ * The agent, and a herder that it keeps running, in one chart.
  *
- * The constructor throws, with the construct path, on whatever the two refuse, and on
+ * The constructor throws, with the construct path, on everything that the two refuse, and on
  * two numbers of replicas.
  *
  * @example

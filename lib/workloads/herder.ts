@@ -64,14 +64,14 @@ export interface HerderProps {
   readonly memory?: Size;
 
   /**
-   * Who dies when the herder runs out of memory.
+   * What the kernel kills when the herder runs out of memory.
    *
    * @default OomKillMode.SINGLE: the herder outlives its children
    */
   readonly oomKillMode?: OomKillMode;
 
   /**
-   * The prefix of the agent that is to act on the pods.
+   * The prefix of the agent for the pods.
    *
    * @default "cdk8s-oom-kill-mode"
    */
@@ -84,7 +84,7 @@ export interface HerderProps {
  * every few seconds where it is not.
  *
  * The constructor throws, with the construct path, on quantities over the caps
- * and on whatever `OnePerNodeDeployment` refuses.
+ * and on everything that `OnePerNodeDeployment` refuses.
  *
  * @example
  * import { Herder, OomKillMode } from 'cdk8s-oom-kill-mode';

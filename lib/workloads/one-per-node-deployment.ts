@@ -52,8 +52,8 @@ export interface OnePerNodeDeploymentProps {
   readonly image: string;
 
   /**
-   * How many pods, and so how many nodes at least: a positive integer. Pods
-   * without a node of their own stay pending. Either this or `followNodes`.
+   * How many pods, and so how many nodes at least: a positive integer. A pod
+   * without a free node stays pending. Either this or `followNodes`.
    *
    * @default with `followNodes`, as many as there are nodes; without, an error
    */
@@ -61,8 +61,8 @@ export interface OnePerNodeDeploymentProps {
 
   /**
    * Whether there are always as many pods as nodes, cordoned and tainted ones
-   * included. The cluster-proportional-autoscaler sees to it, in a Deployment of
-   * its own, within some ten seconds of a change.
+   * included. The cluster-proportional-autoscaler, in a second Deployment, changes
+   * the number within some ten seconds.
    *
    * `replicas` is then left out of the manifest, so that neither `kubectl apply`
    * nor a GitOps tool sets it back; a new Deployment begins with one pod.
@@ -98,14 +98,14 @@ export interface OnePerNodeDeploymentProps {
   readonly memory: Size;
 
   /**
-   * Who dies when the container runs out of memory.
+   * What the kernel kills when the container runs out of memory.
    *
    * @default the pods are not opted in
    */
   readonly oomKillMode?: OomKillMode;
 
   /**
-   * The prefix of the agent that is to act on the pods. Only with `oomKillMode`.
+   * The prefix of the agent for the pods. Only with `oomKillMode`.
    *
    * @default "cdk8s-oom-kill-mode"
    */
@@ -192,14 +192,14 @@ export interface OnePerNodeDeploymentProps {
 }
 
 /**
- * A Deployment whose pods each have a node to themselves.
+ * A Deployment with at most one pod on each node.
  *
  * - Required anti-affinity on the hostname, by a selector that survives a
- *   change of the construct path, keeps old and new pods apart as well. Nothing
- *   on the pods changes with that path.
+ *   change of the construct path, also keeps old and new pods apart. Nothing on
+ *   the pods changes with that path.
  * - Limits equal requests, so the pods are Guaranteed.
- * - The rolling update takes a pod away before it makes a new one: with a pod on
- *   every node, a surge pod would have no place and the update would never end.
+ * - The rolling update removes a pod before it creates a new one. With a pod on
+ *   every node, a surge pod would have no node and the update would never end.
  * - With `followNodes`, as many pods as nodes, also when the cluster grows.
  *
  * `deployment` is the cdk8s-plus Deployment, to add volumes and the like.

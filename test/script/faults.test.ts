@@ -82,17 +82,18 @@ describe('the agent works on', () => {
     await scene.settle();
     const rest = scene.agent.processes;
     const tried = new Set<string>();
-    scene.api.eventDelay = 1500;
+    scene.api.eventDelay = 4000;
     for (let n = 0; n < 4; n += 1) {
       const one = pod.run(`c-${n}`);
       await scene.become('0', one);
       await scene.agent.ticks();
       one.kill();
-      const others = () => scene.agent.processes.filter((pid) => !rest.includes(pid));
-      await scene.eventually('a request', () =>
-        others().some((pid) => commandLine(pid).includes('/events/')),
-      );
-      const victim = others()[n % others().length] ?? 0;
+      let others: number[] = [];
+      await scene.eventually('a request', () => {
+        others = scene.agent.processes.filter((pid) => !rest.includes(pid));
+        return others.some((pid) => commandLine(pid).includes('/events/'));
+      });
+      const victim = others[n % others.length] ?? 0;
       tried.add(short(victim));
       signal(victim, 'SIGKILL');
       await scene.eventually(`an Event after ${short(victim)}`, () =>

@@ -207,7 +207,15 @@ test('metrics stay as they are while there is no room for new ones', async () =>
   await scene.ready(SETTINGS);
   await scene.protect();
   await scene.eventually('a file', () => text() !== '');
-  mkdirSync(join(directory(), '.new/full'), { recursive: true });
+  // While the agent writes, its file has this name.
+  await scene.eventually('a directory in the place of the file', () => {
+    try {
+      mkdirSync(join(directory(), '.new/full'), { recursive: true });
+      return true;
+    } catch {
+      return false;
+    }
+  });
   const before = text();
   await scene.settle();
   expect(text()).toBe(before);

@@ -72,7 +72,9 @@ describe('a mode', () => {
       await scene.drift('01', single, group);
     }
     await scene.settle();
-    expect([writes(single, 'one'), writes(group, 'two')]).toEqual([21, 21]);
+    // The first write may come before the link.
+    expect(writes(single, 'one') + writes(single)).toBe(21);
+    expect(writes(group, 'two') + writes(group)).toBe(21);
   });
 
   test.each(['the label goes', 'the pod ends'])(
@@ -419,7 +421,7 @@ describe('an override', () => {
       await scene.drift('1', worker);
       worker.end();
     }
-    expect(writes(app, 'app')).toBe(1);
+    expect(writes(app, 'app') + writes(app)).toBe(1);
     expect(readdirSync(scene.node.logs)).toHaveLength(11);
   });
 

@@ -37,7 +37,7 @@ export function isExternal(link: string): boolean {
 }
 
 /** Why an address is not to be had, or nothing. Some servers know only GET. */
-export async function failure(url: string): Promise<string | undefined> {
+async function failure(url: string): Promise<string | undefined> {
   return (await request(url, 'HEAD')) && (await request(url, 'GET'));
 }
 

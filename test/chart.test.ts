@@ -26,7 +26,7 @@ const NAMESPACE = 'oom-kill-mode';
 type Version = (typeof KUBECTLS)[number];
 
 // The npm packages that ship kubectl 1.28 and 1.35 have Helm 3 and Helm 4.
-const HELMS: [string, string][] = [
+const HELMS: [string, Version][] = [
   ['Helm 3', '1.28'],
   ['Helm 4', '1.35'],
 ];

@@ -11,7 +11,7 @@ import {
   followingChart,
   monitoringChart,
 } from './support/all-props';
-import { Manifest, ROOT, parse, read, synth, synthText } from './support/manifests';
+import { Manifest, ROOT, parse, read, synthText } from './support/manifests';
 import { install } from './support/binaries';
 
 // What tools do to the manifests on their way to the cluster.
@@ -63,20 +63,6 @@ describe('Flux', () => {
         (manifest.metadata as Partial<Manifest['metadata']>).annotations?.[SWITCH] !== 'disabled',
     );
     expect(eaten.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual([]);
-  });
-
-  test.each(CHARTS)('would have without the annotation: %s', (name, make) => {
-    const annotated = synth(make()).filter(
-      ({ metadata }) =>
-        (metadata as Partial<Manifest['metadata']>).annotations?.[SWITCH] === 'disabled',
-    );
-    const expected: Record<string, number> = {
-      'the agent with every option': 1,
-      'the drop-in': 2,
-      'the monitoring': 2,
-    };
-    expect(annotated).toHaveLength(expected[name] ?? 0);
-    expect(annotated.every((manifest) => JSON.stringify(manifest).includes('${'))).toBe(true);
   });
 });
 

@@ -9,7 +9,7 @@ import {
   OomKillModeAgentProps,
 } from '../lib';
 import { ALL_PROPS } from './support/all-props';
-import { Manifest, PodTemplate, find, parse, read, synth, template } from './support/manifests';
+import { Manifest, PodTemplate, find, parse, runApp, synth, template } from './support/manifests';
 
 // What platforms ask of the manifests, as their sources and pages have it. None of them runs here.
 
@@ -17,6 +17,11 @@ function agent(props: OomKillModeAgentProps = {}): Manifest[] {
   const chart = new Chart(Testing.app(), 'agent');
   new OomKillModeAgent(chart, 'agent', props);
   return synth(chart);
+}
+
+/** All that an app makes; only a part of it may be committed. */
+function synthApp(directory: string): Manifest[] {
+  return Object.values(runApp(directory).files).flatMap((text) => parse(text));
 }
 
 function pod(manifests: Manifest[]): PodTemplate {
@@ -45,18 +50,16 @@ describe('a ResourceQuota for the priority class', () => {
     },
   });
 
-  test.each([
-    ['dist/herder.k8s.yaml'],
-    ['examples/agent-only/dist/oom-kill-mode-agent.k8s.yaml'],
-    ['examples/openshift/dist/openshift.k8s.yaml'],
-    ['examples/node-pools/dist/node-pools.k8s.yaml'],
-  ])('is in %s, before the DaemonSet and in its namespace', (path) => {
-    const manifests = parse(read(path));
-    const { namespace } = find(manifests, 'DaemonSet').metadata;
-    expect(quotas(manifests)).toEqual([[namespace, quotaFor('system-node-critical')]]);
-    const kinds = manifests.map(({ kind }) => kind);
-    expect(kinds.indexOf('ResourceQuota')).toBeLessThan(kinds.indexOf('DaemonSet'));
-  });
+  test.each(['.', ...['agent-only', 'openshift', 'node-pools'].map((name) => `examples/${name}`)])(
+    'is in the app %s, before the DaemonSet and in its namespace',
+    (directory) => {
+      const manifests = synthApp(directory);
+      const { namespace } = find(manifests, 'DaemonSet').metadata;
+      expect(quotas(manifests)).toEqual([[namespace, quotaFor('system-node-critical')]]);
+      const kinds = manifests.map(({ kind }) => kind);
+      expect(kinds.indexOf('ResourceQuota')).toBeLessThan(kinds.indexOf('DaemonSet'));
+    },
+  );
 
   test.each<[OomKillModeAgentProps, string | undefined]>([
     [{ priorityClassName: 'system-cluster-critical' }, 'system-cluster-critical'],
@@ -76,7 +79,7 @@ describe('a ResourceQuota for the priority class', () => {
 });
 
 describe('OpenShift', () => {
-  const manifests = parse(read('examples', 'openshift', 'dist', 'openshift.k8s.yaml'));
+  const manifests = synthApp('examples/openshift');
   const constraints = manifests.find(({ kind }) => kind === 'SecurityContextConstraints');
 
   test('admits the agent with every option by the constraints of the example', () => {

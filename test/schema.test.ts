@@ -49,8 +49,6 @@ function workloads(): Manifest[] {
   return synth(scope);
 }
 
-const DAEMON_SET = 'apiVersion: apps/v1\nkind: DaemonSet\n';
-
 describe.each(VERSIONS)('Kubernetes %s', (version) => {
   test.each([
     ['dist/', () => parse(read('dist', 'herder.k8s.yaml'))],
@@ -96,46 +94,17 @@ describe.each(VERSIONS)('Kubernetes %s', (version) => {
     );
   });
 
-  test('knows every kind and field that is asked of it, and no other', () => {
-    const text = read('dist', 'herder.k8s.yaml').replaceAll('imagePullPolicy:', 'imagePullPolice:');
-    const daemonSet = parse(text).filter(({ kind }) => kind === 'DaemonSet');
-    expect(daemonSet.flatMap((m) => violations(schemaOf(version), m))).toEqual([
-      'DaemonSet.spec.template.spec.containers[0].imagePullPolice is unknown',
-    ]);
-  });
-
-  test.each([
-    ['spec: {tempalte: {}}', 'DaemonSet.spec.tempalte is unknown'],
-    ['spec: {minReadySeconds: "5"}', 'DaemonSet.spec.minReadySeconds is no number'],
-    ['metadata: {labels: {a: 1}}', 'DaemonSet.metadata.labels.a is no string'],
-    ['metadata: {labels: [a]}', 'DaemonSet.metadata.labels is no object'],
-    ['metadata: {name: 7}', 'DaemonSet.metadata.name is no string'],
-    [
-      'spec: {updateStrategy: {rollingUpdate: {maxSurge: 1.5}}}',
-      'DaemonSet.spec.updateStrategy.rollingUpdate.maxSurge is neither integer nor string',
-    ],
-    [
-      'spec: {template: {spec: {hostPID: "false"}}}',
-      'DaemonSet.spec.template.spec.hostPID is no boolean',
-    ],
-    [
-      'spec: {template: {spec: {containers: {name: a}}}}',
+  // The checks above would pass by a schema that knows nothing.
+  test('rejects what it does not know', () => {
+    const wrong = `
+      apiVersion: apps/v1
+      kind: DaemonSet
+      metadata: { labels: { a: 1 } }
+      spec: { tempalte: {}, template: { spec: { containers: { name: a } } } }`;
+    expect(parse(wrong).flatMap((m) => violations(schemaOf(version), m))).toEqual([
+      'DaemonSet.metadata.labels.a is no string',
+      'DaemonSet.spec.tempalte is unknown',
       'DaemonSet.spec.template.spec.containers is no array',
-    ],
-    [
-      'spec: {template: {spec: {containers: [{resources: {limits: {cpu: 1}}}]}}}',
-      'DaemonSet.spec.template.spec.containers[0].resources.limits.cpu is no string',
-    ],
-    ['spec: null', 'DaemonSet.spec is no object'],
-  ])('rejects %s', (yaml, violation) => {
-    const manifests = parse(DAEMON_SET + yaml);
-    expect(manifests.flatMap((m) => violations(schemaOf(version), m))).toEqual([violation]);
-  });
-
-  test('rejects a kind that it does not know', () => {
-    const manifests = parse('apiVersion: apps/v1\nkind: DemonSet');
-    expect(manifests.flatMap((m) => violations(schemaOf(version), m))).toEqual([
-      'DemonSet has the unknown type V1DemonSet',
     ]);
   });
 });

@@ -6,11 +6,10 @@ const KEY = 'example.com/pool';
 const POOLS = ['databases', 'builds'];
 
 const app = new App();
-const chart = new Chart(app, 'node-pools', { namespace: 'default' });
 
 // A nodeSelector could name one pool. The affinity replaces the default one, which keeps the agent
 // off virtual nodes: these pools have none.
-new OomKillModeAgent(chart, 'agent', {
+new OomKillModeAgent(new Chart(app, 'oom-kill-mode-agent'), 'agent', {
   affinity: {
     nodeAffinity: {
       requiredDuringSchedulingIgnoredDuringExecution: {
@@ -19,6 +18,8 @@ new OomKillModeAgent(chart, 'agent', {
     },
   },
 });
+
+const chart = new Chart(app, 'node-pools', { namespace: 'default' });
 
 // Elsewhere the label would mean nothing, so who carries it must stay in the same pools.
 const labels = { 'app.kubernetes.io/name': 'builder' };

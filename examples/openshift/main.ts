@@ -2,8 +2,8 @@ import { ApiObject, App, Chart } from 'cdk8s';
 import { OomKillModeAgent } from '../../lib';
 
 const app = new App();
-const chart = new Chart(app, 'openshift');
-const agent = new OomKillModeAgent(chart, 'agent', { selinuxType: 'spc_t' });
+const agents = new Chart(app, 'oom-kill-mode-agent');
+const agent = new OomKillModeAgent(agents, 'agent', { selinuxType: 'spc_t' });
 
 // A cluster may have a default node selector, which would keep the agent from all other nodes. It is for
 // namespaces without this annotation.
@@ -14,7 +14,7 @@ ApiObject.of(agent.node.findChild('Namespace')).metadata.addAnnotation(
 
 // OpenShift admits a pod by one of its security context constraints. This one lets the agent do what
 // its DaemonSet asks for, and nobody else anything.
-new ApiObject(chart, 'constraints', {
+new ApiObject(new Chart(app, 'openshift'), 'constraints', {
   apiVersion: 'security.openshift.io/v1',
   kind: 'SecurityContextConstraints',
   metadata: { name: agent.name },

@@ -118,13 +118,13 @@ describe('the Events of a run of the agent', () => {
     },
   );
 
-  test('of a static pod are shown as well', async () => {
+  test('are shown for a static pod as well', async () => {
     expect(await described(still)).toEqual([
       expect.stringMatching(/^Warning \| OomKilledProcess \| \d+s \| .*killed 1 process of/),
     ]);
   });
 
-  test('of a mode that cannot work name the condition', async () => {
+  test('name the condition of a mode that cannot work', async () => {
     expect(await described(typo)).toEqual([
       expect.stringMatching(/^Warning \| OomKillModeCannotApply \| .*Condition: invalid_mode$/),
     ]);

@@ -20,6 +20,7 @@ import {
   ROOT,
   chart,
   container,
+  expectRefusals,
   find,
   read,
   synth,
@@ -67,15 +68,6 @@ describe('the objects', () => {
     ]);
   });
 
-  test('let nobody in to the pods, and the pods nowhere', () => {
-    const { matchLabels } = find(synthDropIn(), 'DaemonSet').spec.selector;
-    expect(find(synthDropIn(), 'NetworkPolicy').spec).toEqual({
-      podSelector: { matchLabels },
-      policyTypes: ['Ingress', 'Egress'],
-    });
-    expect(pod(synthDropIn()).metadata.labels).toEqual(matchLabels);
-  });
-
   test('cost next to nothing, and need neither a probe nor a place of their own', () => {
     const { spec } = find(synthDropIn(), 'DaemonSet');
     expect(spec.minReadySeconds).toBe(10);
@@ -116,14 +108,6 @@ describe('the objects', () => {
     });
   });
 
-  // The mount would make the directory, and by it programs take systemd for running.
-  test('make nothing on a node without systemd', () => {
-    const { volumes } = pod(synthDropIn()).spec;
-    expect(volumes.filter((volume) => 'hostPath' in volume)).toEqual([
-      { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'Directory' } },
-    ]);
-  });
-
   test('take every option', () => {
     const manifests = synth(dropInChart(Testing.app())).slice(3);
     expect(named(manifests)).toEqual([
@@ -161,29 +145,23 @@ describe('the objects', () => {
   });
 });
 
-describe('misuse', () => {
-  test.each<[string, OomPolicyDropInProps, string]>([
-    ['a name', { name: 'A' }, 'name is not a DNS-1123 label of at most 63 characters: "A"'],
-    ['a namespace', { namespace: '' }, 'namespace is not a DNS-1123 label'],
-    ['an image', { image: 'curl' }, 'image is not a reference pinned by tag or digest: "curl"'],
-    [
-      'a priority class',
-      { priorityClassName: 'A' },
-      'priorityClassName is not a DNS-1123 subdomain',
-    ],
-    ['a SELinux type', { selinuxType: 'a:b' }, 'selinuxType is not an SELinux type: "a:b"'],
-    ['a node label', { nodeSelector: { 'kubernetes.io/os': 'a' } }, 'nodeSelector would override'],
-    ['a label of ours', { labels: { 'app.kubernetes.io/name': 'a' } }, 'labels would override'],
-    ['our annotation', { annotations: { [APP_ARMOR]: 'a' } }, 'annotations would override'],
-    ['a toleration', { tolerations: [{}] }, 'tolerations has one that has no key'],
-    ['null', null as never, 'the options are not an object: null'],
-  ])('refuses %s, with the path and the remedy', (_, props, message) => {
-    const make = () => synthDropIn(props);
-    expect(make).toThrow(`[test/drop-in] ${message}`);
-    expect(make).toThrow(/\. Write .*\.$/);
+describe('the options', () => {
+  test.each<[string, unknown]>([
+    ['the options are not an object: null', null],
+    ['name is not a DNS-1123 label of at most 63 characters: "A"', { name: 'A' }],
+    ['namespace is not a DNS-1123 label', { namespace: '' }],
+    ['image is not a reference pinned by tag or digest: "curl"', { image: 'curl' }],
+    ['priorityClassName is not a DNS-1123 subdomain', { priorityClassName: 'A' }],
+    ['selinuxType is not an SELinux type: "a:b"', { selinuxType: 'a:b' }],
+    ['nodeSelector would override', { nodeSelector: { 'kubernetes.io/os': 'a' } }],
+    ['labels would override', { labels: { 'app.kubernetes.io/name': 'a' } }],
+    ['annotations would override', { annotations: { [APP_ARMOR]: 'a' } }],
+    ['tolerations has one that has no key', { tolerations: [{}] }],
+  ])('are refused with the path and the remedy: %s', (message, wrong) => {
+    expectRefusals(synthDropIn, `[test/drop-in] ${message}`, [wrong]);
   });
 
-  test('refuses two of one name in a cluster', () => {
+  test('are refused if two have one name in a cluster', () => {
     const scope = chart();
     new OomPolicyDropIn(scope, 'one');
     new OomPolicyDropIn(scope, 'two', { name: 'two' });

@@ -26,7 +26,16 @@ import {
 } from '../../lib';
 import { CONDITIONS } from '../../lib/agent/metrics';
 import { crdValidator } from '../support/crd';
-import { Manifest, ROOT, chart, find, read, synth, template } from '../support/manifests';
+import {
+  Manifest,
+  ROOT,
+  chart,
+  expectRefusals,
+  find,
+  read,
+  synth,
+  template,
+} from '../support/manifests';
 import { ALL_METRICS, SERIES, exposition, names, samples } from '../support/promql';
 
 type MonitoringOptions = Omit<OomKillModeMonitoringProps, 'agent' | 'agents'>;
@@ -167,100 +176,17 @@ const ALL_OPTIONS: Required<MonitoringOptions> = {
   ignoredNodes: 'windows-.+|"quoted"\\..+',
 };
 
-describe('an agent with metrics', () => {
-  const scope = chart();
-  new OomKillModeAgent(scope, 'agent', { metrics: true });
-  const manifests = synth(scope);
-  const { spec } = template(find(manifests, 'DaemonSet'));
-  const [agent, sidecar, ...others] = spec.containers;
-
-  test('has node-exporter with its textfile collector alone beside it', () => {
-    expect(others).toEqual([]);
-    expect(sidecar).toEqual({
-      name: 'metrics',
-      image: expect.stringMatching(
-        /^quay\.io\/prometheus\/node-exporter:v[\d.]+@sha256:[0-9a-f]{64}$/,
-      ) as string,
-      imagePullPolicy: 'IfNotPresent',
-      args: [
-        '--collector.disable-defaults',
-        '--collector.textfile',
-        '--collector.textfile.directory=/run/metrics',
-        '--web.listen-address=:9539',
-        '--web.disable-exporter-metrics',
-      ],
-      ports: [{ name: 'metrics', containerPort: 9539, protocol: 'TCP' }],
-      readinessProbe: {
-        httpGet: { path: '/metrics', port: 'metrics' },
-        periodSeconds: 30,
-        timeoutSeconds: 5,
-        failureThreshold: 3,
-      },
-      livenessProbe: {
-        httpGet: { path: '/', port: 'metrics' },
-        initialDelaySeconds: 30,
-        periodSeconds: 60,
-        timeoutSeconds: 10,
-        failureThreshold: 3,
-      },
-      resources: {
-        requests: { cpu: '10m', memory: '16Mi' },
-        limits: { cpu: '50m', memory: '64Mi' },
-      },
-      securityContext: {
-        runAsUser: 65534,
-        runAsGroup: 65534,
-        runAsNonRoot: true,
-        privileged: false,
-        allowPrivilegeEscalation: false,
-        readOnlyRootFilesystem: true,
-        capabilities: { drop: ['ALL'] },
-      },
-      volumeMounts: [
-        { name: 'run', mountPath: '/run/metrics', subPath: 'metrics', readOnly: true },
-        {
-          name: 'no-token',
-          mountPath: '/var/run/secrets/kubernetes.io/serviceaccount',
-          readOnly: true,
-        },
-      ],
-    });
+test('an agent with metrics has one more container, and is otherwise the agent that it was', () => {
+  const [bare, served] = [false, true].map((metrics) => {
+    const scope = chart();
+    new OomKillModeAgent(scope, 'agent', { metrics });
+    return template(find(synth(scope), 'DaemonSet')).spec;
   });
-
-  test('is told, and is otherwise the agent that it was', () => {
-    const without = chart();
-    new OomKillModeAgent(without, 'agent', { metrics: false });
-    const other = template(find(synth(without), 'DaemonSet')).spec;
-    expect(agent?.env.slice(-1)).toEqual([{ name: 'METRICS', value: 'yes' }]);
-    expect({ ...agent, env: agent?.env.slice(0, -1) }).toEqual(other.containers[0]);
-    const { volumes } = spec;
-    expect(volumes.at(-1)).toEqual({
-      name: 'no-token',
-      emptyDir: { medium: 'Memory', sizeLimit: '4Ki' },
-    });
-    expect({ ...spec, containers: [], volumes: volumes.slice(0, -1) }).toEqual({
-      ...other,
-      containers: [],
-    });
-  });
-
-  test('lets in to the port of the metrics only', () => {
-    expect(find(manifests, 'NetworkPolicy').spec).toEqual({
-      podSelector: { matchLabels: find(manifests, 'DaemonSet').spec.selector.matchLabels },
-      policyTypes: ['Ingress'],
-      ingress: [{ ports: [{ port: 9539, protocol: 'TCP' }] }],
-    });
-  });
-
-  test('refuses an image that is not pinned, even for metrics that are off', () => {
-    const make = (props: OomKillModeAgentProps) => () => new OomKillModeAgent(chart(), 'a', props);
-    const metricsImage = 'quay.io/prometheus/node-exporter';
-    for (const metrics of [true, false]) {
-      expect(make({ metrics, metricsImage })).toThrow(
-        '[test/a] metricsImage is not a reference pinned by tag or digest: "quay.io/prometheus/node-exporter". Write',
-      );
-    }
-  });
+  const [agent, sidecar, ...others] = served?.containers ?? [];
+  expect([sidecar?.name, others]).toEqual(['metrics', []]);
+  expect(agent?.env.slice(-1)).toEqual([{ name: 'METRICS', value: 'yes' }]);
+  const containers = [{ ...agent, env: agent?.env.slice(0, -1) }];
+  expect({ ...served, containers, volumes: served?.volumes.slice(0, -1) }).toEqual(bare);
 });
 
 describe('the objects', () => {
@@ -344,27 +270,6 @@ describe('the definitions of the Prometheus operator', () => {
     expect(podMonitor(only(manifests, 'PodMonitor'))).toEqual([]);
     expect(prometheusRule(only(manifests, 'PrometheusRule'))).toEqual([]);
   });
-
-  test('reject what they do not know', () => {
-    const manifests = monitoring();
-    const rename = (kind: string, from: string, to: string) =>
-      JSON.parse(
-        JSON.stringify(only(manifests, kind)).replace(`"${from}":`, `"${to}":`),
-      ) as Manifest;
-    expect(podMonitor(rename('PodMonitor', 'honorLabels', 'honourLabels'))).toEqual([
-      '/spec/podMetricsEndpoints/0 must NOT have additional properties {"additionalProperty":"honourLabels"}',
-    ]);
-    expect(podMonitor(rename('PodMonitor', 'selector', 'selectors'))).toHaveLength(2);
-    expect(prometheusRule(rename('PrometheusRule', 'expr', 'query'))).toHaveLength(2);
-    expect(podMonitor(only(manifests, 'PrometheusRule'))).not.toEqual([]);
-    const interval = parseYaml(
-      stringify(only(monitoring({ scrapeInterval: Duration.seconds(30) }), 'PodMonitor')).replace(
-        'interval: 30s',
-        'interval: 30 s',
-      ),
-    ) as Manifest;
-    expect(podMonitor(interval)).toHaveLength(1);
-  });
 });
 
 test('imports/ is what `cdk8s import` generates', () => {
@@ -397,20 +302,6 @@ describe('the catalog', () => {
       status: 0,
       output: '',
     });
-  });
-
-  test('is held to that: promtool does find a bad name', () => {
-    const { status, output } = run('promtool', ['check', 'metrics'], {
-      input: exposition().replaceAll('oom_kill_mode_writes_total', 'oom_kill_mode_writes'),
-    });
-    expect({ status, output }).toEqual({
-      status: 3,
-      output: expect.stringContaining('counter metrics should have "_total" suffix') as string,
-    });
-  });
-
-  test('has every name once', () => {
-    expect(new Set(SERIES).size).toBe(SERIES.length);
   });
 
   test('comes out of node-exporter as it went in, with nothing of a node', async () => {
@@ -512,7 +403,7 @@ describe('the alerts', () => {
     directory = withRules(groups);
   });
 
-  test('are these', () => {
+  test('have the names that the pages give them', () => {
     expect(rulesOf(manifests).map(({ alert }) => alert)).toEqual(ALERTS);
   });
 
@@ -608,31 +499,6 @@ function strangers(expr: string): string[] {
     ...found.labels.filter((label) => !known.has(label)),
   ];
 }
-
-describe('what an expression names', () => {
-  test.each<[string, string[], string[]]>([
-    ['up', ['up'], []],
-    ['a{x="b{c}", y!~"d\\"e"} > 1e3', ['a'], ['x', 'y']],
-    ['sum by (x, y) (rate(a_total{z=~"b"}[5m])) or vector(0)', ['a_total'], ['z', 'x', 'y']],
-    ['a unless on (n) max by (n) (b) == bool 1', ['a', 'b'], ['n']],
-    [
-      'histogram_quantile(0.99, sum by (le) (rate(a_bucket[1h:5m] offset 5m)))',
-      ['a_bucket'],
-      ['le'],
-    ],
-    ['time() - a:b offset 1d', ['a:b'], []],
-  ])('%s', (expr, metrics, labels) => {
-    const found = names(expr.replace(' offset 5m', '').replace(' offset 1d', ''));
-    expect(found).toEqual({ metrics, labels });
-  });
-
-  test('a misspelt metric and a misspelt label are strangers', () => {
-    expect(strangers('oom_kill_mode_writes')).toEqual(['oom_kill_mode_writes']);
-    expect(strangers('sum by (reason) (oom_kill_mode_writes_total)')).toEqual(['reason']);
-    expect(strangers('oom_kill_mode_condition_total')).toEqual(['oom_kill_mode_condition_total']);
-    expect(strangers('up{pod="x"}')).toEqual(['pod']);
-  });
-});
 
 describe('the dashboard', () => {
   const board = dashboardOf(monitoring());
@@ -747,7 +613,7 @@ describe('the dashboard', () => {
     }
   });
 
-  test('of every agent is another one, and of one agent the same', () => {
+  test('is another one for each agent, and always the same for one agent', () => {
     const other = dashboardOf(monitoring({}, { name: 'a'.repeat(63) }));
     expect(other.uid).not.toBe(board.uid);
     expect(other.uid.length).toBeLessThanOrEqual(40);
@@ -756,134 +622,84 @@ describe('the dashboard', () => {
   });
 });
 
-describe('misuse', () => {
-  const long = 'a'.repeat(64);
+describe('the options', () => {
+  const each = <T>(name: string, values: T[]) => values.map((value) => ({ [name]: value }));
 
-  test.each<[string, MonitoringOptions, string]>([
-    ['a name', { name: 'A' }, 'name is not a DNS-1123 label'],
-    ['a name too long', { name: long }, 'name is not a DNS-1123 label'],
-    ['a namespace', { namespace: '' }, 'namespace is not a DNS-1123 label'],
+  // A rule, and what breaks it.
+  test.each<[string, ...MonitoringOptions[]]>([
+    ['name is not a DNS-1123 label', ...each('name', ['A', 'a'.repeat(64)])],
+    ['namespace is not a DNS-1123 label', { namespace: '' }],
     [
-      'nothing to make',
-      { podMonitor: false, alerts: false, dashboard: false },
       'podMonitor, alerts and dashboard are all false. Write true for one of them, or no OomKillModeMonitoring.',
+      { podMonitor: false, alerts: false, dashboard: false },
     ],
-    ['a label of ours', { labels: { 'app.kubernetes.io/name': 'x' } }, 'labels would override'],
-    ['a bad label', { labels: { release: 'a b' } }, 'labels["release"] is not a valid label value'],
-    ['a bad dashboard label', { dashboardLabels: { 'a/b/c': '1' } }, 'labels has an invalid key'],
-    ['a bad annotation', { annotations: { '': 'x' } }, 'annotations has an invalid key'],
+    ['labels would override', { labels: { 'app.kubernetes.io/name': 'x' } }],
+    ['labels["release"] is not a valid label value', { labels: { release: 'a b' } }],
+    ['labels has an invalid key', { dashboardLabels: { 'a/b/c': '1' } }],
+    ['annotations has an invalid key', { annotations: { '': 'x' } }],
     [
-      'a short scrape interval',
-      { scrapeInterval: Duration.seconds(4) },
       'scrapeInterval is not a whole number of seconds from 5 to 120: 4',
+      { scrapeInterval: Duration.seconds(4) },
     ],
     [
-      'a short agentDown',
-      { thresholds: { agentDown: Duration.seconds(59) } },
       'agentDown is not a whole number of seconds from 60 to 86400: 59',
+      { thresholds: { agentDown: Duration.seconds(59) } },
+      { alerts: false, thresholds: { agentDown: Duration.seconds(59) } },
     ],
     [
-      'a long notApplied',
-      { thresholds: { notApplied: Duration.days(2) } },
       'notApplied is not a whole number of seconds from 60 to 86400: 172800',
+      { thresholds: { notApplied: Duration.days(2) } },
     ],
     [
-      'a short processKillsWindow',
-      { thresholds: { processKillsWindow: Duration.minutes(4) } },
       'processKillsWindow is not a whole number of seconds from 300 to 86400: 240',
+      { thresholds: { processKillsWindow: Duration.minutes(4) } },
     ],
     [
-      'a short cannotApply',
-      { thresholds: { cannotApply: Duration.seconds(59) } },
       'cannotApply is not a whole number of seconds from 60 to 86400: 59',
+      { thresholds: { cannotApply: Duration.seconds(59) } },
     ],
     [
-      'a broken staleSync',
-      { thresholds: { staleSync: Duration.millis(600_500) } },
       'staleSync is not a whole number of seconds from 300 to 86400: 600.5',
+      { thresholds: { staleSync: Duration.millis(600_500) } },
     ],
-    ...[-1, 1.5, NaN, Infinity].map((processKills): [string, MonitoringOptions, string] => [
-      `${processKills} process kills`,
-      { thresholds: { processKills } },
-      `processKills is not a whole number from 0 to 1000000: ${processKills}. Write a number such as 10.`,
-    ]),
-    ...['a-b', '1a', '', '__name__', 'alertname'].map(
-      (label): [string, MonitoringOptions, string] => [
-        `the alert label ${JSON.stringify(label)}`,
-        { alertLabels: { [label]: 'x' } },
-        `alertLabels has an invalid name: ${JSON.stringify(label)}. Write a name such as "team".`,
-      ],
-    ),
-    ...[
-      '',
-      'example.com',
-      'ftp://example.com',
-      'https://a b',
-      'https://a/#b',
-      'https://a/{{x}}',
-    ].map((runbookUrl): [string, MonitoringOptions, string] => [
-      `the runbook ${JSON.stringify(runbookUrl)}`,
-      { runbookUrl },
-      `runbookUrl is not an address without an anchor: ${JSON.stringify(runbookUrl)}. Write "https://example.com/runbook" or the like.`,
-    ]),
-    ...['', 'a b', 'a"b', 'a{}'].map((kubeletJob): [string, MonitoringOptions, string] => [
-      `the job ${JSON.stringify(kubeletJob)}`,
-      { kubeletJob },
-      `kubeletJob is not the name of a job: ${JSON.stringify(kubeletJob)}. Write letters, digits`,
-    ]),
-    ...['', '(', '*', 'a(?=b)', '(?<!a)b', '(a)\\1'].map(
-      (ignoredNodes): [string, MonitoringOptions, string] => [
-        `the nodes ${JSON.stringify(ignoredNodes)}`,
-        { ignoredNodes },
-        `ignoredNodes is not a regular expression of RE2: ${JSON.stringify(ignoredNodes)}. Write "windows-.+|virtual-.+" or the like.`,
-      ],
-    ),
-  ])('refuses %s, with the path and the remedy', (_, options, message) => {
-    const make = () => monitoring(options);
-    expect(make).toThrow(`[test/monitoring] ${message}`);
-    expect(make).toThrow(/\. Write .*\.$/);
+    [
+      'processKills is not a whole number from 0 to 1000000',
+      ...[-1, 1.5, NaN, Infinity].map((processKills) => ({ thresholds: { processKills } })),
+    ],
+    [
+      'alertLabels has an invalid name',
+      ...['a-b', '1a', '', '__name__', 'alertname'].map((name) => ({
+        alertLabels: { [name]: 'x' },
+      })),
+    ],
+    [
+      'runbookUrl is not an address without an anchor',
+      ...each('runbookUrl', ['', 'example.com', 'ftp://example.com', 'https://a b']),
+      ...each('runbookUrl', ['https://a/#b', 'https://a/{{x}}']),
+    ],
+    ['kubeletJob is not the name of a job', ...each('kubeletJob', ['', 'a b', 'a"b', 'a{}'])],
+    [
+      'ignoredNodes is not a regular expression of RE2',
+      ...each('ignoredNodes', ['', '(', '*', 'a(?=b)', '(?<!a)b', '(a)\\1']),
+    ],
+  ])('are refused with the path and the remedy: %s', (message, ...wrong) => {
+    expectRefusals(monitoring, `[test/monitoring] ${message}`, wrong);
   });
 
-  test('refuses bad thresholds even if there are to be no alerts', () => {
-    expect(() => monitoring({ alerts: false, thresholds: { processKills: -1 } })).toThrow(
-      '[test/monitoring] processKills is not',
-    );
-  });
-
-  test.each<[string, unknown, string]>([
-    ['nothing', undefined, 'the options are not an object: undefined. Write { … }.'],
-    [
-      'no agent',
-      {},
-      'there is neither agent nor agents. Write agent: the OomKillModeAgent to watch, or agents: a list of several.',
-    ],
-    [
-      'an agent and agents',
-      { agent: {}, agents: [] },
-      'there are both agent and agents. Write agent: the OomKillModeAgent to watch, or agents: a list of several.',
-    ],
-    [
-      'no agents',
-      { agents: [] },
-      'agents is empty or repeats itself. Write each agent to watch once.',
-    ],
-    [
-      'agents of which one is none',
-      { agents: [{}] },
-      'agents has something that is not an OomKillModeAgent. Write the OomKillModeAgent to watch.',
-    ],
-    [
-      'an agent that is none',
-      { agent: {} },
-      'agent is not an OomKillModeAgent. Write the OomKillModeAgent to watch.',
-    ],
-  ])('refuses %s, which no compiler has seen', (_, props, message) => {
+  test.each<[string, unknown]>([
+    ['the options are not an object: undefined. Write { … }.', undefined],
+    ['there is neither agent nor agents. Write agent: the OomKillModeAgent to watch, or', {}],
+    ['there are both agent and agents. Write agent', { agent: {}, agents: [] }],
+    ['agents is empty or repeats itself. Write each agent to watch once.', { agents: [] }],
+    ['agents has something that is not an OomKillModeAgent. Write', { agents: [{}] }],
+    ['agent is not an OomKillModeAgent. Write', { agent: {} }],
+  ])('are refused where no compiler has seen them: %s', (message, props) => {
     expect(() => new OomKillModeMonitoring(chart(), 'monitoring', props as never)).toThrow(
       `[test/monitoring] ${message}`,
     );
   });
 
-  test('refuses an agent without metrics, with both paths', () => {
+  test('are refused for an agent without metrics, with both paths', () => {
     const scope = chart();
     const agent = new OomKillModeAgent(scope, 'agent');
     expect(() => new OomKillModeMonitoring(scope, 'monitoring', { agent })).toThrow(
@@ -891,7 +707,7 @@ describe('misuse', () => {
     );
   });
 
-  test('refuses two of one name in one namespace, in any charts of the app', () => {
+  test('are refused if two have one name in one namespace, in any charts of the app', () => {
     const app = Testing.app();
     const scope = new Chart(app, 'test');
     const agent = new OomKillModeAgent(scope, 'agent', { metrics: true });
@@ -906,7 +722,7 @@ describe('misuse', () => {
   });
 });
 
-describe('for the agents of several node pools', () => {
+describe('with agents of several node pools', () => {
   /** Two agents, and what watches them. */
   function pools(choose: (a: OomKillModeAgent, b: OomKillModeAgent) => OomKillModeMonitoringProps) {
     const scope = new Chart(Testing.app(), 'pools');
@@ -981,7 +797,7 @@ describe('for the agents of several node pools', () => {
     expect(status).toBe(0);
   });
 
-  test('agents of two clusters have two', () => {
+  test('agents of two clusters are refused', () => {
     const app = Testing.app();
     const agents = ['a', 'b'].map(
       (name) => new OomKillModeAgent(new Chart(app, name), 'agent', { metrics: true }),
@@ -1025,29 +841,11 @@ describe('docs/monitoring.md', () => {
     expect(table('Alerts').map(([name]) => name)).toEqual(ALERTS.map((alert) => `\`${alert}\``));
   });
 
-  test('has an example that compiles and makes what it says', () => {
+  test('has an example that makes what it says', () => {
     const [, program = ''] = /^```ts\n(.*?)^```$/ms.exec(text) ?? [];
     mkdirSync(join(ROOT, '.cache'), { recursive: true });
     const directory = mkdtempSync(join(ROOT, '.cache/docs-'));
     try {
-      writeFileSync(join(directory, 'main.ts'), program);
-      writeFileSync(
-        join(directory, 'tsconfig.json'),
-        JSON.stringify({
-          extends: join(ROOT, 'tsconfig.json'),
-          compilerOptions: {
-            baseUrl: ROOT,
-            paths: { 'cdk8s-oom-kill-mode': ['lib/index.ts'] },
-            typeRoots: [join(ROOT, 'node_modules/@types')],
-          },
-          include: [],
-          files: [join(directory, 'main.ts')],
-        }),
-      );
-      expect(run(join(ROOT, 'node_modules/.bin/tsc'), ['--noEmit', '-p', directory])).toEqual({
-        status: 0,
-        output: '',
-      });
       writeFileSync(
         join(directory, 'main.ts'),
         program.replace("'cdk8s-oom-kill-mode'", JSON.stringify(join(ROOT, 'lib'))),

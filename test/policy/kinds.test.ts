@@ -80,7 +80,7 @@ test.each(titled(CASES.known.filter(({ error }) => error)))('%s cannot be reache
   expect(text).toBe(yaml(one).text);
 });
 
-test('what an operator is configured to hand on can be told', () => {
+test('labels that an operator is configured to hand on can be told to a policy', () => {
   const postgresql = CASES.known.find(({ kind }) => kind === 'postgresql') as Case;
   const workloadKinds = [
     { apiGroup: 'acid.zalan.do', kind: 'postgresql', podMetadata: ['/metadata'] },
@@ -126,6 +126,6 @@ test('every kind of the table has a manifest, and a source', () => {
   expect(KNOWN_KINDS.filter(({ source }) => !source.startsWith('https://'))).toEqual([]);
 });
 
-test('the page has the table', () => {
+test('docs/kinds.md has the table of kinds', () => {
   expect(read('docs/kinds.md')).toContain(kindsTable());
 });

@@ -203,7 +203,7 @@ describe('a scope', () => {
     return new Include(scope, 'include', { url: temporary('all.yaml', YAML) });
   }
 
-  test('Include: reaches every workload of plain YAML', () => {
+  test('of plain YAML passes a policy to every workload', () => {
     const scope = chart();
     OomKillPolicy.of(included(scope)).single();
     const manifests = synth(scope);
@@ -215,7 +215,7 @@ describe('a scope', () => {
     expect(JSON.stringify(manifests[0])).not.toContain('oom-kill-mode');
   });
 
-  test('Helm: reaches every workload of a release', () => {
+  test('of a Helm release passes a policy to every workload', () => {
     // Stands in for the helm binary: it is the construct and its children that matter here.
     const helmExecutable = temporary('helm', `#!/bin/sh\ncat <<'END'${YAML}END\n`, 0o755);
     const scope = chart();
@@ -224,7 +224,7 @@ describe('a scope', () => {
     expect(policies(synth(scope))).toEqual({ web: 'Group', db: 'Group', backup: 'Group' });
   });
 
-  test('Chart: reaches what is added after the call, however deep', () => {
+  test('of a chart passes a policy to what is added after the call, however deep', () => {
     const scope = chart();
     OomKillPolicy.of(scope).single();
     deployment(scope, 'api');
@@ -233,7 +233,7 @@ describe('a scope', () => {
     expect(policies(synth(scope))).toMatchObject({ api: 'Single', db: 'Single', deep: 'Single' });
   });
 
-  test('App: reaches every chart', () => {
+  test('of an app passes a policy to every chart', () => {
     const app = Testing.app();
     const [a, b] = [new Chart(app, 'a'), new Chart(app, 'b')] as const;
     deployment(a, 'web');
@@ -245,7 +245,7 @@ describe('a scope', () => {
     ]);
   });
 
-  test('gives each workload the containers that it has', () => {
+  test('gives each workload the modes of the containers that it has', () => {
     const scope = chart();
     OomKillPolicy.of(included(scope))
       .single()
@@ -501,7 +501,7 @@ describe('kinds that are not known', () => {
     expect(JSON.stringify(manifests[1]).includes(LABEL)).toBe(!kind.skipped);
   });
 
-  test('takes every option at once', () => {
+  test('a policy takes every option at once', () => {
     const kind: Required<WorkloadKind> = {
       ...KIND,
       podTemplates: ['/spec/steps/*/pod'],
@@ -523,31 +523,6 @@ describe('kinds that are not known', () => {
     const text = synthText(scope);
     expect(text.split('oom.example.com/mode: Single')).toHaveLength(5);
     expect(text.split('oom.example.com/containers: istio-proxy=Group,main=Single')).toHaveLength(4);
-  });
-
-  test.each<[string, WorkloadKind, string]>([
-    [
-      'nothing',
-      KIND,
-      'workloadKinds says where the pods of Pipeline are and that it is skipped, or neither. Write',
-    ],
-    ['both', { ...KIND, skipped: true, podMetadata: ['/a'] }, 'workloadKinds says where the pods'],
-    [
-      'no pointer',
-      { ...KIND, podMetadata: ['spec'] },
-      'workloadKinds has an invalid JSON pointer for Pipeline: "spec". Write',
-    ],
-    [
-      'a place that is not there',
-      { ...KIND, podTemplates: ['/spec/pod'] },
-      'ci.example.com/v1 Pipeline has nothing at /spec/pod, where',
-    ],
-  ])('a kind of which %s is said is refused', (_, kind, message) => {
-    const scope = chart();
-    expect(() => {
-      pipeline(scope, { workloadKinds: [kind] }).single();
-      synth(scope);
-    }).toThrow(message);
   });
 
   test('names of containers that cannot be known are not guessed', () => {
@@ -575,72 +550,57 @@ describe('workloadKinds', () => {
     });
   }
 
-  test.each<[string, (scope: Chart) => void, string]>([
+  const GROUP = { apiGroup: 'example.com', kind: 'Thing' };
+
+  test.each<[string, WorkloadKind[], parts?: object[]]>([
     [
-      'a group with a version',
-      (scope) =>
-        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, apiGroup: 'example.com/v1' }] }),
       '[test] workloadKinds has an API group that is none: "example.com/v1". Write apiGroup: "example.com", without a version.',
+      [{ ...THING, apiGroup: 'example.com/v1' }],
     ],
     [
-      'a kind in lower case',
-      (scope) => OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'thing' }] }),
       '[test] workloadKinds has a kind that is none: "thing". Write a kind as in the manifest, such as kind: "Thing".',
+      [{ ...THING, kind: 'thing' }],
     ],
     [
-      'an entry that fits no object',
-      (scope) =>
-        OomKillPolicy.of(scope, { workloadKinds: [{ ...THING, kind: 'Things' }] }).single(),
       '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", or allowEmpty: true.',
+      [{ ...THING, kind: 'Things' }],
     ],
     [
-      'a * that fits some elements only',
-      (scope) => {
-        thing(scope, [{ pod }, { name: 'other' }], 'two');
-        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
-      },
-      '[test/two] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+      '[test/thing] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+      [THING],
+      [{ pod }, { name: 'other' }],
     ],
+    ['[test/thing] example.com/v1 Thing has nothing at /spec/parts/*/pod, where', [THING], []],
     [
-      'a * without elements',
-      (scope) => {
-        thing(scope, [], 'none');
-        OomKillPolicy.of(scope, { workloadKinds: [THING] }).single();
-      },
-      '[test/none] example.com/v1 Thing has nothing at /spec/parts/*/pod, where',
-    ],
-    [
-      'a template that is none',
-      (scope) =>
-        OomKillPolicy.of(scope, {
-          workloadKinds: [{ ...THING, podTemplates: ['/spec'] }],
-        }).single(),
       '[test/thing] example.com/v1 Thing has no spec.containers in /spec, where',
+      [{ ...GROUP, podTemplates: ['/spec'] }],
     ],
     [
-      'metadata at a place that is misspelt',
-      (scope) =>
-        OomKillPolicy.of(scope, {
-          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', podMetadata: ['/spce/pods'] }],
-        }).single(),
       '[test/thing] example.com/v1 Thing has nothing at /spce/pods, where',
+      [{ ...GROUP, podMetadata: ['/spce/pods'] }],
     ],
     [
-      'two words about one kind',
-      (scope) => {
-        OomKillPolicy.of(scope, { workloadKinds: [THING] });
-        OomKillPolicy.of(scope, {
-          workloadKinds: [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }],
-        });
-      },
       '[test] workloadKinds says where the pods of Thing are, and elsewhere that it is skipped. Write one of them.',
+      [THING, { ...GROUP, skipped: true }],
     ],
-  ])('refuse %s', (_, make, message) => {
+    [
+      '[test] workloadKinds says where the pods of Thing are and that it is skipped, or neither. Write',
+      [GROUP],
+    ],
+    [
+      '[test] workloadKinds says where the pods of Thing are and that it is skipped, or neither. Write',
+      [{ ...THING, skipped: true }],
+    ],
+    [
+      '[test] workloadKinds has an invalid JSON pointer for Thing: "spec". Write',
+      [{ ...GROUP, podMetadata: ['spec'] }],
+    ],
+  ])('are refused: %s', (message, kinds, ...[parts]) => {
     const scope = chart();
     deployment(scope, 'web');
-    thing(scope);
+    thing(scope, parts);
     expect(() => {
-      make(scope);
+      kinds.forEach((kind) => OomKillPolicy.of(scope, { workloadKinds: [kind] }).single());
       synth(scope);
     }).toThrow(message);
   });
@@ -701,44 +661,34 @@ describe('none and allowEmpty', () => {
     expect(policies(synth(scope))).toEqual({ web: 'Single', migration: undefined });
   });
 
-  test.each<[string, (scope: Chart) => void, string]>([
+  test.each<[string, (web: kplus.Deployment) => unknown]>([
     [
-      'single()',
-      (scope) => OomKillPolicy.of(scope).none().single(),
-      '[test] both none() and single() are there. Write one of them.',
+      '[test/web] both none() and single() are there. Write one of them.',
+      (web) => OomKillPolicy.of(web).none().single(),
     ],
     [
-      'perContainer()',
-      (scope) => OomKillPolicy.of(scope).none().perContainer({ a: OomKillMode.SINGLE }),
-      '[test] both none() and perContainer() are there. Write one of them.',
+      '[test/web] both none() and perContainer() are there. Write one of them.',
+      (web) => OomKillPolicy.of(web).none().perContainer({ main: OomKillMode.SINGLE }),
     ],
     [
-      'perContainer() before it',
-      (scope) => OomKillPolicy.of(scope).perContainer({ a: OomKillMode.SINGLE }).none(),
-      '[test] both perContainer() and none() are there. Write one of them.',
+      '[test/web] both perContainer() and none() are there. Write one of them.',
+      (web) => OomKillPolicy.of(web).perContainer({ main: OomKillMode.SINGLE }).none(),
     ],
     [
-      'a policy on the same thing',
-      (scope) => {
-        const web = deployment(scope, 'web');
-        OomKillPolicy.of(web).single();
-        OomKillPolicy.of(ApiObject.of(web)).none();
-      },
       '[test/web/Resource] OomKillPolicy of test/web/Resource says nothing about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+      (web) => [OomKillPolicy.of(web).single(), OomKillPolicy.of(ApiObject.of(web)).none()],
     ],
     [
-      'a label by hand',
-      (scope) => {
-        const web = deployment(scope, 'web');
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
+      (web) => {
         web.podMetadata.addLabel(LABEL, 'Single');
         OomKillPolicy.of(web).none();
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
     ],
-  ])('none() contradicts %s', (_, make, message) => {
+  ])('none() beside another choice is refused: %s', (message, make) => {
     const scope = chart();
     expect(() => {
-      make(scope);
+      make(deployment(scope, 'web'));
       synth(scope);
     }).toThrow(message);
   });
@@ -922,38 +872,33 @@ describe('what is written by hand', () => {
   const NO_MARK =
     'and its pods do not have it. Write OomKillPolicy.of() of it, or the same on its pod template.';
 
-  test.each<[string, string, object, string]>([
+  test.each<[string, object, string]>([
     [
-      'a label on the Job of a CronJob',
       'CronJob',
       { spec: { jobTemplate: { metadata: { labels: { [LABEL]: 'Single' } } } } },
       `[test/x] the label ${LABEL}: Single is on /spec/jobTemplate/metadata, ${NO_MARK}`,
     ],
     [
-      'an annotation on the workload',
       'Deployment',
       { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
       `[test/x] the annotation ${CONTAINERS}: main=Single is on the Deployment itself, ${NO_MARK}`,
     ],
     [
-      'a label on a Namespace',
       'Namespace',
       { metadata: { labels: { [LABEL]: 'Single' } } },
       `[test/x] the label ${LABEL}: Single is on the Namespace itself, ${NO_MARK}`,
     ],
     [
-      'an annotation without the label',
       'Pod',
       { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
       `[test/x] its pods have the annotation ${CONTAINERS}: main=Single, and not the label ${LABEL}, without which nothing reads it. Write ${LABEL}: Single or ${LABEL}: Group beside it.`,
     ],
     [
-      'an annotation that names no container',
       'Pod',
       { metadata: { labels: { [LABEL]: 'Group' }, annotations: { [CONTAINERS]: 'mian=Single' } } },
       `[test/x] its pods say ${CONTAINERS}: mian=Single, and they have no container mian. Write main, or injectedContainers: ["mian"] in an OomKillPolicy with perContainer() if something adds it later.`,
     ],
-  ])('%s is an error', (_, kind, written, message) => {
+  ])('is an error on a %s with %j', (kind, written, message) => {
     const scope = chart();
     const around = KINDS[kind]?.({ spec: { containers: [{ name: 'main' }] } }) ?? {
       apiVersion: 'v1',
@@ -1134,192 +1079,138 @@ test('two policies on objects that share a pod template of the user do not meet 
   expect(shared.metadata.labels).toEqual({ a: 'b' });
 });
 
-describe('misuse', () => {
+describe('misuse is refused with the path and the remedy', () => {
   const MODES = { main: OomKillMode.SINGLE };
+  const of = OomKillPolicy.of.bind(OomKillPolicy);
 
-  test.each<[string, (scope: Chart) => void, string]>([
+  test.each<[string, (scope: Chart, web: kplus.Deployment) => void]>([
     [
-      'no mode',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')),
       '[test/web] OomKillPolicy.of() chooses no mode. Write .single(), .group(), .perContainer({ … }) or .none() after it.',
+      (_, web) => of(web),
     ],
     [
-      'an unknown container',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web', 'php', 'nginx')).perContainer({
-          phpp: OomKillMode.SINGLE,
-        }),
       '[test/web] perContainer names a container that no workload here has: phpp. Write nginx or php, or injectedContainers: ["phpp"] if something adds it later.',
+      (_, web) => of(web).perContainer({ phpp: OomKillMode.SINGLE }),
     ],
     [
-      'a container that no workload of a scope has',
+      '[test] perContainer names a container that no workload here has: main. Write nginx or php or postgres, or',
       (scope) => {
-        deployment(scope, 'web', 'php');
         deployment(scope, 'db', 'postgres');
-        OomKillPolicy.of(scope)
-          .single()
-          .perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.GROUP });
+        of(scope).single().perContainer({ php: OomKillMode.SINGLE, main: OomKillMode.GROUP });
       },
-      '[test] perContainer names a container that no workload here has: nginx. Write php or postgres, or injectedContainers',
     ],
     [
-      'a container of plain YAML that is not there',
-      (scope) =>
-        OomKillPolicy.of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(
-          MODES,
-        ),
-      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or injectedContainers',
-    ],
-    [
-      'an empty scope',
+      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or',
       (scope) => {
-        new kplus.ConfigMap(scope, 'config');
-        OomKillPolicy.of(scope).single();
+        of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(MODES);
       },
-      '[test] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
     ],
     [
-      'a scope with what describes the pods of others only',
+      '[test/empty] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
+      (scope) => of(new Construct(scope, 'empty')).single(),
+    ],
+    [
+      '[test/rules] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write',
       (scope) => {
-        new ApiObject(scope, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
-        OomKillPolicy.of(scope).single();
+        const rules = new Construct(scope, 'rules');
+        new ApiObject(rules, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
+        of(rules).single();
       },
-      '[test] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write OomKillPolicy.of() of a scope',
     ],
     [
-      'a scope with the agent only',
-      (scope) => OomKillPolicy.of(new OomKillModeAgent(scope, 'agent')).single(),
       '[test/agent] there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in. Write',
+      (scope) => of(new OomKillModeAgent(scope, 'agent')).single(),
     ],
     [
-      'a kind without pods',
-      (scope) =>
-        OomKillPolicy.of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
-      '[test/x] v1 Service has no pods for OomKillPolicy. Write OomKillPolicy.of() of a workload (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), of a scope around it, or workloadKinds in its options.',
+      '[test/x] v1 Service has no pods for OomKillPolicy. Write OomKillPolicy.of() of a workload (',
+      (scope) => of(new ApiObject(scope, 'x', { apiVersion: 'v1', kind: 'Service' })).single(),
     ],
     [
-      'a cdk8s-plus construct without pods',
-      (scope) => OomKillPolicy.of(new kplus.ConfigMap(scope, 'x')).single(),
       '[test/x] v1 ConfigMap has no pods for OomKillPolicy. Write',
+      (scope) => of(new kplus.ConfigMap(scope, 'x')).single(),
     ],
     [
-      'a workload without its pod template',
+      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write',
       (scope) =>
-        OomKillPolicy.of(
-          new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' }),
-        ).single(),
-      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write what is missing, or workloadKinds',
+        of(new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' })).group(),
     ],
     [
-      'both modes',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')).single().group(),
       '[test/web] both single() and group() are there. Write one of them.',
+      (_, web) => of(web).single().group(),
     ],
     [
-      'both modes in two places',
-      (scope) => {
-        const web = deployment(scope, 'web');
-        OomKillPolicy.of(web).group();
-        OomKillPolicy.of(web).single();
-      },
       '[test/web] both group() and single() are there. Write one of them.',
+      (_, web) => [of(web).group(), of(web).single()],
+    ],
+    ['[test/web] perContainer names no container. Write', (_, web) => of(web).perContainer({})],
+    [
+      '[test/web] perContainer has an invalid container name: "a=Single,b". Write',
+      (_, web) => of(web).perContainer({ 'a=Single,b': OomKillMode.SINGLE }),
     ],
     [
-      'no containers',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer({}),
-      '[test/web] perContainer names no container. Write { name: OomKillMode.SINGLE }.',
-    ],
-    [
-      'an invalid container name',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web')).perContainer({
-          'a=Single,b': OomKillMode.SINGLE,
-        }),
-      '[test/web] perContainer has an invalid container name: "a=Single,b". Write lower case letters',
-    ],
-    [
-      'an unknown mode',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web')).perContainer({
-          main: 'single' as unknown as OomKillMode,
-        }),
       '[test/web] the mode of container main is unknown: "single". Write "Single" or "Group".',
+      (_, web) => of(web).perContainer({ main: 'single' as never }),
     ],
     [
-      'null instead of modes',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web')).perContainer(null as never),
-      '[test/web] perContainer takes names and modes, and not null. Write { name: OomKillMode.SINGLE }.',
+      '[test/web] perContainer takes names and modes, and not null. Write',
+      (_, web) => of(web).perContainer(null as never),
     ],
     [
-      'no target',
-      () => OomKillPolicy.of(null as never),
-      '[OomKillPolicy.of] the target is not a construct: null. Write a workload, a chart, or a scope in between.',
+      '[OomKillPolicy.of] the target is not a construct: null. Write a workload, a chart, or a scope',
+      () => of(null as never),
     ],
     [
-      'a null prefix',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: null as never }),
       '[test/web] labelPrefix is not a string: null. Write "text".',
+      (_, web) => of(web, { labelPrefix: null as never }),
     ],
     [
-      'null among the kinds',
-      (scope) => OomKillPolicy.of(scope, { workloadKinds: [null as never] }),
+      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write',
+      (_, web) => of(web, { labelPrefix: 'a/b' }),
+    ],
+    [
       '[test] workloadKinds are not an object: null. Write { … }.',
+      (scope) => of(scope, { workloadKinds: [null as never] }),
     ],
     [
-      'an injected container with a bad name',
-      (scope) => OomKillPolicy.of(scope, { injectedContainers: ['Istio'] }),
       '[test] injectedContainers is not a DNS-1123 label',
+      (scope) => of(scope, { injectedContainers: ['Istio'] }),
     ],
     [
-      'two words about the first moments',
-      (scope) => {
-        OomKillPolicy.of(scope, { untilNamed: OomKillMode.SINGLE });
-        OomKillPolicy.of(scope, { untilNamed: OomKillMode.GROUP });
-      },
       '[test] untilNamed is both Single and Group. Write one of them.',
+      (scope) => {
+        of(scope, { untilNamed: OomKillMode.SINGLE });
+        of(scope, { untilNamed: OomKillMode.GROUP });
+      },
     ],
     [
-      'two modes for one container',
-      (scope) =>
-        OomKillPolicy.of(deployment(scope, 'web'))
-          .perContainer(MODES)
-          .perContainer({ main: OomKillMode.GROUP }),
       '[test/web] container main has two modes: Single and Group. Write one of them.',
+      (_, web) => of(web).perContainer(MODES).perContainer({ main: OomKillMode.GROUP }),
     ],
     [
-      'an invalid prefix',
-      (scope) => OomKillPolicy.of(deployment(scope, 'web'), { labelPrefix: 'a/b' }).single(),
-      '[test/web] labelPrefix is not a DNS-1123 subdomain of at most 253 characters: "a/b". Write a domain of yours',
-    ],
-    [
-      'a label set by hand',
-      (scope) => {
-        deployment(scope, 'web').podMetadata.addLabel(LABEL, 'Group');
-        OomKillPolicy.of(scope).single();
-      },
       '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single. Write one of the two.',
+      (scope, web) => {
+        web.podMetadata.addLabel(LABEL, 'Group');
+        of(scope).single();
+      },
     ],
     [
-      'a label set by hand in plain YAML',
+      '[test/raw-Pod] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write',
       (scope) => {
-        const pods = { metadata: { labels: { [LABEL]: 1 } }, spec: { containers: [] } };
-        OomKillPolicy.of(raw(scope, 'Deployment', pods)).single();
+        const metadata = { labels: { [LABEL]: 1 } };
+        of(raw(scope, 'Pod', { metadata, spec: { containers: [] } })).single();
       },
-      '[test/raw-Deployment] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
     ],
     [
-      'an annotation set by hand',
-      (scope) => {
-        const web = deployment(scope, 'web');
-        web.podMetadata.addAnnotation(CONTAINERS, 'main=Group');
-        OomKillPolicy.of(web).perContainer(MODES);
+      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: php=Group already, and OomKillPolicy of test/web says no such thing. Write',
+      (_, web) => {
+        web.podMetadata.addAnnotation(CONTAINERS, 'php=Group');
+        of(web).perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.SINGLE });
       },
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: main=Group already, and OomKillPolicy of test/web says no such thing. Write',
     ],
-  ])('refuses %s, with the path and the remedy', (_, misuse, message) => {
+  ])('%s', (message, misuse) => {
     const use = () => {
       const scope = chart();
-      misuse(scope);
+      misuse(scope, deployment(scope, 'web', 'php', 'nginx'));
       synth(scope);
     };
     expect(use).toThrow(message);

@@ -52,7 +52,7 @@ async function heals(): Promise<void> {
   await scene.protect('Single', 'late');
 }
 
-test('is asked for nothing but the labels of the pods of its node, with the token in no argument', async () => {
+test('the API server is asked for nothing but the labels of the pods of its node, and no argument has the token', async () => {
   await scene.ready();
   await scene.settle();
   const [request, ...others] = scene.api.requests;
@@ -80,7 +80,7 @@ test('is asked for nothing but the labels of the pods of its node, with the toke
 });
 
 test.each([422, 400])(
-  'may answer %d to sendInitialEvents: no word, and it is not asked again',
+  'an API server that answers %d to sendInitialEvents is asked without it, and no log line tells of it',
   async (code) => {
     scene.api.knowsInitialEvents = false;
     if (code !== 422) scene.api.faults.push(answerWith(code));
@@ -97,12 +97,12 @@ test.each([422, 400])(
       [null, null],
     ]);
     await heals();
-    expect(warnings()).toEqual([]);
+    expect(warnings().filter(({ status: told }) => told === String(code))).toEqual([]);
   },
 );
 
 test.each([true, false])(
-  'opts out who left while nobody listened, at the first bookmark: at once %s',
+  'pods that left while no watch was open are opted out at the first bookmark: at once %s',
   async (atOnce) => {
     scene.api.knowsInitialEvents = atOnce;
     await scene.ready();
@@ -133,7 +133,7 @@ test.each([true, false])(
   },
 );
 
-test('may never send a bookmark: who left is opted out once it has told all there is', async () => {
+test('pods that left are opted out without a bookmark, once the API server has told of all others', async () => {
   scene.api.knowsInitialEvents = false;
   await scene.ready({ METRICS: 'yes' });
   // A pod may have any name: this is a word of the script.
@@ -159,7 +159,7 @@ test('may never send a bookmark: who left is opted out once it has told all ther
   await scene.drift('0', stays);
 });
 
-test('may have a cache that is behind: nobody is opted out by a bookmark from before', async () => {
+test('no pod is opted out by the older bookmark of an API server whose cache is behind', async () => {
   await scene.ready();
   const [stays] = (await scene.protect()) as [Container];
   const [leaves] = (await scene.protect()) as [Container];
@@ -180,7 +180,7 @@ test('may have a cache that is behind: nobody is opted out by a bookmark from be
   await scene.drift('00', stays, late);
 });
 
-test('is asked again at once when a watch that lasted is cut, and the log says so once', async () => {
+test('the agent opens a watch again at once when one that lasted is cut, and says so once', async () => {
   scene.api.cutAfter = 2500;
   await scene.ready();
   const cuts = () => warnings().map(({ msg }) => msg);
@@ -210,7 +210,7 @@ test('is asked again at once when a watch that lasted is cut, and the log says s
   expect([cuts(), back()]).toEqual([[CUT, CUT], 0]);
 });
 
-test('may cut a watch while the agent has much else to do: its end is told once', async () => {
+test('the end of a watch is told once, even while the agent has much else to do', async () => {
   await scene.ready();
   const { agent, api } = scene;
   const pod = scene.optIn('Single');
@@ -242,23 +242,26 @@ test.each([
   [500, status(500), 'InternalError', 'Internal error occurred: etcdserver: request timed out'],
   [503, status(503, `"}\n{"level":"\u0000\\ é`), 'ServiceUnavailable', expect.any(String)],
   [410, status(410), 'Expired', 'too old resource version: 1 (1000)'],
-])('goes on after status %d, which it says once: %j', async (code, fault, reason, message) => {
-  await scene.ready();
-  const [known] = (await scene.protect()) as [Container];
-  const before = scene.api.requests.length;
-  scene.api.outage = answerWith(fault);
-  scene.api.endWatches();
-  await scene.eventually('two requests', () => scene.api.requests.length >= before + 2);
-  await live(known);
-  expect(troubles()).toMatchObject([
-    { msg: REFUSED, status: String(code), curl: '0', reason, message: message as string },
-  ]);
-  scene.api.outage = undefined;
-  await heals();
-  expect(back()).toBe(1);
-});
+])(
+  'the agent goes on after status %d, and says it once: %j',
+  async (code, fault, reason, message) => {
+    await scene.ready();
+    const [known] = (await scene.protect()) as [Container];
+    const before = scene.api.requests.length;
+    scene.api.outage = answerWith(fault);
+    scene.api.endWatches();
+    await scene.eventually('two requests', () => scene.api.requests.length >= before + 2);
+    await live(known);
+    expect(troubles()).toMatchObject([
+      { msg: REFUSED, status: String(code), curl: '0', reason, message: message as string },
+    ]);
+    scene.api.outage = undefined;
+    await heals();
+    expect(back()).toBe(1);
+  },
+);
 
-test('says it again if the answer is another one', async () => {
+test('the agent says it again if the answer is another one', async () => {
   scene.api.outage = answerWith(503);
   scene.start();
   await scene.eventually('a line', () => troubles().length === 1);
@@ -267,7 +270,7 @@ test('says it again if the answer is another one', async () => {
   expect(troubles().map((line) => line.status)).toEqual(['503', '401']);
 });
 
-test('asks again after 1, 2 and 4 s', async () => {
+test('the agent asks again after 1, 2 and 4 s', async () => {
   scene.api.outage = answerWith(503);
   scene.start();
   await scene.eventually('four requests', () => scene.api.requests.length >= 4);
@@ -276,7 +279,7 @@ test('asks again after 1, 2 and 4 s', async () => {
   expect(fourth - first).toBeGreaterThan(3_500);
 });
 
-test('says after how long to ask again, and is understood if that is a number', async () => {
+test('the agent obeys Retry-After if it is a number', async () => {
   scene.api.faults.push(answerWith(429, 6), answerWith(503, 'Wed, 21 Oct 2026 07:28:00 GMT'));
   await scene.ready();
   const [first = NaN, second = NaN] = scene.api.requests.map(({ at }) => at);
@@ -284,7 +287,7 @@ test('says after how long to ask again, and is understood if that is a number', 
   expect(second - first).toBeGreaterThan(3_000);
 });
 
-test('ends a watch in which there is an ERROR, and opts nobody out by it', async () => {
+test('an ERROR in the stream ends the watch, and opts no pod out', async () => {
   await scene.ready();
   const [stays, leaves] = [...(await scene.protect()), ...(await scene.protect())] as [
     Container,
@@ -297,7 +300,7 @@ test('ends a watch in which there is an ERROR, and opts nobody out by it', async
 });
 
 test.each(['are refused', 'hang'])(
-  'is away when connections %s, at the start and later',
+  'the agent waits for an API server where connections %s, at the start and later',
   async (how) => {
     const port = await scene.api.pause();
     // Accepts connections, and never says a word.
@@ -340,7 +343,7 @@ test.each(['are refused', 'hang'])(
   },
 );
 
-test('may fall silent: curl ends what says nothing, and has more patience where no bookmark comes', async () => {
+test('a silent watch is ended by curl, later where no bookmark comes', async () => {
   // The test's patience is less: curl is given 5 s, whatever it was to have.
   const given = `${scene.node.directory}/given`;
   const impatient = `for argument; do
@@ -375,7 +378,7 @@ PATH=\${PATH#*:} exec curl "$@"`;
   expect(warnings().map(({ msg }) => msg)).toEqual([SILENT, CUT]);
 });
 
-test('may send events in pieces, half a line, and what is no JSON', async () => {
+test('events in pieces are read, and half a line and what is no JSON are skipped', async () => {
   scene.api.chunk = 1;
   await scene.ready();
   const note = 'a } { " \\ \n é \u{1f600} \\" ';
@@ -404,7 +407,7 @@ test.each([
   ['1 MB of letters', 'x'.repeat(1_000_000)],
   ['256 KiB of braces and quotes', '{"a":"}"},'.repeat(2 ** 18 / 10)],
   ['256 KiB of backslashes', '\\'.repeat(2 ** 18)],
-])('may tell of annotations of %s', async (_, text) => {
+])('pods with annotations of %s are served', async (_, text) => {
   const listed = scene.pod('Single', { annotations: { note: text } });
   const running = listed.run('app');
   listed.opt();
@@ -418,7 +421,7 @@ test.each([
   );
 });
 
-test('takes hostile text for text', async () => {
+test('hostile text is taken for text', async () => {
   await scene.ready({ EVENTS: 'yes', METRICS: 'yes' });
   const trap = `${scene.node.directory}/trap`;
   const evil = [
@@ -464,7 +467,7 @@ test('takes hostile text for text', async () => {
   }).toThrow('ENOENT');
 });
 
-test('is asked with the token that there is now, and trusted by the ca.crt that there is now', async () => {
+test('each request reads the token and ca.crt anew', async () => {
   await scene.ready();
   const { api, node } = scene;
   const [known] = (await scene.protect()) as [Container];
@@ -486,7 +489,7 @@ test('is asked with the token that there is now, and trusted by the ca.crt that 
   expect(back()).toBe(2);
 });
 
-test('is not believed if another authority vouches for it', async () => {
+test('an API server with the certificate of another authority is not believed', async () => {
   const other = await FakeApiServer.start();
   await other.stop();
   const { api, node } = scene;

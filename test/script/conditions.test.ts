@@ -75,45 +75,51 @@ test.each([
     'system.slice/containerd.service/kubepods-burstable:cri-containerd:x',
   ],
   ['in another pod', 'kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx.slice'],
-])('cgroup_not_found: its container is %s, until it is where it should be', async (_, place) => {
-  const { node } = scene;
-  const right = node.procs;
-  mkdirSync(join(node.cgroupRoot, place), { recursive: true });
-  node.procs = join(node.cgroupRoot, place, 'cgroup.procs');
-  const container = scene.optIn('Single').run('app');
-  scene.start(ALL);
-  await told('cgroup_not_found');
-  expect(events('cgroup_not_found')[0]).toMatchObject({ involvedObject: aboutNode });
-  expect(scene.agent.isReady).toBe(false);
-  expect(container.value).toBe('1');
-  writeFileSync(right, `${scene.agent.pid}\n`);
-  await scene.become('0', container);
-  await scene.agent.ready();
-  await ended();
-});
+])(
+  'cgroup_not_found: the container of the agent is %s, until it is where it should be',
+  async (_, place) => {
+    const { node } = scene;
+    const right = node.procs;
+    mkdirSync(join(node.cgroupRoot, place), { recursive: true });
+    node.procs = join(node.cgroupRoot, place, 'cgroup.procs');
+    const container = scene.optIn('Single').run('app');
+    scene.start(ALL);
+    await told('cgroup_not_found');
+    expect(events('cgroup_not_found')[0]).toMatchObject({ involvedObject: aboutNode });
+    expect(scene.agent.isReady).toBe(false);
+    expect(container.value).toBe('1');
+    writeFileSync(right, `${scene.agent.pid}\n`);
+    await scene.become('0', container);
+    await scene.agent.ready();
+    await ended();
+  },
+);
 
 test.each([
   'exit 1',
   'echo \'inotifyd: add watch "x" failed: No space left on device\' >&2; exit 1',
-])('no_inotify: everything is looked at every second, until there is: %s', async (script) => {
-  await scene.ready({
-    ...ALL,
-    RESYNC_SECONDS: '600',
-    PATH: pathWith(scene.node, 'inotifyd', script),
-  });
-  const pod = scene.optIn('Single');
-  const container = pod.run('app');
-  await scene.become('0', container);
-  await scene.drift('0', container);
-  await told('no_inotify');
-  expect(events('no_inotify')[0]).toMatchObject({ involvedObject: aboutNode });
-  const late = pod.run('late');
-  await scene.become('0', late);
-  rmSync(join(scene.node.directory, 'bin-inotifyd/inotifyd'));
-  await ended();
-  await scene.eventually('one inotifyd', () => scene.agent.running('inotifyd').length === 1);
-  await scene.drift('00', container, late);
-});
+])(
+  'no_inotify: the agent looks at everything every second until inotify works: %s',
+  async (script) => {
+    await scene.ready({
+      ...ALL,
+      RESYNC_SECONDS: '600',
+      PATH: pathWith(scene.node, 'inotifyd', script),
+    });
+    const pod = scene.optIn('Single');
+    const container = pod.run('app');
+    await scene.become('0', container);
+    await scene.drift('0', container);
+    await told('no_inotify');
+    expect(events('no_inotify')[0]).toMatchObject({ involvedObject: aboutNode });
+    const late = pod.run('late');
+    await scene.become('0', late);
+    rmSync(join(scene.node.directory, 'bin-inotifyd/inotifyd'));
+    await ended();
+    await scene.eventually('one inotifyd', () => scene.agent.running('inotifyd').length === 1);
+    await scene.drift('00', container, late);
+  },
+);
 
 test('no_inotify: a container that starts while inotifyd comes back is watched as well', async () => {
   const file = (name: string) => join(scene.node.directory, name);
@@ -140,7 +146,7 @@ test('no_inotify: a container that starts while inotifyd comes back is watched a
   await scene.drift('0', late);
 });
 
-describe('write_refused: the file cannot be written', () => {
+describe('write_refused', () => {
   let files: string[] = [];
 
   /** Makes writes to a container's file fail. */
@@ -158,28 +164,31 @@ describe('write_refused: the file cannot be written', () => {
 
   afterEach(allow);
 
-  test.each(['it can be', 'the container ends', 'the pod leaves'])('until %s', async (end) => {
-    await scene.ready(ALL);
-    const pod = scene.pod('Single');
-    const [container, beside] = [pod.run('worker'), pod.run('beside')];
-    refuse(container);
-    pod.opt();
-    await scene.become('0', beside);
-    await told('write_refused');
-    expect(events('write_refused')[0]).toMatchObject({
-      involvedObject: { name: pod.metadata.name, fieldPath: 'spec.containers{worker}' },
-    });
-    expect(container.value).toBe('1');
-    allow();
-    if (end === 'it can be') {
-      await scene.become('0', container);
-    } else if (end === 'the container ends') {
-      container.end();
-    } else {
-      pod.optOut();
-    }
-    await ended();
-  });
+  test.each(['it can be', 'the container ends', 'the pod leaves'])(
+    'the condition lasts until %s',
+    async (end) => {
+      await scene.ready(ALL);
+      const pod = scene.pod('Single');
+      const [container, beside] = [pod.run('worker'), pod.run('beside')];
+      refuse(container);
+      pod.opt();
+      await scene.become('0', beside);
+      await told('write_refused');
+      expect(events('write_refused')[0]).toMatchObject({
+        involvedObject: { name: pod.metadata.name, fieldPath: 'spec.containers{worker}' },
+      });
+      expect(container.value).toBe('1');
+      allow();
+      if (end === 'it can be') {
+        await scene.become('0', container);
+      } else if (end === 'the container ends') {
+        container.end();
+      } else {
+        pod.optOut();
+      }
+      await ended();
+    },
+  );
 });
 
 test('ancestor_group: a cgroup above Single containers has 1, of a pod or of all pods', async () => {
@@ -203,7 +212,7 @@ test('ancestor_group: a cgroup above Single containers has 1, of a pod or of all
   await ended();
 });
 
-describe('systemd_oom_policy: systemd would end the scope', () => {
+describe('systemd_oom_policy', () => {
   const text = (value: string) => `[Scope]\nDelegate=yes\n${value}\n`;
 
   /** The unit of a container's scope, and its drop-ins in the order in which systemd reads them. */
@@ -224,7 +233,7 @@ describe('systemd_oom_policy: systemd would end the scope', () => {
       .filter(({ reason }) => reason === 'OomKilledProcess')
       .map(({ involvedObject }) => involvedObject.fieldPath);
 
-  test('of Single containers, by the last word of the unit and its drop-ins', async () => {
+  test('Single containers have the policy that their unit and its drop-ins say last', async () => {
     await scene.ready(ALL);
     const names = ['a', 'b', 'c', 'd', 'e'];
     const [a, b, c, d, e] = await scene.protect('Single', ...names);
@@ -246,7 +255,7 @@ describe('systemd_oom_policy: systemd would end the scope', () => {
     await ended();
   });
 
-  test('with kill until a container survived two kills, with stop for good', async () => {
+  test('kill counts until a container has survived two kills, and stop counts for good', async () => {
     await scene.ready(ALL);
     const names = ['a', 'b', 'c'];
     const [kill, other, stop] = (await scene.protect('Single', ...names)) as [
@@ -278,7 +287,7 @@ describe('systemd_oom_policy: systemd would end the scope', () => {
     await ended();
   });
 
-  test('and what it ends did not survive', async () => {
+  test('a container that systemd ends has not survived', async () => {
     await scene.ready({ ...ALL, RESYNC_SECONDS: '600' });
     const [kill, none] = (await scene.protect('Single', 'a', 'b')) as [Container, Container];
     unit(kill, 'OOMPolicy=kill');
@@ -294,7 +303,7 @@ describe('systemd_oom_policy: systemd would end the scope', () => {
     expect(survived()).toEqual(['spec.containers{b}']);
   });
 
-  test('is not looked for with the cgroupfs driver', async () => {
+  test('no policy is looked for with the cgroupfs driver', async () => {
     const node = new FakeNode(LAYOUTS['cgroupfs driver, containerd'] as Layout);
     await scene.ready(ALL, node);
     const [container] = (await scene.protect()) as [Container];

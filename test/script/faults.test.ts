@@ -65,8 +65,8 @@ async function start(environment: Record<string, string> = {}): Promise<[Pod, Co
   return [pod, container];
 }
 
-describe('a process of the agent', () => {
-  test.each(['curl', 'awk', 'inotifyd'])('%s is killed, several times', async (name) => {
+describe('the agent works on', () => {
+  test.each(['curl', 'awk', 'inotifyd'])('after %s is killed, several times', async (name) => {
     const [pod, container] = await start();
     for (let n = 0; n < 3; n += 1) {
       await scene.eventually(name, () => scene.agent.running(name).length > 0);
@@ -75,7 +75,7 @@ describe('a process of the agent', () => {
     }
   });
 
-  test('is killed while Events are sent, one after the other', async () => {
+  test('after each process that sends an Event is killed', async () => {
     // A shell says so of its own child.
     scene.noise = /^Killed\n/gm;
     const [pod, container] = await start({ EVENTS: 'yes' });
@@ -105,7 +105,7 @@ describe('a process of the agent', () => {
     await works(pod, container);
   });
 
-  test('all but the first are killed at once', async () => {
+  test('after all processes but the first are killed at once', async () => {
     const [pod, container] = await start();
     const children = scene.agent.processes.filter((pid) => pid !== scene.agent.pid);
     for (const name of ['SIGSTOP', 'SIGKILL'] as const) {
@@ -114,7 +114,7 @@ describe('a process of the agent', () => {
     await works(pod, container);
   });
 
-  test.each(['curl', 'awk', 'inotifyd'])('%s hangs for a while', async (name) => {
+  test.each(['curl', 'awk', 'inotifyd'])('after %s hangs for a while', async (name) => {
     const [pod, container] = await start({ RESYNC_SECONDS: '1' });
     const [victim = 0] = scene.agent.running(name);
     signal(victim, 'SIGSTOP');
@@ -128,7 +128,7 @@ describe('a process of the agent', () => {
     await works(pod, container);
   });
 
-  test('is the loop, and is stuck: liveness fails, and is well again with it', async () => {
+  test('after its loop was stuck, while liveness fails', async () => {
     const [pod, container] = await start();
     await scene.eventually('a sign of life', () => scene.agent.probe());
     signal(scene.agent.pid, 'SIGSTOP');
@@ -139,7 +139,7 @@ describe('a process of the agent', () => {
     await works(pod, container);
   });
 
-  test('inotifyd misses a file 15 times while there is much to do, and the next one takes its time', async () => {
+  test('while inotifyd misses a file 15 times, with much to do, and the next one takes its time', async () => {
     const left = join(scene.node.directory, 'left');
     writeFileSync(left, '-1\n');
     const late = `read -r left <'${left}'
@@ -167,7 +167,7 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
     expect(warnings()).toEqual([]);
   });
 
-  test('ends at SIGTERM, and leaves containers as they are', async () => {
+  test('until SIGTERM ends it, and leaves containers as they are', async () => {
     // Nothing else would wake it for ten minutes. In a container everything ends with it.
     const [, container] = await start({ TICK_SECONDS: '600' });
     await watcher(container);
@@ -176,7 +176,7 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
   });
 });
 
-describe('the node', () => {
+describe('the agent works on when the node', () => {
   test('loses inotify events: the queue overflows', async () => {
     const [pod, container] = await start();
     const other = pod.run('other');
@@ -200,7 +200,7 @@ describe('the node', () => {
     await works(pod, container);
   });
 
-  test('never pauses: the loop gives signs of life in a storm of events, and works afterwards', async () => {
+  test('never pauses, and its loop gives signs of life all the while', async () => {
     const [pod, container] = await start();
     const storm = setInterval(() => {
       for (let n = 0; n < 10; n += 1) {

@@ -25,7 +25,7 @@ async function counted(wanted: number, container: Container): Promise<void> {
   await scene.eventually(`an Event of ${wanted}`, () => count(container) === wanted);
 }
 
-test('are counted, and told in the log and in one Event of the pod', async () => {
+test('kills are counted, and told in the log and in one Event of the pod', async () => {
   await scene.ready(EVENTS);
   const [worker] = (await scene.protect('Single', 'worker', 'proxy')) as [Container];
   await scene.settle();
@@ -85,7 +85,7 @@ test.each([
     'Neither the container nor its pod had reached a memory limit: the node, or a cgroup above the pod, was out of memory.',
   ],
   ['unknown', undefined],
-] as const)('are told with whose limit it was: %s', async (limit, sentence) => {
+] as const)('kills are told with whose limit it was: %s', async (limit, sentence) => {
   const pod = scene.pod('Single');
   const worker = pod.run('worker');
   worker.kill(2, limit === 'pod' ? 'container' : 'pod');
@@ -112,7 +112,7 @@ test.each([
   expect(lines().map((line) => line.limit)).toEqual([limit, next, next]);
 });
 
-test('are told to be by the limit of a container that crun gives to its child', async () => {
+test('kills in the child of crun are told to be by the limit of the container', async () => {
   await scene.ready({}, new FakeNode(LAYOUTS['systemd driver, CRI-O'] as Layout));
   const [worker] = (await scene.protect()) as [Container];
   worker.kill(2, 'container');
@@ -120,7 +120,7 @@ test('are told to be by the limit of a container that crun gives to its child', 
   expect(lines()).toMatchObject([{ limit: 'container' }]);
 });
 
-test('that go on are told after 10 s, then after 20 s', async () => {
+test('kills that go on are told after 10 s, then after 20 s', async () => {
   await scene.ready(EVENTS);
   const [worker] = (await scene.protect()) as [Container];
   const storm = setInterval(() => {
@@ -137,7 +137,7 @@ test('that go on are told after 10 s, then after 20 s', async () => {
   expect(third - second).toBeGreaterThan(12_000);
 });
 
-test('of several containers have an Event each', async () => {
+test('kills of several containers have an Event each', async () => {
   await scene.ready(EVENTS);
   const pod = await scene.protect('Single', 'a', 'b', 'c');
   const other = (await scene.protect('Group', 'a')) as [Container];
@@ -153,7 +153,7 @@ test('of several containers have an Event each', async () => {
   expect(count(other[0])).toBe(4);
 });
 
-test("from before anyone looked are nobody's news, but part of the total", async () => {
+test('kills from before anyone looked are not told, but part of the total', async () => {
   const pod = scene.pod('Single');
   const worker = pod.run('worker');
   worker.kill(7);
@@ -175,7 +175,7 @@ test("from before anyone looked are nobody's news, but part of the total", async
   expect(writes()).toEqual([200]);
 });
 
-test('are told once the API server takes Events; the log has each reason for which it does not once', async () => {
+test('kills are told once the API server takes Events, and the log has each reason of a refusal once', async () => {
   await scene.ready(EVENTS);
   const refusals: [Status, unknown][] = [
     [status(429), 'Too many requests, please try again later.'],
@@ -203,7 +203,7 @@ test('are told once the API server takes Events; the log has each reason for whi
   }
 });
 
-test('wait for an API server that is away', async () => {
+test('kills wait for an API server that is away', async () => {
   await scene.ready(EVENTS);
   const [worker] = (await scene.protect()) as [Container];
   const port = await scene.api.pause();
@@ -213,7 +213,7 @@ test('wait for an API server that is away', async () => {
   await counted(3, worker);
 });
 
-test('in containers that end with them are not called survived', async () => {
+test('kills in containers that end with them are not called survived', async () => {
   await scene.ready(EVENTS);
   const [main, worker, neighbour] = await scene.protect('Single', 'a', 'b', 'c');
   const [whole, docker] = await scene.protect('Group', 'd', 'e');
@@ -234,7 +234,7 @@ test('in containers that end with them are not called survived', async () => {
   expect([...new Set(lines().map(({ container }) => container))].sort()).toEqual(['c', 'e']);
 });
 
-test("of a pod that left are nobody's", async () => {
+test('kills of a pod that left are not told', async () => {
   await scene.ready(EVENTS);
   const [worker] = (await scene.protect()) as [Container];
   worker.kill();
@@ -248,7 +248,7 @@ test("of a pod that left are nobody's", async () => {
   expect(count(worker)).toBe(1);
 });
 
-test('have a valid Event whatever the names are', async () => {
+test('kills have a valid Event whatever the names are', async () => {
   const hash = '0123456789abcdef0123456789abcdef';
   const name = `c${'d'.repeat(62)}`;
   const pods = [
@@ -288,7 +288,7 @@ test('have a valid Event whatever the names are', async () => {
   );
 });
 
-test('are counted without Events as well, and ask nothing of the API server', async () => {
+test('kills are counted without Events as well, and ask nothing of the API server', async () => {
   await scene.ready();
   const [worker] = (await scene.protect()) as [Container];
   worker.kill(2);

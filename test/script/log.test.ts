@@ -10,7 +10,7 @@ import { Scene } from './scene';
 
 const LEVELS = ['error', 'warn', 'info', 'debug'];
 
-describe('what reads a log in the tests', () => {
+describe('the reader of logs in these tests', () => {
   const line = JSON.stringify({ ts: 1, level: 'info', msg: 'ready', node: 'node-1' });
 
   test('takes what is documented, with or without an end', () => {
@@ -67,22 +67,25 @@ describe('the log', () => {
     expect(times.at(-1)).toBeLessThanOrEqual(Date.now() / 1000);
   });
 
-  test.each(LEVELS)('of level %s has lines of that level and those before it', async (level) => {
-    const refusing = scene.pod('Single');
-    const file = scene.node.file(refusing.run('app').cgroup);
-    asRoot('chattr', '+i', file);
-    try {
-      refusing.opt();
-      await scene.ready({ LOG_LEVEL: level });
-      scene.optIn('Nonsense');
-      await scene.settle();
-    } finally {
-      asRoot('chattr', '-i', file);
-    }
-    await scene.agent.stop();
-    const levels = new Set(scene.agent.log.map((line) => line.level ?? ''));
-    expect([...levels].filter((one) => LEVELS.indexOf(one) > LEVELS.indexOf(level))).toEqual([]);
-    // There is no error that keeps the agent from its work.
-    expect(levels.has(level)).toBe(level !== 'error');
-  });
+  test.each(LEVELS)(
+    'has at level %s the lines of that level and those before it',
+    async (level) => {
+      const refusing = scene.pod('Single');
+      const file = scene.node.file(refusing.run('app').cgroup);
+      asRoot('chattr', '+i', file);
+      try {
+        refusing.opt();
+        await scene.ready({ LOG_LEVEL: level });
+        scene.optIn('Nonsense');
+        await scene.settle();
+      } finally {
+        asRoot('chattr', '-i', file);
+      }
+      await scene.agent.stop();
+      const levels = new Set(scene.agent.log.map((line) => line.level ?? ''));
+      expect([...levels].filter((one) => LEVELS.indexOf(one) > LEVELS.indexOf(level))).toEqual([]);
+      // There is no error that keeps the agent from its work.
+      expect(levels.has(level)).toBe(level !== 'error');
+    },
+  );
 });

@@ -34,7 +34,7 @@ async function becomes(
   await scene.eventually(`${wanted ?? 'no'} ${series.toString()}`, () => series() === wanted);
 }
 
-test('are those of the catalog, and promtool finds nothing to say about them', async () => {
+test('metrics are those of the catalog, and promtool finds nothing to say about them', async () => {
   await scene.ready(SETTINGS);
   const [worker] = (await scene.protect()) as [Container];
   const [php] = (await scene.protect('Group', 'php-fpm')) as [Container];
@@ -77,7 +77,7 @@ test('are those of the catalog, and promtool finds nothing to say about them', a
   expect(statSync(directory()).mode & 0o555).toBe(0o555);
 });
 
-test('count kills, repairs, writes and watches', async () => {
+test('metrics count kills, repairs, writes and watches', async () => {
   await scene.ready({ ...SETTINGS, RESYNC_SECONDS: '600' });
   const [worker] = (await scene.protect()) as [Container];
   worker.kill(3);
@@ -114,7 +114,7 @@ test('count kills, repairs, writes and watches', async () => {
   await becomes(1, () => value('watch_reconnects_total'));
 });
 
-test('count drift that no event told of as found by the periodic look', async () => {
+test('metrics count drift that no event told of as found by the periodic look', async () => {
   await scene.ready({ ...SETTINGS, PATH: pathWith(scene.node, 'inotifyd', 'exit 1') });
   const [worker] = (await scene.protect()) as [Container];
   await scene.drift('0', worker);
@@ -122,7 +122,7 @@ test('count drift that no event told of as found by the periodic look', async ()
   expect(value('writes_total{cause="event"}')).toBe(0);
 });
 
-test('tell when the agent last knew the truth: at the last bookmark', async () => {
+test('metrics tell when the agent last knew the truth: at the last bookmark', async () => {
   scene.api.knowsInitialEvents = false;
   await scene.ready(SETTINGS);
   await scene.settle();
@@ -139,7 +139,7 @@ test('tell when the agent last knew the truth: at the last bookmark', async () =
   });
 });
 
-test('forget what is gone, and name and count nothing that has no name', async () => {
+test('metrics forget containers that ended, and count none that has no name', async () => {
   await scene.ready(SETTINGS);
   const pod = scene.optIn('Single');
   const [sandbox, worker] = [pod.create(), pod.run('worker')];
@@ -161,7 +161,7 @@ test('forget what is gone, and name and count nothing that has no name', async (
 });
 
 test.each([0, 1])(
-  'have one container of a name, with its own numbers, when it restarts: ids in order %i',
+  'metrics have one container of a name, with its own numbers, when it restarts: ids in order %i',
   async (order) => {
     // The links of both stay, and nothing but events tells of the end.
     await scene.ready({ ...SETTINGS, RESYNC_SECONDS: '600' });
@@ -185,14 +185,14 @@ test.each([0, 1])(
   },
 );
 
-test('show the value that is there, if it is not the one that is wanted', async () => {
+test('metrics show the value of the file, if it is not the one that is wanted', async () => {
   // Until the next look at everything nobody tells of a write that inotify lost.
   await scene.ready({ ...SETTINGS, RESYNC_SECONDS: '600' });
   const [worker] = (await scene.protect()) as [Container];
   await becomes(0, () => of('container_group_effective', worker.pod, 'worker'));
 });
 
-test('are written on a node with cgroup v1 as well, whole and anew at each tick', async () => {
+test('metrics are written on a node with cgroup v1 as well, whole and anew at each tick', async () => {
   await scene.ready(SETTINGS, new FakeNode(SYSTEMD, { version: 1 }));
   await becomes(1, () => value('condition{condition="cgroup_v1"}'));
   for (let n = 0; n < 3; n += 1) {
@@ -203,7 +203,7 @@ test('are written on a node with cgroup v1 as well, whole and anew at each tick'
   }
 });
 
-test('stay as they are while there is no room for new ones', async () => {
+test('metrics stay as they are while there is no room for new ones', async () => {
   await scene.ready(SETTINGS);
   await scene.protect();
   await scene.eventually('a file', () => text() !== '');
@@ -223,7 +223,7 @@ test('stay as they are while there is no room for new ones', async () => {
   await scene.eventually('another file', () => text() !== before);
 });
 
-test('are not written unless they are asked for', async () => {
+test('metrics are not written unless they are asked for', async () => {
   await scene.ready();
   await scene.settle();
   expect(text()).toBe('');

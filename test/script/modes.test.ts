@@ -78,7 +78,7 @@ describe('a mode', () => {
   });
 
   test.each(['the label goes', 'the pod ends'])(
-    'goes when %s: the containers get the value of the node, and are let go',
+    'goes when %s, and the containers get the value of the node',
     async (why) => {
       await scene.ready();
       const pod = scene.optIn('Single');
@@ -96,7 +96,7 @@ describe('a mode', () => {
     },
   );
 
-  test('goes and leaves a sandbox as it is that was never written, whichever agent wrote the others', async () => {
+  test('goes and leaves a sandbox that was never written, whichever agent wrote the others', async () => {
     await scene.ready();
     const pod = scene.optIn('Single');
     const sandbox = scene.node.createSandbox(pod.cgroup);
@@ -133,16 +133,19 @@ describe('a mode', () => {
     expect(scene.node.read(next)).toBe('1');
   });
 
-  test.each(['0', '1'])('is left for %s on a node that gives containers that', async (value) => {
-    await scene.ready({}, new FakeNode(SYSTEMD, { nodeValue: value }));
-    expect(scene.agent.logged('cgroups found')).toMatchObject([{ nodeValue: value }]);
-    const [single, group] = [scene.optIn('Single'), scene.optIn('Group')];
-    const containers = [single.create('1'), group.create('0')];
-    await scene.become('01', ...containers);
-    single.optOut();
-    group.opt('neither');
-    await scene.become(value + value, ...containers);
-  });
+  test.each(['0', '1'])(
+    'is replaced by %s when it goes, on a node that gives containers this value',
+    async (value) => {
+      await scene.ready({}, new FakeNode(SYSTEMD, { nodeValue: value }));
+      expect(scene.agent.logged('cgroups found')).toMatchObject([{ nodeValue: value }]);
+      const [single, group] = [scene.optIn('Single'), scene.optIn('Group')];
+      const containers = [single.create('1'), group.create('0')];
+      await scene.become('01', ...containers);
+      single.optOut();
+      group.opt('neither');
+      await scene.become(value + value, ...containers);
+    },
+  );
 
   test('can be changed on a running pod', async () => {
     await scene.ready();
@@ -466,7 +469,7 @@ describe('an override', () => {
     await scene.drift('111111', ...containers);
   });
 
-  test('can be changed and removed on a running pod, and so can the mode below it', async () => {
+  test('can be changed and removed on a running pod, and so can the mode of the pod', async () => {
     await scene.ready();
     const pod = scene.optIn('Single', 'worker=Single');
     const [app, worker] = [pod.run('app'), pod.run('worker')];

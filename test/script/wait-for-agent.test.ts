@@ -55,20 +55,20 @@ test.each([
   expect(slept).toBe(0);
 });
 
-test('it waits until the agent has written 0', () => {
+test('the init container waits until the agent has written 0', () => {
   const writes = '[ "$(wc -l <slept)" -lt 3 ] || echo 0 >memory.oom.group';
   const [result, slept] = wait('Single', '1', writes);
   expect(result).toMatchObject({ status: 0, stderr: '' });
   expect(slept).toBe(3);
 });
 
-test('it waits two minutes at most, for the kubelet to go on with the pod', () => {
+test('the init container waits two minutes at most, for the kubelet to go on with the pod', () => {
   const [result, slept] = wait('Single', '1');
   expect(result).toMatchObject({ status: 0, stderr: '' });
   expect(slept).toBe(120);
 });
 
-test('it ends when it is told to', () => {
+test('the init container ends when it is told to', () => {
   const [result] = wait('Single', '1', 'kill -TERM "$PPID"');
   expect(result).toMatchObject({ status: 1, stderr: '' });
 });

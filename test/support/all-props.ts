@@ -21,7 +21,7 @@ import {
 } from '../../lib';
 
 /** Every option of the agent; a new option does not compile until it is here. */
-export const ALL_RESOURCES: Required<AgentResources> = {
+const ALL_RESOURCES: Required<AgentResources> = {
   cpuRequest: kplus.Cpu.millis(50),
   cpuLimit: kplus.Cpu.units(0.2),
   memoryRequest: Size.mebibytes(8),

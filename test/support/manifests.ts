@@ -18,7 +18,7 @@ import { parseAllDocuments } from 'yaml';
 export const ROOT = resolve(__dirname, '../..');
 
 /** A type whose optional fields are all there: a test that reads one that is not fails anyway. */
-export type Present<T> = { [K in keyof T]-?: Present<NonNullable<T[K]>> };
+type Present<T> = { [K in keyof T]-?: Present<NonNullable<T[K]>> };
 
 export type PodTemplate = Present<V1PodTemplateSpec>;
 
@@ -84,6 +84,19 @@ export function container(pod: PodTemplate): PodTemplate['spec']['containers'][n
     throw new Error(`${pod.spec.containers.length} containers`);
   }
   return only;
+}
+
+/** Each of the wrong options is refused with the same message and with a remedy. */
+export function expectRefusals(
+  make: (props: never) => unknown,
+  message: string,
+  wrong: readonly unknown[],
+): void {
+  for (const props of wrong) {
+    const refused = () => make(props as never);
+    expect(refused).toThrow(message);
+    expect(refused).toThrow(/\. Write .*\.$/);
+  }
 }
 
 export function chart(namespace?: string): Chart {

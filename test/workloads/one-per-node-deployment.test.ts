@@ -14,6 +14,7 @@ import {
   Manifest,
   chart,
   container,
+  expectRefusals,
   find,
   synth,
   synthText,
@@ -92,22 +93,6 @@ describe('OnePerNodeDeployment', () => {
     });
   });
 
-  test('has no privileges and no token', () => {
-    const { template: pods } = deployment().spec;
-    expect(container(pods).securityContext).toEqual({
-      allowPrivilegeEscalation: false,
-      capabilities: { drop: ['ALL'] },
-      privileged: false,
-      readOnlyRootFilesystem: true,
-      runAsNonRoot: false,
-    });
-    expect(pods.spec).toMatchObject({
-      automountServiceAccountToken: false,
-      enableServiceLinks: false,
-      securityContext: { runAsNonRoot: false, seccompProfile: { type: 'RuntimeDefault' } },
-    });
-  });
-
   test('opts in only when told to', () => {
     const labels = (mode?: OomKillMode) =>
       Object.keys(deployment({ oomKillMode: mode }).spec.template.metadata.labels);
@@ -142,17 +127,6 @@ describe('OnePerNodeDeployment', () => {
             valueFrom: { fieldRef: { fieldPath: "metadata.labels['oom.example.com/mode']" } },
           },
         ],
-        resources: {
-          requests: { cpu: '100m', memory: '32Mi' },
-          limits: { cpu: '100m', memory: '32Mi' },
-        },
-        securityContext: {
-          runAsUser: 65534,
-          runAsNonRoot: true,
-          readOnlyRootFilesystem: true,
-          allowPrivilegeEscalation: false,
-          capabilities: { drop: ['ALL'] },
-        },
       },
     ]);
     expect(spec.template.spec.imagePullSecrets).toEqual([{ name: 'mirror-credentials' }]);
@@ -177,22 +151,6 @@ describe('OnePerNodeDeployment', () => {
         capabilities: { drop: ['ALL'] },
       },
     });
-  });
-
-  test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
-    [
-      'a group',
-      { waitForAgent: true, oomKillMode: OomKillMode.GROUP },
-      'waitForAgent waits for Single, and oomKillMode is Group. Write oomKillMode: OomKillMode.SINGLE.',
-    ],
-    [
-      'no mode',
-      { waitForAgent: true },
-      'waitForAgent waits for Single, and oomKillMode is not given. Write',
-    ],
-    ['an image alone', { waitImage: 'example.com/x:1' }, 'waitImage without waitForAgent'],
-  ])('refuses to wait with %s', (_, props, message) => {
-    expect(() => deployment(props)).toThrow(`[test/web] ${message}`);
   });
 
   describe('with followNodes', () => {
@@ -306,46 +264,34 @@ describe('OnePerNodeDeployment', () => {
       expect(container(pods('web-autoscaler')).image).toBe(ALL_FOLLOWING_PROPS.autoscalerImage);
     });
 
-    test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
+    test.each<[string, Partial<OnePerNodeDeploymentProps>]>([
       [
-        'replicas as well',
-        { ...FOLLOWING, replicas: 3 },
         'replicas is 3, and followNodes takes the number of nodes. Write one of the two',
+        { ...FOLLOWING, replicas: 3 },
       ],
+      ['there is neither replicas nor followNodes. Write', { replicas: undefined }],
       [
-        'neither',
-        { replicas: undefined },
-        'there is neither replicas nor followNodes. Write replicas: 3 or followNodes: true',
-      ],
-      [
-        'no namespace',
+        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name. Write',
         { ...FOLLOWING, namespace: undefined },
-        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name. Write the namespace',
       ],
       [
-        'a long name',
-        { ...FOLLOWING, name: 'a'.repeat(53) },
         `followNodes makes a name of more than 63 characters: "${'a'.repeat(53)}-autoscaler". Write a name of at most 52 characters`,
+        { ...FOLLOWING, name: 'a'.repeat(53) },
       ],
       [
-        'nodes where no pod can be',
+        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints. Write',
         { ...FOLLOWING, tolerateAllTaints: false },
-        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints. Write tolerateAllTaints: true, or replicas',
       ],
       [
-        'an unpinned image',
-        { ...FOLLOWING, autoscalerImage: 'example.com/cpa' },
         'autoscalerImage is not a reference pinned by tag',
+        { ...FOLLOWING, autoscalerImage: 'example.com/cpa' },
       ],
       [
-        'an image alone',
-        { autoscalerImage: 'example.com/cpa:1' },
         'autoscalerImage without followNodes does nothing. Write both or neither',
+        { autoscalerImage: 'example.com/cpa:1' },
       ],
-    ])('refuses %s, with the path and the remedy', (_, props, message) => {
-      const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
-      expect(make).toThrow(`[test/web] ${message}`);
-      expect(make).toThrow(/\. Write .*\.$/);
+    ])('refuses what does not go together: %s', (message, wrong) => {
+      expectRefusals(deployment, `[test/web] ${message}`, [wrong]);
     });
 
     test('takes the longest name', () => {
@@ -404,117 +350,65 @@ describe('OnePerNodeDeployment', () => {
     expect(synthText(scope)).toBe(synthText(scope));
   });
 
-  const REPLICAS = 'Write a whole number from 1 to 2147483647.';
+  const millis = (count: number) => kplus.Cpu.millis(count);
+  const mebibytes = (count: number) => Size.mebibytes(count);
 
-  test.each<[string, Partial<OnePerNodeDeploymentProps>, string]>([
-    ['no replicas', { replicas: 0 }, `replicas is not a positive integer: 0. ${REPLICAS}`],
-    ['-1 replicas', { replicas: -1 }, `replicas is not a positive integer: -1. ${REPLICAS}`],
-    ['1.5 replicas', { replicas: 1.5 }, `replicas is not a positive integer: 1.5. ${REPLICAS}`],
-    ['NaN replicas', { replicas: NaN }, `replicas is not a positive integer: NaN. ${REPLICAS}`],
-    ['endless replicas', { replicas: Infinity }, 'replicas is not a positive integer: Infinity'],
-    ['too many replicas', { replicas: 2 ** 31 }, 'replicas is not a positive integer: 2147483648'],
+  // A rule, and what breaks it.
+  test.each<[string, ...unknown[]]>([
     [
-      'a string of replicas',
-      { replicas: '3' as unknown as number },
-      'replicas is not a number: "3"',
+      'replicas is not a positive integer',
+      ...[0, -1, 1.5, NaN, Infinity, 2 ** 31].map((replicas) => ({ replicas })),
     ],
+    ['replicas is not a number: "3"', { replicas: '3' }],
+    ['name is missing. Write name: "text"', { name: undefined }],
+    ['name is not a DNS-1123 label', ...['', 'Web', 'web.example'].map((name) => ({ name }))],
+    ['namespace is not a DNS-1123 label', { namespace: 'a_b' }],
+    ['image is not a reference pinned', { image: 'example.com/web' }, { image: 'web:latest' }],
     [
-      'an unpinned image to wait with',
+      'waitImage is not a reference pinned',
       { oomKillMode: OomKillMode.SINGLE, waitForAgent: true, waitImage: 'busybox' },
-      'waitImage is not a reference pinned by tag',
+    ],
+    ['waitImage without waitForAgent', { waitImage: 'example.com/x:1' }],
+    [
+      'waitForAgent waits for Single, and oomKillMode is Group. Write oomKillMode: OomKillMode.SINGLE.',
+      { waitForAgent: true, oomKillMode: OomKillMode.GROUP },
+    ],
+    ['waitForAgent waits for Single, and oomKillMode is not given', { waitForAgent: true }],
+    ['oomKillMode is unknown: "x"', { oomKillMode: 'x' }],
+    ['labelPrefix without oomKillMode does nothing', { labelPrefix: 'oom.example.com' }],
+    ['cpu is not a Cpu: a Size. Write', { cpu: mebibytes(64) }],
+    ['memory is not a Size: a Cpu. Write', { memory: millis(64) }],
+    [
+      'cpu is not a positive whole number of milli-CPUs',
+      ...[0, 'abc' as never].map((count) => ({ cpu: millis(count) })),
     ],
     [
-      'a variable twice',
-      { env: { A: 'b' }, envVariables: { A: kplus.EnvValue.fromValue('c') } },
+      'memory is not a positive whole number',
+      ...[0, 0.5, NaN].map((count) => ({ memory: mebibytes(count) })),
+    ],
+    ['command is not a list of strings: "sh -c true". Write ["text"]', { command: 'sh -c true' }],
+    ['env has an invalid name: "1ST". Write letters', { env: { '1ST': 'a' } }],
+    ['env is not a map of strings: {"A":1}. Write', { env: { A: 1 } }],
+    ['envVariables["A"] is not an EnvValue: "b". Write', { envVariables: { A: 'b' } }],
+    [
       'env and envVariables both have "A". Write one of the two.',
+      { env: { A: 'b' }, envVariables: { A: kplus.EnvValue.fromValue('c') } },
     ],
+    ['imagePullSecrets is not a DNS-1123 subdomain', { imagePullSecrets: ['a b'] }],
+    ['tolerateAllTaints is not true or false: "false"', { tolerateAllTaints: 'false' }],
+    ['securityContext is not an object: null. Write', { securityContext: null }],
     [
-      'a variable that is a string',
-      { envVariables: { A: 'b' as never } },
-      'envVariables["A"] is not an EnvValue: "b". Write a value such as EnvValue.fromSecretValue',
+      'the options of securityContext have "readOnlyRootFileSystem", which does nothing. Write',
+      { securityContext: { readOnlyRootFileSystem: false } },
     ],
+    ['labels would override a value', { labels: SELECTOR }],
+    ['labels["a"] is not a valid label value: "-"', { labels: { a: '-' } }],
     [
-      'a pull secret of no name',
-      { imagePullSecrets: ['a b'] },
-      'imagePullSecrets is not a DNS-1123 subdomain',
-    ],
-    [
-      'a misspelt option of the security context',
-      { securityContext: { readOnlyRootFileSystem: false } as never },
-      'the options of securityContext have "readOnlyRootFileSystem", which does nothing. Write readOnlyRootFilesystem.',
-    ],
-    [
-      'a size in place of a CPU',
-      { cpu: Size.mebibytes(64) as never },
-      'cpu is not a Cpu: a Size. Write a quantity such as Cpu.millis(100).',
-    ],
-    [
-      'a CPU in place of a size',
-      { memory: kplus.Cpu.millis(64) as never },
-      'memory is not a Size: a Cpu. Write a quantity such as Size.mebibytes(64).',
-    ],
-    ['no name', { name: undefined }, 'name is missing. Write name: "text"'],
-    [
-      'a string of a command',
-      { command: 'sh -c true' as never },
-      'command is not a list of strings: "sh -c true". Write ["text"]',
-    ],
-    [
-      'a bad name of a variable',
-      { env: { '1ST': 'a' } },
-      'env has an invalid name: "1ST". Write letters',
-    ],
-    [
-      'a variable that is no string',
-      { env: { A: 1 as never } },
-      'env is not a map of strings: {"A":1}. Write',
-    ],
-    [
-      'a string for a boolean',
-      { tolerateAllTaints: 'false' as never },
-      'tolerateAllTaints is not true or false: "false". Write',
-    ],
-    [
-      'a null security context',
-      { securityContext: null as never },
-      'securityContext is not an object: null. Write',
-    ],
-    [
-      'a mode among the labels',
+      'labels has the mode of the pods: cdk8s-oom-kill-mode/mode: Sinlge. Write oomKillMode',
       { labels: { 'cdk8s-oom-kill-mode/mode': 'Sinlge' } },
-      'labels has the mode of the pods: cdk8s-oom-kill-mode/mode: Sinlge. Write oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP',
     ],
-    ['an empty name', { name: '' }, 'name is not a DNS-1123 label of at most 63 characters: ""'],
-    ['a name in upper case', { name: 'Web' }, 'name is not a DNS-1123 label'],
-    ['a name with a dot', { name: 'web.example' }, 'name is not a DNS-1123 label'],
-    ['a bad namespace', { namespace: 'a_b' }, 'namespace is not a DNS-1123 label'],
-    ['an unpinned image', { image: 'example.com/web' }, 'image is not a reference pinned by tag'],
-    ['the latest image', { image: 'example.com/web:latest' }, 'image is not a reference pinned'],
-    [
-      'no CPU',
-      { cpu: kplus.Cpu.millis(0) },
-      'cpu is not a positive whole number of milli-CPUs: 0m',
-    ],
-    [
-      'CPU that is no number',
-      { cpu: kplus.Cpu.millis('abc' as unknown as number) },
-      'cpu is not a positive whole number of milli-CPUs: abcm. Write a quantity such as Cpu.millis(100).',
-    ],
-    ['no memory', { memory: Size.mebibytes(0) }, 'memory is not a positive whole number'],
-    ['NaN memory', { memory: Size.mebibytes(NaN) }, 'memory is not a positive whole number'],
-    ['half a MiB', { memory: Size.mebibytes(0.5) }, 'memory is not a positive whole number'],
-    ['a selector label', { labels: SELECTOR }, 'labels would override a value'],
-    ['a bad label', { labels: { a: '-' } }, 'labels["a"] is not a valid label value: "-"'],
-    ['a bad mode', { oomKillMode: 'x' as unknown as OomKillMode }, 'oomKillMode is unknown: "x"'],
-    [
-      'a prefix without a mode',
-      { labelPrefix: 'oom.example.com' },
-      'labelPrefix without oomKillMode does nothing: oom.example.com. Write both or neither.',
-    ],
-  ])('refuses %s, with the path and the remedy', (_, props, message) => {
-    const make = () => new OnePerNodeDeployment(chart(), 'web', { ...PROPS, ...props });
-    expect(make).toThrow(`[test/web] ${message}`);
-    expect(make).toThrow(/\. Write .*\.$/);
+  ])('refuses options with the path and the remedy: %s', (message, ...wrong) => {
+    expectRefusals(deployment, `[test/web] ${message}`, wrong);
   });
 });
 
@@ -569,34 +463,15 @@ describe('Herder', () => {
     expect(herder({}, 'elsewhere').metadata.namespace).toBe('elsewhere');
   });
 
-  test.each<[string, HerderProps, string]>([
+  test.each<[string, HerderProps | null]>([
+    ['cpu is over its cap: 251m of 250m. Write 250m or less', { cpu: kplus.Cpu.millis(251) }],
+    ['memory is over its cap: 257Mi of 256Mi. Write 256Mi', { memory: Size.mebibytes(257) }],
     [
-      'CPU',
-      { cpu: kplus.Cpu.millis(251) },
-      'cpu is over its cap: 251m of 250m. Write 250m or less',
+      'waitImage is for OomKillMode.SINGLE, and oomKillMode is Group. Write one of the two.',
+      { waitImage: 'example.com/busybox:1', oomKillMode: OomKillMode.GROUP },
     ],
-    [
-      'memory',
-      { memory: Size.mebibytes(257) },
-      'memory is over its cap: 257Mi of 256Mi. Write 256Mi',
-    ],
-  ])('refuses more %s than its cap', (_, props, message) => {
-    expect(() => new Herder(chart(), 'herder', props)).toThrow(`[test/herder] ${message}`);
-  });
-
-  test('speaks of its own options', () => {
-    const props = { waitImage: 'example.com/busybox:1', oomKillMode: OomKillMode.GROUP };
-    expect(() => new Herder(chart(), 'herder', props)).toThrow(
-      '[test/herder] waitImage is for OomKillMode.SINGLE, and oomKillMode is Group. Write one of the two.',
-    );
-    expect(() => new Herder(chart(), 'herder', null as never)).toThrow(
-      '[test/herder] the options are not an object: null. Write',
-    );
-  });
-
-  test('refuses the replicas that a Deployment refuses', () => {
-    expect(() => new HerderChart(Testing.app(), 'herder', { replicas: 0 })).toThrow(
-      '[herder/herder/OnePerNode] replicas is not a positive integer: 0. Write',
-    );
+    ['the options are not an object: null. Write', null],
+  ])('refuses options with the path and the remedy: %s', (message, wrong) => {
+    expectRefusals(herder, `[test/herder] ${message}`, [wrong]);
   });
 });

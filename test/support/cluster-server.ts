@@ -202,8 +202,8 @@ export class ClusterServer {
     }
     this.changes.push(`${method} ${path}`);
     if (method === 'PUT') {
-      const object = JSON.parse(body) as Stored;
-      this.put(object);
+      const object = { ...there, ...(JSON.parse(body) as Partial<Stored>) };
+      this.stored.set(path, object);
       return [200, object];
     }
     if (method === 'PATCH') {

@@ -94,11 +94,9 @@ export class Cluster {
         this.opt(pod, mode, annotations);
       });
       if (this.running) {
+        const { log } = this.running;
         // The API server and the network are the host's, which is as slow as it likes.
-        await this.eventually('the agent has heard of the pods', async () => {
-          const told = new Set((await this.log()).map(({ pod }) => pod));
-          return names.every((name) => told.has(`default/${name}`));
-        });
+        await this.vm.until(names.map((name) => `grep -q '"default/${name}"' ${log}`).join(' && '));
       }
     }
     return pods;
@@ -302,7 +300,7 @@ export class Cluster {
       if (Date.now() > end) {
         throw new Error(`not within ${seconds} s: ${what}`);
       }
-      await new Promise((done) => setTimeout(done, 300));
+      await new Promise((done) => setTimeout(done, 1000));
     }
   }
 }

@@ -1,4 +1,5 @@
-// A virtual machine at a time for each of the files, whose tests run in order: two at once. What waits has a limit of its own; a whole test takes as long as the machine is slow.
+// A virtual machine at a time for each file, whose tests run in order, and two files at once. What waits has a limit of
+// its own; a whole test takes as long as the machine is slow.
 module.exports = {
   testEnvironment: 'node',
   rootDir: __dirname,

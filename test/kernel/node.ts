@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { dirname, join } from 'node:path';
 import { Vm } from './vm';
 
 /** Where the kubelet's cgroup driver puts a pod of each QoS class, and a container in it. */
@@ -88,8 +89,10 @@ export class Node {
     this.root = `/sys/fs/cgroup/${this.layout.root}`;
   }
 
-  private get command(): string {
-    return this.driver === 'systemd' ? `${this.runtime} --systemd-cgroup` : this.runtime;
+  /** The command line of the runtime for a container, without what it is to do. */
+  private command(id: string): string {
+    const driver = this.driver === 'systemd' ? ' --systemd-cgroup' : '';
+    return `${this.runtime} --log /run/bundles/${id}/log${driver}`;
   }
 
   /** Makes the kubepods root and the QoS classes, where systemd does not. */
@@ -113,7 +116,7 @@ export class Node {
   /** A pod as the API server knows it, before the kubelet does anything. */
   pod(name: string, qos: Qos = 'burstable'): Pod {
     const uid = randomUUID();
-    const cgroup = `${this.root}/${this.layout.pod(this.layout.classes[qos], uid)}`;
+    const cgroup = join(this.root, this.layout.pod(this.layout.classes[qos], uid));
     return { uid, name, namespace: 'default', cgroup };
   }
 
@@ -187,14 +190,15 @@ export class Node {
   /** Ends all processes of the pods and removes their cgroups. */
   async remove(pods: Pod[]): Promise<void> {
     const cgroups = pods.map(({ cgroup }) => cgroup);
+    const links = pods.map(({ name, namespace }) => `/var/log/containers/${name}_${namespace}_*`);
     // The runtimes remove those of the containers.
     await this.vm.sh(`
-      rm -f ${pods.map(({ name, namespace }) => `/var/log/containers/${name}_${namespace}_*`).join(' ')}
+      rm -f ${links.join(' ')}
       for pod in ${cgroups.join(' ')}; do
         echo 1 >$pod/cgroup.kill
         until ! ls -d $pod/*/ 2>/dev/null; do sleep 0.05; done
       done
-      ${this.driver === 'systemd' ? 'systemctl stop' : 'rmdir'} ${cgroups.map(this.driver === 'systemd' ? unit : String).join(' ')}`);
+      ${this.driver === 'systemd' ? `systemctl stop ${cgroups.map(unit).join(' ')}` : `rmdir ${cgroups.join(' ')}`}`);
   }
 
   /** Starts a container in each of the pods, all at once. */
@@ -210,7 +214,7 @@ export class Node {
     const resources = { memory: { limit: memory * MIB }, unified: { 'memory.oom.group': '1' } };
     await this.vm.sh(`
       echo '${JSON.stringify(resources)}' >/run/resources
-      ${this.command} update --resources /run/resources ${id}`);
+      ${this.command(id)} update --resources /run/resources ${id}`);
   }
 
   /** The OOMPolicy of a container's scope, as systemd has it. */
@@ -235,16 +239,18 @@ export class Node {
 
   /** The commands that start a container. A sandbox has no name, and the kubelet sets no memory.oom.group for it. */
   private launch(container: Container, options: ContainerOptions, sandbox = false): string {
-    const { id, pod, log } = container;
+    const { id, log } = container;
+    const { name: pod, namespace, uid } = container.pod;
+    const { name = 'main' } = options;
     const bundle = `/run/bundles/${id}`;
-    const path = `${pod.name}_${pod.namespace}_${options.name ?? 'main'}`;
-    const link = `-l /var/log/containers/${path}-${id}.log /var/log/pods/${path.replace(/_[^_]*$/, '')}_${pod.uid}/main/0.log`;
+    const link = `/var/log/containers/${pod}_${namespace}_${name}-${id}.log`;
+    const target = `/var/log/pods/${namespace}_${pod}_${uid}/${name}/0.log`;
     return `
       mkdir -p ${bundle}
       cat >${bundle}/config.json <<'END'
       ${JSON.stringify(this.config(container, options, sandbox))}
 END
-      shim ${sandbox ? '' : link} ${bundle} ${id} ${this.command} >${log} 2>&1 &`;
+      shim ${sandbox ? '' : `-l ${link} ${target}`} ${bundle} ${id} ${this.command(id)} >${log} 2>&1 &`;
   }
 
   /** The configuration of a runtime, as containerd makes it for a kubelet; all have the root file system of the tests. */
@@ -254,18 +260,13 @@ END
     sandbox: boolean,
   ) {
     const systemd = this.driver === 'systemd';
-    const inner = file.slice(0, file.lastIndexOf('/'));
-    const bind = (path: string) => ({
-      destination: path,
-      type: 'bind',
-      source: path,
-      options: ['bind'],
-    });
+    const shared = ['/sys/fs/cgroup', '/var/log/containers', ...(systemd ? ['/run/systemd'] : [])];
+    const bind = { type: 'bind', options: ['bind'] };
     return {
       ociVersion: '1.0.2',
       root: { path: '/image' },
       process: {
-        args: command.map((word) => word.replaceAll('CGROUP', inner)),
+        args: command.map((word) => word.replaceAll('CGROUP', dirname(file))),
         cwd: '/',
         env: ['PATH=/bin:/usr/bin'],
         user: { uid: 0, gid: 0 },
@@ -274,9 +275,7 @@ END
       mounts: [
         { destination: '/proc', type: 'proc', source: 'proc' },
         { destination: '/dev', type: 'tmpfs', source: 'tmpfs' },
-        ...['/sys/fs/cgroup', '/var/log/containers', ...(systemd ? ['/run/systemd'] : [])].map(
-          bind,
-        ),
+        ...shared.map((path) => ({ destination: path, source: path, ...bind })),
       ],
       annotations: systemd
         ? {
@@ -301,8 +300,8 @@ END
 
   private async started(containers: Container[]): Promise<void> {
     const logs = containers.map(({ log }) => log).join(' ');
-    await this.vm.until(`
-      ! grep '^shim: ' ${logs}
-      [ "$(grep -l '^started' ${logs} | wc -l)" = ${containers.length} ]`);
+    const count = `$(grep -lE '^(started|shim:)' ${logs} | wc -l)`;
+    await this.vm.until(`[ "${count}" = ${containers.length} ]`);
+    await this.vm.sh(`! grep -h -B 3 '^shim:' ${logs}`);
   }
 }

@@ -25,6 +25,7 @@ ip link set eth0 up
 ip route add default via 10.0.2.2
 
 # Ends the machine with the connection.
+# shellcheck disable=SC2016 # for the shell that executes it
 execute='
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
   mount -t tmpfs tmpfs /run
@@ -43,4 +44,4 @@ if [ -d /debian ]; then
   [ -n "${systemd-}" ] || exec /busybox chroot . env image=/image sh -euc "$execute"
   exec /busybox chroot . /usr/lib/systemd/systemd --unit=commands.service
 fi
-image='' exec sh -euc "$execute"
+exec env image= sh -euc "$execute"

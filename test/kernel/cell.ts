@@ -74,13 +74,15 @@ export function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void
     },
   );
 
-  inGuest('ten containers at once, and restarted ones, see Single from the start', async () => {
-    const pods = await cluster.makePods(['first-0', 'first-1'], { mode: 'Single' });
-    const ten = Array<Pod[]>(5).fill(pods).flat();
-    expect(await cluster.firstModes(ten)).toEqual(Array(10).fill('0'));
-    expect(await cluster.firstModes(pods)).toEqual(['0', '0']);
-    await cluster.removePods(pods);
-  });
+  inGuest(
+    'ten containers at once, and one that is restarted, see Single from the start',
+    async () => {
+      const pod = await cluster.makePod('first', { mode: 'Single' });
+      expect(await cluster.firstModes(Array<Pod>(10).fill(pod))).toEqual(Array(10).fill('0'));
+      expect(await cluster.firstModes([pod])).toEqual(['0']);
+      await cluster.removePods([pod]);
+    },
+  );
 
   inGuest('a container with Single survives its kills, one with Group dies', async () => {
     const single = await cluster.run('single', { mode: 'Single', memory: 32 }, HOG);

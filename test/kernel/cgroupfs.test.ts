@@ -80,7 +80,7 @@ describe('with the agent', () => {
     await cluster.become([single], '0');
     // Which the kernel refuses while anybody has a file open for a write.
     await cluster.eventually('a read-only mount', async () => {
-      const mount = `nsenter -t ${await cluster.processOne(cluster.agent)} -m mount`;
+      const mount = `nsenter -t ${await cluster.processOne(cluster.agent)} -m -p mount`;
       return (
         (await cluster.vm.run(`${mount} -o remount,bind,ro /agent-root/host/cgroup`)).status === 0
       );

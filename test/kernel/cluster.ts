@@ -254,7 +254,7 @@ export class Cluster {
   /** Runs a script in the mounts of the agent, without being it. */
   async inMounts(script: string): Promise<string> {
     const pid = await this.processOne(this.agent);
-    return this.vm.sh(`nsenter -t ${pid} -m sh -eu <<'END'\n${script}\nEND`);
+    return this.vm.sh(`nsenter -t ${pid} -m -p sh -eu <<'END'\n${script}\nEND`);
   }
 
   /** The agent's metrics. */

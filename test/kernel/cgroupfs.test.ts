@@ -238,9 +238,9 @@ describe('with every inotify instance of root taken by others when the agent sta
 
 inGuest('on cgroup v1 the agent says so, is ready, and leaves everything alone', async () => {
   await cluster.vm.sh(`
-    mkdir -p /run/v1/systemd
-    mount -t cgroup -o none,name=systemd cgroup /run/v1/systemd`);
-  await cluster.startAgent({ TREE: '/run/v1' });
+    mkdir -p /image/tmp/v1/systemd
+    mount -t cgroup -o none,name=systemd cgroup /image/tmp/v1/systemd`);
+  await cluster.startAgent({ TREE: '/tmp/v1' });
   await cluster.conditionEvent('node-1', 'cgroup_v1');
   const alone = await cluster.run('alone', {});
   cluster.opt(alone.pod, 'Single');

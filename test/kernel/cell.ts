@@ -123,6 +123,7 @@ export function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void
       const reloaded = await writes(singleScope);
       await cluster.vm.sh('systemctl daemon-reload');
       resets.reload = String((await writes(singleScope)) - reloaded);
+      await cluster.become([single, singleScope], '0');
       await cluster.become([groupScope], '1');
     }
     await cluster.drift([single, singleScope], '0');

@@ -32,8 +32,8 @@ const WEIGHT = 10;
 /** And of all pods: the guest has one CPU, where a node has some that the runtimes do not use. */
 const WEIGHT_OF_PODS = 10000;
 
-/** Seconds between two starts on a node that starts 50 containers a second. */
-const PAUSE = 0.2;
+/** Seconds between two starts: ten times those of a node that starts 20 containers a second. */
+const PAUSE = 0.5;
 
 export type Driver = keyof typeof drivers;
 export type Runtime = 'runc' | 'crun';

@@ -15,7 +15,7 @@ import { DATA, Sample, SECONDS, Survival, lives, writeDrawing } from './survival
 const WORKERS = 3;
 const PERIOD = 10;
 const LIMIT = 32;
-const PROGRAM = { command: `workers ${WORKERS} ${PERIOD}`, memory: `${LIMIT}M` };
+const PROGRAM = { command: ['workers', String(WORKERS), String(PERIOD)], memory: LIMIT };
 const BACK_OFF = [0, 10, 20, 40, 80];
 
 /** A command for the guest that looks at the pods four times a second. */
@@ -33,7 +33,6 @@ function look(labelled: Pod, twin: Pod): string {
 
 async function record(cluster: Cluster): Promise<Survival> {
   const { vm, node } = cluster;
-  await node.prepare();
   await cluster.startAgent();
   const [labelled, twin] = [
     await cluster.makePod('labelled', { mode: 'Single' }),
@@ -82,7 +81,7 @@ async function record(cluster: Cluster): Promise<Survival> {
 }
 
 async function main(): Promise<void> {
-  const cluster = await Cluster.boot('systemd', [join(__dirname, 'guest/workers.c')]);
+  const cluster = await Cluster.boot('cgroupfs', 'trixie', [join(__dirname, 'guest/workers.c')]);
   try {
     const survival = await record(cluster);
     writeFileSync(DATA, json(survival));

@@ -30,9 +30,14 @@ main() {
 bring() { # release
   mkdir -p "$build/root" "$tools"
   cd "$build"
-  fetch "$1" systemd runc dash
+  fetch "$1" systemd dbus runc crun dash
+  # Packages of Debian 12 have files in /lib and /bin that belong to /usr.
+  for name in bin sbin lib lib64; do
+    mkdir -p "root/debian/usr/$name"
+    ln -s "usr/$name" "root/debian/$name"
+  done
   for package in archives/*.deb; do
-    dpkg-deb --extract "$package" root/debian
+    dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink -C root/debian
   done
   finish root/debian
   (cd root && find . | cpio --quiet -o -H newc -R 0:0) >new.cpio
@@ -70,13 +75,18 @@ END
 
 # What the packages' scripts would have made, as far as systemd needs it to start.
 finish() { # root directory
-  rm -rf "${1:?}/usr/share"
-  for name in bin sbin lib lib64; do
-    [ -e "$1/$name" ] || ln -s "usr/$name" "$1/$name"
-  done
+  mv "$1/usr/share/dbus-1" dbus-1
+  rm -rf "${1:?}/usr/share" "$1/usr/include" "$1"/usr/bin/perl* "$1"/usr/lib/*/*perl* "$1"/usr/lib/*/gconv
+  mkdir "$1/usr/share"
+  mv dbus-1 "$1/usr/share/"
   mkdir -p "$1/dev" "$1/image" "$1/proc" "$1/run" "$1/sys" "$1/tmp" "$1/var/log/containers"
-  echo 'root:x:0:0::/:/bin/sh' >"$1/etc/passwd"
-  echo 'root:x:0:' >"$1/etc/group"
+  printf '%s\n' 'root:x:0:0::/:/bin/sh' 'messagebus:x:100:100::/:/bin/false' >"$1/etc/passwd"
+  printf '%s\n' 'root:x:0:' 'messagebus:x:100:' >"$1/etc/group"
+  # The bus, which crun needs, without all that a boot starts before it.
+  for type in service socket; do
+    mkdir "$1/etc/systemd/system/$type.d"
+    printf '[Unit]\nDefaultDependencies=no\n' >"$1/etc/systemd/system/$type.d/alone.conf"
+  done
   # Without one, systemd takes the boot for the first of this machine and enables all units.
   echo 11111111111111111111111111111111 >"$1/etc/machine-id"
 }

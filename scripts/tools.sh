@@ -11,6 +11,7 @@
 #   vmlinuz    the distribution's kernel for virtual machines
 #   modules/   the modules that the guest loads, numbered in load order
 #   curl/      curl and its libraries, laid out as below a root directory
+#   systemd-RELEASE.cpio   systemd, runc and crun of Debian 12 and 13: scripts/systemd-rootfs.sh
 #
 #   scripts/tools.sh [root] [kernel] [lint]  brings what `npm test` needs; with `kernel` what the kernel
 #                                         tests need as well, with `lint` what .ci/run needs as well;
@@ -27,8 +28,8 @@ repo=$(cd "$(dirname "$0")/.." && pwd)
 cache=$repo/.cache
 tools=$cache/tools
 build=$cache/tools.$$
-# Says which version of this script made a part of .cache/tools.
-stamp=$(cksum <"$repo/scripts/tools.sh")
+# Says which version of these scripts made a part of .cache/tools.
+stamp=$(cat "$repo/scripts/tools.sh" "$repo/scripts/systemd-rootfs.sh" | cksum)
 # What is to be done once all is there: the script that npm was asked for.
 command="npm run ${npm_lifecycle_event-pretest}"
 case $command in
@@ -67,7 +68,7 @@ main() {
       --check) check=yes ;;
       root) root=yes ;;
       kernel)
-        parts="$parts kernel"
+        parts="$parts kernel rootfs"
         commands="$commands $kernel_commands"
         ;;
       lint) commands="$commands $lint_commands" ;;
@@ -150,6 +151,7 @@ bring() {
     cd "$build"
     "bring_$part"
     for file in new/*; do
+      [ -e "$file" ] || continue
       rm -rf "${tools:?}/${file#new/}"
       mv "$file" "$tools/"
     done
@@ -256,6 +258,11 @@ bring_kernel() {
     number=$((number + 1))
   done
   collect_curl
+}
+
+bring_rootfs() {
+  # The other script puts them into place itself.
+  sh "$repo/scripts/systemd-rootfs.sh" bookworm trixie
 }
 
 collect_curl() {

@@ -1,7 +1,7 @@
+import { dirname } from 'node:path';
 import { LogLine, parseLog } from '../support/agent';
 import { EventObject, FakeApiServer } from '../support/api-server';
-import { Container, ContainerOptions, Driver, Node, Pod, Qos } from './node';
-import { RealNode } from './real-node';
+import { CgroupOptions, Container, ContainerOptions, Driver, Node, Pod, Qos } from './node';
 import { COUNTING, PATIENCE, Vm } from './vm';
 
 const MODE = 'cdk8s-oom-kill-mode/mode';
@@ -14,40 +14,36 @@ export const STARTUP_PROBE = `sh -c 'until test -e ${RUN_DIR}/ready; do sleep 1;
 export const LIVENESS_PROBE = `rm ${RUN_DIR}/alive`;
 
 /** What is in containers that do nothing, and in those that are killed for memory all the time. */
-export const SLEEP = { command: 'sleep 100000' };
-export const HOG = { command: 'hog 2', memory: '32M' };
+export const SLEEP = { command: ['sleep', '100000'] };
+export const HOG = { command: ['hog', '2'], memory: 32 };
 
-export interface PodOptions {
+export interface PodOptions extends CgroupOptions {
   readonly mode?: string;
   readonly annotations?: Record<string, string>;
   readonly qos?: Qos;
-  readonly memory?: string;
+}
+
+interface Access {
+  readonly actions: string[];
+  readonly path: string;
 }
 
 /** An API server, a virtual machine with a node, and the agent that belongs to them. */
-export class Cluster<N extends Node = Node> {
-  static async boot(driver: Driver, more: string[] = []): Promise<Cluster> {
-    return Cluster.of((vm) => new Node(vm, driver), more);
-  }
-
-  /** The same with the systemd and the runc of a release of Debian. */
-  static async bootDebian(release: string, more: string[] = []): Promise<Cluster<RealNode>> {
-    return Cluster.of((vm) => new RealNode(vm), more, release);
-  }
-
-  private static async of<N extends Node>(
-    node: (vm: Vm) => N,
-    more: string[],
-    release?: string,
-  ): Promise<Cluster<N>> {
+export class Cluster {
+  /** With the systemd driver, the systemd of the release is process 1. */
+  static async boot(driver: Driver, release: string, more: string[] = []): Promise<Cluster> {
     // Its certificate must not begin after the clock of the guest, which has that of its boot.
     const api = await FakeApiServer.start();
-    const vm = await Vm.boot(more, COUNTING, release);
+    const vm = await Vm.boot(more, COUNTING, { release, systemd: driver === 'systemd' });
     await vm.sh(`
+      witness /sys/fs/cgroup >/run/witness 2>&1 &
       mkdir -p /image${SERVICE_ACCOUNT}
       echo '${api.token}' >/image${SERVICE_ACCOUNT}/token
       echo '${api.caPem}' >/image${SERVICE_ACCOUNT}/ca.crt`);
-    return new Cluster(api, vm, node(vm));
+    await vm.until('grep watching /run/witness');
+    const node = new Node(vm, driver);
+    await node.prepare();
+    return new Cluster(api, vm, node);
   }
 
   /** All pods that ever opted in. */
@@ -61,7 +57,7 @@ export class Cluster<N extends Node = Node> {
   private constructor(
     readonly api: FakeApiServer,
     readonly vm: Vm,
-    readonly node: N,
+    readonly node: Node,
   ) {}
 
   get agent(): Container {
@@ -98,11 +94,9 @@ export class Cluster<N extends Node = Node> {
         this.opt(pod, mode, annotations);
       });
       if (this.running) {
+        const { log } = this.running;
         // The API server and the network are the host's, which is as slow as it likes.
-        await this.eventually('the agent has heard of the pods', async () => {
-          const told = new Set((await this.log()).map(({ pod }) => pod));
-          return names.every((name) => told.has(`default/${name}`));
-        });
+        await this.vm.until(names.map((name) => `grep -q '"default/${name}"' ${log}`).join(' && '));
       }
     }
     return pods;
@@ -118,7 +112,7 @@ export class Cluster<N extends Node = Node> {
   /** Creates pods with their sandboxes. */
   async makePods(names: string[], options: PodOptions = {}): Promise<Pod[]> {
     const pods = await this.announce(names, options);
-    await this.node.create(pods, options.memory);
+    await this.node.create(pods, options);
     return pods;
   }
 
@@ -151,7 +145,7 @@ export class Cluster<N extends Node = Node> {
 
   /** Stops the processes of a pod, so that none of them is killed for memory until it is removed. */
   async freeze({ cgroup }: Pod): Promise<void> {
-    await this.node.write(`
+    await this.vm.sh(`
       echo 1 >${cgroup}/cgroup.freeze
       until grep 'frozen 1' ${cgroup}/cgroup.events; do sleep 0.1; done`);
   }
@@ -169,13 +163,13 @@ export class Cluster<N extends Node = Node> {
   /** Somebody else writes the other value: waits until the agent has written the wanted one. */
   async drift(containers: Container[], wanted: string): Promise<void> {
     const other = 1 - Number(wanted);
-    await this.node.write(containers.map(({ file }) => `echo ${other} >${file}`).join('\n'));
+    await this.vm.sh(containers.map(({ file }) => `echo ${other} >${file}`).join('\n'));
     await this.become(containers, wanted);
   }
 
   /** What the first instructions of containers see: one started in each of the pods. */
   async firstModes(pods: Pod[]): Promise<string[]> {
-    const command = 'print-mode CGROUP/memory.oom.group';
+    const command = ['print-mode', 'CGROUP/memory.oom.group'];
     const containers = await this.node.start(pods, { command });
     const logs = containers.map(({ log }) => log).join(' ');
     await this.vm.until(`[ $(grep -l '^exited 0$' ${logs} | wc -l) = ${containers.length} ]`);
@@ -209,8 +203,7 @@ export class Cluster<N extends Node = Node> {
    */
   async launchAgent(more: Record<string, string> = {}): Promise<void> {
     await this.stopAgent();
-    const pod = await this.makePod('agent');
-    await this.node.write(`echo 4 >${pod.cgroup}/cpu.weight`);
+    const pod = await this.makePod('agent', { weight: 4 });
     const environment = {
       NODE_NAME: 'node-1',
       POD_UID: pod.uid,
@@ -223,7 +216,7 @@ export class Cluster<N extends Node = Node> {
       ...more,
     };
     const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
-    const command = `env ${words.join(' ')} sh /agent-container.sh`;
+    const command = ['env', ...words, 'sh', '/agent-container.sh'];
     this.running = await this.start(pod, { name: 'agent', command });
   }
 
@@ -241,13 +234,27 @@ export class Cluster<N extends Node = Node> {
   /** A command in the guest that a kubelet would run as a probe of the agent: in its container. */
   async probe(command: string): Promise<string> {
     const enter = `nsenter -t ${await this.processOne(this.agent)} -m -p -r`;
-    return `(echo 0 >${this.agent.cgroup}/cgroup.procs; exec ${enter} ${command})`;
+    return `(echo 0 >${dirname(this.agent.file)}/cgroup.procs; exec ${enter} ${command})`;
+  }
+
+  /** Who opened and closed which files of cgroups: what the witness saw on the mount of the agent, or on the node's. */
+  async witnessed(whose: 'agent' | 'node'): Promise<Access[]> {
+    const mount = { agent: '/agent-root/host/cgroup', node: '/sys/fs/cgroup' }[whose];
+    const { output } = await this.vm.run(`grep -F ' ${mount}/kubepods' /run/witness`);
+    return output
+      .trimEnd()
+      .split('\n')
+      .map((line) => {
+        const [, , ...rest] = line.split(' ');
+        const path = (rest.at(-1) ?? '').replace(mount, '/sys/fs/cgroup');
+        return { actions: rest.slice(0, -1), path };
+      });
   }
 
   /** Runs a script in the mounts of the agent, without being it. */
   async inMounts(script: string): Promise<string> {
     const pid = await this.processOne(this.agent);
-    return this.vm.sh(`nsenter -t ${pid} -m sh -eu <<'END'\n${script}\nEND`);
+    return this.vm.sh(`nsenter -t ${pid} -m -p sh -eu <<'END'\n${script}\nEND`);
   }
 
   /** The agent's metrics. */
@@ -257,7 +264,7 @@ export class Cluster<N extends Node = Node> {
 
   /** The agent's log; throws if a line, or a complaint of some program, is not as it should be. */
   async log(): Promise<LogLine[]> {
-    // runc-standin's own lines are in the same file.
+    // The shim's own lines are in the same file.
     const text = await this.vm.sh(`grep -v '^started [0-9]*$\\|${ENDED}' ${this.agent.log} || :`);
     return text === '' ? [] : parseLog(`${text}\n`);
   }
@@ -293,7 +300,7 @@ export class Cluster<N extends Node = Node> {
       if (Date.now() > end) {
         throw new Error(`not within ${seconds} s: ${what}`);
       }
-      await new Promise((done) => setTimeout(done, 300));
+      await new Promise((done) => setTimeout(done, 1000));
     }
   }
 }

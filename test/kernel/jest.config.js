@@ -1,5 +1,5 @@
-// One virtual machine for all tests of a file: they run in order. Two machines at once would slow each
-// other down. What waits has a limit of its own; a whole test takes as long as the machine is slow.
+// A virtual machine at a time for each file, whose tests run in order, and two files at once. What waits has a limit of
+// its own; a whole test takes as long as the machine is slow.
 module.exports = {
   testEnvironment: 'node',
   rootDir: __dirname,
@@ -8,7 +8,7 @@ module.exports = {
     '^.+\\.ts$': ['ts-jest', { tsconfig: '<rootDir>/../../tsconfig.json' }],
   },
   moduleFileExtensions: ['ts', 'js', 'json', 'node'],
-  maxWorkers: 1,
+  maxWorkers: 2,
   testTimeout: 3_600_000,
   bail: false,
 };

@@ -1,8 +1,9 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { dirname, join } from 'node:path';
 import { Vm } from './vm';
 
 /** Where the kubelet's cgroup driver puts a pod of each QoS class, and a container in it. */
-export const drivers = {
+const drivers = {
   systemd: {
     root: 'kubepods.slice',
     classes: {
@@ -12,24 +13,30 @@ export const drivers = {
     },
     pod: (prefix: string, uid: string) => `${prefix}-pod${uid.replaceAll('-', '_')}.slice`,
     container: (id: string) => `cri-containerd-${id}.scope`,
-    // When runc-standin's steps are on a real node, ten times slower as the guest is, in milliseconds.
-    times: [26, 348, 368, 680],
   },
   cgroupfs: {
     root: 'kubepods',
     classes: { guaranteed: '.', burstable: 'burstable', besteffort: 'besteffort' },
     pod: (prefix: string, uid: string) => `${prefix}/pod${uid}`,
     container: (id: string) => id,
-    times: [26, 348, 755, 930],
   },
 } as const;
 
-// Seconds between two starts, and until the kubelet makes the link to the log of one: ten times those of a
-// node that starts 20 containers a second.
+/** What every container may, as the agent's has to mount what its DaemonSet mounts; a program gives it up itself. */
+const CAPABILITIES = ['CAP_SETPCAP', 'CAP_SYS_ADMIN', 'CAP_SYS_CHROOT'];
+
+const MIB = 2 ** 20;
+
+/** The CPU weight of a pod that requests 250m. */
+const WEIGHT = 10;
+/** And of all pods: the guest has one CPU, where a node has some that the runtimes do not use. */
+const WEIGHT_OF_PODS = 10000;
+
+/** Seconds between two starts: ten times those of a node that starts 20 containers a second. */
 const PAUSE = 0.5;
-const LINK = 0.75;
 
 export type Driver = keyof typeof drivers;
+export type Runtime = 'runc' | 'crun';
 export type Qos = 'guaranteed' | 'burstable' | 'besteffort';
 
 export interface Pod {
@@ -43,100 +50,125 @@ export interface Container {
   readonly id: string;
   readonly pod: Pod;
   readonly cgroup: string;
-  /** The container's memory.oom.group. */
+  /** The memory.oom.group of the cgroup that its processes are in. */
   readonly file: string;
-  /** What its processes and runc-standin printed. */
+  /** What its processes and the shim printed. */
   readonly log: string;
 }
 
 export interface ContainerOptions {
   readonly name?: string;
-  readonly memory?: string;
-  /** As crun has it: the processes, the limit and the mode are in a child of the container's cgroup. */
-  readonly crun?: boolean;
-  /** The OOMPolicy of the container's scope, on a node with the real systemd. */
+  /** The limit, in MiB. */
+  readonly memory?: number;
+  /** The OOMPolicy of the container's scope, which later releases of runc set themselves. */
   readonly oomPolicy?: 'kill' | 'stop';
   /** Without process numbers of its own. */
   readonly hostPid?: boolean;
-  /** The program, in which CGROUP stands for the container's cgroup. */
-  readonly command: string;
+  /** The program and its arguments, in which CGROUP stands for the cgroup that it is in. */
+  readonly command: readonly string[];
 }
 
-/** The part of a kubelet that makes pods: their cgroups, and the links to their logs. */
+export interface CgroupOptions {
+  /** The limit, in MiB. */
+  readonly memory?: number;
+  readonly weight?: number;
+}
+
+/** The unit whose cgroup this is. */
+const unit = (cgroup: string) => cgroup.slice(cgroup.lastIndexOf('/') + 1);
+
+/** What a kubelet and containerd do for pods: their cgroups, the runtime's configuration, and the links to their logs. */
 export class Node {
-  /** The processes that this class wrote to cgroups with. */
-  readonly ours = new Set<string>();
-  /** The program that starts a container. */
-  protected readonly runtime: string = 'runc-standin';
-  private readonly driver;
+  /** What starts containers. */
+  runtime: Runtime = 'runc';
+  private readonly layout;
   private readonly root: string;
 
   constructor(
-    protected readonly vm: Vm,
-    driver: Driver,
+    private readonly vm: Vm,
+    private readonly driver: Driver,
   ) {
-    this.driver = drivers[driver];
-    this.root = `/sys/fs/cgroup/${this.driver.root}`;
+    this.layout = drivers[driver];
+    this.root = `/sys/fs/cgroup/${this.layout.root}`;
   }
 
-  private get times(): string {
-    return this.driver.times.join(',');
+  /** The command line of the runtime for a container, without what it is to do. */
+  private command(id: string): string {
+    const driver = this.driver === 'systemd' ? ' --systemd-cgroup' : '';
+    return `${this.runtime} --log /run/bundles/${id}/log${driver}`;
   }
 
-  /** Makes the kubepods root and the QoS classes. */
+  /** Makes the kubepods root and the QoS classes, where systemd does not. */
   async prepare(): Promise<void> {
-    const classes = Object.values(this.driver.classes).map((path) => path.split('/')[0] ?? '');
-    const directories = ['', ...classes.filter((path) => /burstable|besteffort/.test(path))];
-    await this.write(
-      ['/sys/fs/cgroup', ...directories.map((path) => `${this.root}/${path}`)]
-        .map((path) => `mkdir -p ${path}; echo +cpu +memory >${path}/cgroup.subtree_control`)
-        .join('\n'),
-    );
+    if (this.driver === 'systemd') {
+      await this.vm.sh(this.makeSlice(this.layout.root, { weight: WEIGHT_OF_PODS }));
+      return;
+    }
+    const paths = [
+      '/sys/fs/cgroup',
+      ...['', '/burstable', '/besteffort'].map((path) => this.root + path),
+    ];
+    await this.vm.sh(`
+      for path in ${paths.join(' ')}; do
+        mkdir -p $path
+        echo +cpu +memory >$path/cgroup.subtree_control
+      done
+      echo ${WEIGHT_OF_PODS} >${this.root}/cpu.weight`);
   }
 
   /** A pod as the API server knows it, before the kubelet does anything. */
   pod(name: string, qos: Qos = 'burstable'): Pod {
     const uid = randomUUID();
-    const cgroup = `${this.root}/${this.driver.pod(this.driver.classes[qos], uid)}`;
+    const cgroup = join(this.root, this.layout.pod(this.layout.classes[qos], uid));
     return { uid, name, namespace: 'default', cgroup };
   }
 
-  /** Makes the pods' cgroups, with the CPU weight of a request of 250m, and their sandboxes. */
-  async create(pods: Pod[], memory = 'max'): Promise<void> {
+  /** Makes the pods' cgroups and their sandboxes. */
+  async create(pods: Pod[], options: CgroupOptions = {}): Promise<void> {
     const sandboxes = pods.map((pod) => this.container(pod));
-    await this.write(
-      sandboxes
-        .map(
-          ({ pod, cgroup, log }) => `
-            ${this.makeCgroup(pod, memory)}
-            ${this.runtime} -s -t ${this.times} ${cgroup} sleep 100000 >${log} 2>&1 &
-            echo $!
-            sleep ${PAUSE / 5}`,
-        )
-        .join('\n'),
-    );
+    const scripts = sandboxes.map((sandbox) => [
+      this.makeCgroup(sandbox.pod, options),
+      this.launch(sandbox, { command: ['sleep', '100000'] }, true),
+    ]);
+    await this.vm.sh(scripts.flat().join('\n'));
     await this.started(sandboxes);
   }
 
-  /** The commands that make a pod's cgroup. */
-  protected makeCgroup({ cgroup }: Pod, memory: string): string {
+  /** The commands that make a pod's cgroup, as the kubelet does it. */
+  private makeCgroup({ cgroup }: Pod, options: CgroupOptions): string {
+    if (this.driver === 'systemd') {
+      return this.makeSlice(unit(cgroup), options);
+    }
+    const { memory, weight = WEIGHT } = options;
     return `
       mkdir -p ${cgroup}
       echo +cpu +memory >${cgroup}/cgroup.subtree_control
-      echo 10 >${cgroup}/cpu.weight
-      echo ${memory} >${cgroup}/memory.max`;
+      echo ${weight} >${cgroup}/cpu.weight
+      echo ${memory === undefined ? 'max' : memory * MIB} >${cgroup}/memory.max`;
+  }
+
+  private makeSlice(name: string, { memory, weight = WEIGHT }: CgroupOptions): string {
+    const properties = [
+      `CPUWeight t ${weight}`,
+      ...(memory === undefined ? [] : [`MemoryMax t ${memory * MIB}`]),
+    ];
+    const systemd =
+      'org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager';
+    return `
+      busctl -q call ${systemd} StartTransientUnit 'ssa(sv)a(sa(sv))' ${name} replace \
+        ${properties.length} ${properties.join(' ')} 0`;
   }
 
   /**
    * Makes the cgroups of containers without processes, as many in each of the pods, as fast as it can,
-   * and the pods' own, with their sandboxes, if need be.
+   * and the pods' own, with their sandboxes, if need be. For the cgroupfs driver.
    */
   async createEmpty(pods: Pod[], count: number): Promise<Container[]> {
     const sandboxes = pods.map((pod) => this.container(pod));
     const containers = pods.flatMap((pod) =>
       Array.from({ length: count }, () => this.container(pod)),
     );
-    await this.write(`
+    await this.vm.sh(`
       for sandbox in ${sandboxes.map(({ cgroup }) => cgroup).join(' ')}; do
         if ! [ -e \${sandbox%/*} ]; then
           mkdir -p $sandbox
@@ -152,7 +184,7 @@ export class Node {
 
   /** Removes what createEmpty made, the pods' own cgroups included. */
   async removeEmpty(pods: Pod[]): Promise<void> {
-    await this.write(`
+    await this.vm.sh(`
       for pod in ${pods.map(({ cgroup }) => cgroup).join(' ')}; do
         rmdir $pod/*/ $pod
       done`);
@@ -160,60 +192,120 @@ export class Node {
 
   /** Ends all processes of the pods and removes their cgroups. */
   async remove(pods: Pod[]): Promise<void> {
-    const cgroups = pods.map(({ cgroup }) => cgroup).join(' ');
-    await this.write(`
-      for pod in ${cgroups}; do
+    const cgroups = pods.map(({ cgroup }) => cgroup);
+    const links = pods.map(({ name, namespace }) => `/var/log/containers/${name}_${namespace}_*`);
+    // The runtimes remove those of the containers.
+    await this.vm.sh(`
+      rm -f ${links.join(' ')}
+      for pod in ${cgroups.join(' ')}; do
         echo 1 >$pod/cgroup.kill
+        until ! ls -d $pod/*/ 2>/dev/null; do sleep 0.05; done
       done
-      until rmdir ${cgroups} 2>/dev/null; do
-        sleep 0.02
-        for pod in ${cgroups}; do ! [ -e $pod ] || continue 2; done
-        break
-      done`);
+      ${this.driver === 'systemd' ? `systemctl stop ${cgroups.map(unit).join(' ')}` : `rmdir ${cgroups.join(' ')}`}`);
   }
 
-  /** Starts a container in each of the pods, one after the other. */
+  /** Starts a container in each of the pods at once, as a kubelet does: at the pace of a node, ten times slower. */
   async start(pods: Pod[], options: ContainerOptions): Promise<Container[]> {
-    const { name = 'main', memory = 'max', command, crun, oomPolicy, hostPid } = options;
-    const policy = oomPolicy ? `-o ${oomPolicy}` : '';
-    const flags = `${crun ? '-c' : ''} ${hostPid ? '-p' : ''} ${policy} -m ${memory}`;
     const containers = pods.map((pod) => this.container(pod));
-    // The kubelet makes the link to the log once the container has started.
-    await this.write(
-      containers
-        .map(({ id, pod, cgroup, log }) => {
-          const { namespace, name: podName, uid } = pod;
-          const program = command.replaceAll('CGROUP', cgroup);
-          const target = `/var/log/pods/${namespace}_${podName}_${uid}/${name}/0.log`;
-          const link = `/var/log/containers/${podName}_${namespace}_${name}-${id}.log`;
-          return `
-            ${this.runtime} ${flags} -t ${this.times} ${cgroup} ${program} >${log} 2>&1 &
-            echo $!
-            (sleep ${LINK}; ln -s ${target} ${link}) >/dev/null 2>&1 &
-            sleep ${PAUSE}`;
-        })
-        .join('\n'),
-    );
+    const commands = containers.map((container) => this.launch(container, options));
+    await this.vm.sh(commands.join(`\nsleep ${PAUSE}`));
     await this.started(containers);
     return containers;
   }
 
+  /** The limit of a container, in place: with what containerd hands on of a resize. */
+  async resize({ id }: Container, memory: number): Promise<void> {
+    const resources = { memory: { limit: memory * MIB }, unified: { 'memory.oom.group': '1' } };
+    await this.vm.sh(`
+      echo '${JSON.stringify(resources)}' >/run/resources
+      ${this.command(id)} update --resources /run/resources ${id}`);
+  }
+
+  /** The OOMPolicy of a container's scope, as systemd has it. */
+  oomPolicy({ id }: Container): Promise<string> {
+    return this.vm.sh(`systemctl show --value -p OOMPolicy ${drivers.systemd.container(id)}`);
+  }
+
+  /** Waits until systemd has ended the scope of a container, and all in it, because of an OOM kill. */
+  async isEndedBySystemd({ id }: Container): Promise<void> {
+    const scope = drivers.systemd.container(id);
+    await this.vm.until(`dmesg | grep -F "${scope}: Failed with result 'oom-kill'"`);
+  }
+
   private container(pod: Pod): Container {
     const id = randomBytes(32).toString('hex');
-    const cgroup = `${pod.cgroup}/${this.driver.container(id)}`;
-    return { id, pod, cgroup, file: `${cgroup}/memory.oom.group`, log: `/run/${id}.log` };
+    const cgroup = `${pod.cgroup}/${this.layout.container(id)}`;
+    // crun has a child of the scope for the processes.
+    const inner =
+      this.driver === 'systemd' && this.runtime === 'crun' ? `${cgroup}/container` : cgroup;
+    return { id, pod, cgroup, file: `${inner}/memory.oom.group`, log: `/run/${id}.log` };
+  }
+
+  /** The commands that start a container. A sandbox has no name, and the kubelet sets no memory.oom.group for it. */
+  private launch(container: Container, options: ContainerOptions, sandbox = false): string {
+    const { id, log } = container;
+    const { name: pod, namespace, uid } = container.pod;
+    const { name = 'main' } = options;
+    const bundle = `/run/bundles/${id}`;
+    const link = `/var/log/containers/${pod}_${namespace}_${name}-${id}.log`;
+    const target = `/var/log/pods/${namespace}_${pod}_${uid}/${name}/0.log`;
+    return `
+      mkdir -p ${bundle}
+      cat >${bundle}/config.json <<'END'
+      ${JSON.stringify(this.config(container, options, sandbox))}
+END
+      shim ${sandbox ? '' : `-l ${link} ${target}`} ${bundle} ${id} ${this.command(id)} >${log} 2>&1 &`;
+  }
+
+  /** The configuration of a runtime, as containerd makes it for a kubelet; all have the root file system of the tests. */
+  private config(
+    { id, pod, cgroup, file }: Container,
+    { command, memory, oomPolicy, hostPid }: ContainerOptions,
+    sandbox: boolean,
+  ) {
+    const systemd = this.driver === 'systemd';
+    const shared = ['/sys/fs/cgroup', '/var/log/containers', ...(systemd ? ['/run/systemd'] : [])];
+    const bind = { type: 'bind', options: ['bind'] };
+    return {
+      ociVersion: '1.0.2',
+      root: { path: '/image' },
+      process: {
+        args: command.map((word) => word.replaceAll('CGROUP', dirname(file))),
+        cwd: '/',
+        env: ['PATH=/bin:/usr/bin'],
+        user: { uid: 0, gid: 0 },
+        capabilities: { bounding: CAPABILITIES, effective: CAPABILITIES, permitted: CAPABILITIES },
+      },
+      mounts: [
+        { destination: '/proc', type: 'proc', source: 'proc' },
+        { destination: '/dev', type: 'tmpfs', source: 'tmpfs' },
+        ...shared.map((path) => ({ destination: path, source: path, ...bind })),
+      ],
+      annotations: systemd
+        ? {
+            'org.systemd.property.TimeoutStopUSec': 'uint64 2000000',
+            ...(oomPolicy ? { 'org.systemd.property.OOMPolicy': `'${oomPolicy}'` } : {}),
+          }
+        : {},
+      linux: {
+        cgroupsPath: systemd
+          ? `${unit(pod.cgroup)}:cri-containerd:${id}`
+          : cgroup.slice('/sys/fs/cgroup'.length),
+        resources: {
+          memory: memory === undefined ? {} : { limit: memory * MIB },
+          unified: sandbox ? {} : { 'memory.oom.group': '1' },
+        },
+        namespaces: [...(hostPid ? [] : ['pid']), 'mount', 'ipc', 'cgroup'].map((type) => ({
+          type,
+        })),
+      },
+    };
   }
 
   private async started(containers: Container[]): Promise<void> {
     const logs = containers.map(({ log }) => log).join(' ');
-    await this.vm.until(`[ "$(grep -l '^started' ${logs} | wc -l)" = ${containers.length} ]`);
-  }
-
-  /** Runs a script that writes to cgroups, and remembers its processes. */
-  async write(script: string): Promise<void> {
-    const pids = await this.vm.sh(`echo $$\n${script}`);
-    for (const pid of pids.split('\n')) {
-      this.ours.add(pid);
-    }
+    const count = `$(grep -lE '^(started|shim:)' ${logs} | wc -l)`;
+    await this.vm.until(`[ "${count}" = ${containers.length} ]`);
+    await this.vm.sh(`! grep -h -B 3 '^shim:' ${logs}`);
   }
 }

@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import { Cluster, HOG, LIVENESS_PROBE, testIn } from './cluster';
 import { Container, ContainerOptions } from './node';
-import { RealNode } from './real-node';
 
 // A virtual machine for each release of systemd, with that systemd as process 1 and the real runc.
 
@@ -11,13 +10,13 @@ const DROP_IN = [
   join(__dirname, 'guest/drop-in-container.sh'),
 ];
 
-let cluster: Cluster<RealNode>;
+let cluster: Cluster;
 const inGuest = testIn(() => cluster);
 
 /** Boots a release of Debian, whose systemd is one of these. */
 function machine(release: string, oldest: number, newest: number): void {
   beforeAll(async () => {
-    cluster = await Cluster.bootDebian(release, DROP_IN);
+    cluster = await Cluster.boot('systemd', release, DROP_IN);
     const versions = await cluster.vm.sh(
       'systemctl --version | head -n 1; runc --version; uname -r',
     );
@@ -39,7 +38,8 @@ async function start(
   mode: 'Single' | 'Group',
   oomPolicy?: ContainerOptions['oomPolicy'],
 ): Promise<Container> {
-  const command = `sh -c 'until [ -e /tmp/${name} ]; do sleep 0.3; done; exec ${HOG.command}'`;
+  const wait = `until [ -e /tmp/${name} ]; do sleep 0.3; done; exec ${HOG.command.join(' ')}`;
+  const command = ['sh', '-c', wait];
   const container = await cluster.run(name, { mode }, { ...HOG, command, oomPolicy });
   await cluster.become([container], mode === 'Single' ? '0' : '1');
   return container;
@@ -120,7 +120,7 @@ describe('systemd 253 to 258', () => {
     beforeAll(async () => {
       early = await start('early', 'Single', 'kill');
       await isTold(early);
-      const options = { command: 'sh /drop-in-container.sh', hostPid: true };
+      const options = { command: ['sh', '/drop-in-container.sh'], hostPid: true };
       const { log } = await cluster.run('drop-in', {}, options);
       await cluster.vm.until(`grep 'OOMPolicy=continue is in place' ${log}`);
     });

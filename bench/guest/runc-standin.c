@@ -1,7 +1,7 @@
 /*
  * Stands in for systemd, runc and containerd's shim: starts one container the way they do.
  *
- *   runc-standin [-c] [-s] [-w VALUE] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM [ARGUMENT...]
+ *   runc-standin [-s] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM [ARGUMENT...]
  *
  * creates the directory CGROUP and, this many milliseconds later (-t), writes 0 and again 0
  * to its memory.oom.group as systemd does, then memory.max (-m) and 1 as runc does, and
@@ -11,11 +11,6 @@
  *
  * A pod's sandbox (-s) gets no 1: the kubelet sets no value for it.
  *
- * With -c it does as crun: the limit, the mode and the processes are in a child of CGROUP, "container".
- *
- * With -w it prints "written MICROSECONDS" once somebody has written VALUE after the runtime's 1, and
- * "written never" if nobody has until the cgroup is removed, three seconds after the 1 at the earliest.
- *
  * It stays outside the cgroup, removes it when the container has ended, and prints one line
  * at each end: "started PID", "exited STATUS" or "killed SIGNAL".
  */
@@ -24,13 +19,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -59,49 +52,16 @@ static long long age(void)
 	return (now.tv_sec - created.tv_sec) * 1000000LL + (now.tv_nsec - created.tv_nsec) / 1000;
 }
 
-/* What -w waits for, and when the runtime wrote its 1. */
-static char awaited;
-static long long one_written;
-static int watch = -1;
-
-static void look(void)
-{
-	char path[PATH_MAX], value = 0;
-	snprintf(path, sizeof path, "%s/memory.oom.group", cgroup);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || read(fd, &value, 1) != 1)
-		err(1, "%s", path);
-	close(fd);
-	if (value == awaited) {
-		dprintf(STDOUT_FILENO, "written %lld\n", age() - one_written);
-		awaited = 0;
-	}
-}
-
 /* Waits until this many milliseconds after the creation of the cgroup. */
 static void wait_until(int ms)
 {
-	char events[4096];
 	for (;;) {
 		long long left = ms * 1000LL - age();
 		struct timespec timeout = { left / 1000000, left % 1000000 * 1000 };
-		struct pollfd fd = { .fd = awaited ? watch : -1, .events = POLLIN };
 		if (left <= 0)
 			return;
-		if (ppoll(&fd, 1, &timeout, NULL) > 0 && read(watch, events, sizeof events) > 0)
-			look();
+		nanosleep(&timeout, NULL);
 	}
-}
-
-static void await_value(char value)
-{
-	char path[PATH_MAX];
-	snprintf(path, sizeof path, "%s/memory.oom.group", cgroup);
-	watch = inotify_init1(IN_CLOEXEC);
-	if (watch < 0 || inotify_add_watch(watch, path, IN_MODIFY) < 0)
-		err(1, "inotify");
-	awaited = value;
-	one_written = age();
 }
 
 /* The container: enters the cgroup and waits for the word to execute the program. */
@@ -124,22 +84,16 @@ int main(int argc, char **argv)
 {
 	int zero = 26, zero_again = 348, one = 368, exec = 680;
 	const char *max = "max";
-	char value = 0;
-	int option, status, start[2], sandbox = 0, crun = 0;
-	char child[PATH_MAX];
+	int option, status, start[2], sandbox = 0;
 
-	while ((option = getopt(argc, argv, "+cm:st:w:")) != -1) {
+	while ((option = getopt(argc, argv, "+m:st:")) != -1) {
 		if (option == 'm')
 			max = optarg;
-		else if (option == 'c')
-			crun = 1;
 		else if (option == 's')
 			sandbox = 1;
-		else if (option == 'w')
-			value = *optarg;
 		else if (option != 't' ||
 			 sscanf(optarg, "%d,%d,%d,%d", &zero, &zero_again, &one, &exec) != 4)
-			errx(2, "usage: runc-standin [-c] [-s] [-w VALUE] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM...");
+			errx(2, "usage: runc-standin [-s] [-m BYTES] [-t ZERO,ZERO,ONE,EXEC] CGROUP PROGRAM...");
 	}
 	if (argc - optind < 2)
 		errx(2, "a cgroup and a program are needed");
@@ -148,13 +102,6 @@ int main(int argc, char **argv)
 	if (mkdir(cgroup, 0755))
 		err(1, "%s", cgroup);
 	clock_gettime(CLOCK_MONOTONIC, &created);
-	if (crun) {
-		write_file("cgroup.subtree_control", "+memory");
-		snprintf(child, sizeof child, "%s/container", cgroup);
-		if (mkdir(child, 0755))
-			err(1, "%s", child);
-		cgroup = child;
-	}
 	if (pipe2(start, O_CLOEXEC))
 		err(1, "pipe");
 	pid_t pid = syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
@@ -171,8 +118,6 @@ int main(int argc, char **argv)
 	write_file("memory.oom.group", "0");
 	wait_until(one);
 	write_file("memory.max", max);
-	if (value)
-		await_value(value);
 	if (!sandbox)
 		write_file("memory.oom.group", "1");
 	wait_until(exec);
@@ -180,16 +125,10 @@ int main(int argc, char **argv)
 	if (write(start[1], "", 1) != 1)
 		err(1, "start");
 
-	if (value)
-		wait_until(one + 3000);
 	if (waitpid(pid, &status, 0) != pid)
 		err(1, "wait");
-	if (awaited)
-		dprintf(STDOUT_FILENO, "written never\n");
 	while (rmdir(cgroup) && errno == EBUSY)
 		usleep(1000);
-	if (crun)
-		rmdir(argv[optind]);
 	if (WIFSIGNALED(status))
 		dprintf(STDOUT_FILENO, "killed %d\n", WTERMSIG(status));
 	else

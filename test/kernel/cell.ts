@@ -1,0 +1,152 @@
+import { Cluster, HOG, SLEEP, testIn } from './cluster';
+import { Container, Driver, Pod, Runtime } from './node';
+
+/**
+ * The pods of Kubernetes' own node test "OOMKiller": one process, the same as an init container, two processes. Their
+ * limit is 15 MiB there, which is too little where runc's copy of itself is charged to the container.
+ */
+const DD = 'sleep 5 && dd if=/dev/zero of=/dev/null bs=20M';
+const OOM_KILLER = {
+  single: ['sh', '-c', DD],
+  init: ['sh', '-c', DD],
+  multi: ['sh', '-c', `${DD} & sleep 86400`],
+};
+const LIMIT = 19;
+
+const rows: string[][] = [
+  ['systemd', 'runtime', 'driver', 'kernel', 'resets by an update', 'resets by a daemon-reload'],
+  ['---', '---', '---', '---', '---', '---'],
+];
+
+/** Prints what was tested, when all tests of a file are over. */
+export function printCells(): void {
+  process.stdout.write(`\n${rows.map((row) => `| ${row.join(' | ')} |\n`).join('')}\n`);
+}
+
+/** What holds with every runtime and every driver, whatever makes the cgroups. */
+export function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
+  const inGuest = testIn(get);
+  let cluster: Cluster;
+  let ordinary: Container[] = [];
+  const resets = { update: NaN, reload: 'none' };
+
+  beforeAll(async () => {
+    cluster = get();
+    cluster.node.runtime = runtime;
+    await cluster.startAgent();
+  });
+
+  afterAll(async () => {
+    const version = async (command: string) =>
+      (await cluster.vm.sh(`${command} --version | head -n 1`)).replace(/^.*?(\d\S*).*$/, '$1');
+    const systemd = driver === 'systemd' ? await version('systemctl') : 'none';
+    const kernel = await cluster.vm.sh('uname -r');
+    const names = [systemd, `${runtime} ${await version(runtime)}`, driver, kernel];
+    rows.push([...names, String(resets.update), resets.reload]);
+  });
+
+  /** How often the runtime or systemd has opened a container's file to write it. */
+  const writes = async ({ file }: Container) =>
+    (await cluster.witnessed('node')).filter(
+      ({ path, actions }) => path === file && actions.includes('write'),
+    ).length;
+
+  inGuest(
+    "of Kubernetes' own OOMKiller pods, two processes survive with Single alone",
+    async () => {
+      const modes = [undefined, 'Group', 'Single'];
+      const pods: Pod[] = [];
+      for (const mode of modes) {
+        const name = `oom-${mode?.toLowerCase() ?? 'ordinary'}`;
+        pods.push(await cluster.makePod(name, { mode, memory: 3 * LIMIT }));
+      }
+      const started: Container[][] = [];
+      for (const [name, command] of Object.entries(OOM_KILLER)) {
+        started.push(await cluster.node.start(pods, { name, command, memory: LIMIT }));
+      }
+      const logs = started.flat().map(({ log }) => log);
+      await cluster.vm.until(`[ $(grep -lE '^(exited|killed)' ${logs.join(' ')} | wc -l) -ge 8 ]`);
+      ordinary = started.map(([container]) => container as Container);
+      const survivor = started[2]?.[2] as Container;
+      await cluster.vm.until(`grep 'oom_kill [1-9]' ${survivor.cgroup}/memory.events`);
+      const ends = await cluster.vm.sh(logs.map((log) => `tail -n 1 ${log}`).join('\n'));
+      const dead = expect.stringMatching(/^(killed 9|exited 137)$/) as string;
+      const alive = expect.stringMatching(/^started/) as string;
+      expect(ends.split('\n')).toEqual([...Array<string>(8).fill(dead), alive]);
+      await cluster.removePods(pods);
+    },
+  );
+
+  inGuest(
+    'ten containers at once, and one that is restarted, see Single from the start',
+    async () => {
+      const pod = await cluster.makePod('first', { mode: 'Single' });
+      expect(await cluster.firstModes(Array<Pod>(10).fill(pod))).toEqual(Array(10).fill('0'));
+      expect(await cluster.firstModes([pod])).toEqual(['0']);
+      await cluster.removePods([pod]);
+    },
+  );
+
+  inGuest('a container with Single survives its kills, one with Group dies', async () => {
+    const single = await cluster.run('single', { mode: 'Single', memory: 32 }, HOG);
+    await cluster.survives(single, 3);
+    await cluster.removePods([single.pod]);
+    const group = await cluster.run('group', { mode: 'Group', memory: 32 }, HOG);
+    await cluster.isKilled(group);
+    expect(await cluster.vm.sh(`cat ${group.log}`)).not.toMatch(/child died/);
+    await cluster.removePods([group.pod]);
+  });
+
+  inGuest('what an update, a reload of systemd or others write is repaired', async () => {
+    const container = { ...SLEEP, memory: 32 };
+    const single = await cluster.run('steady', { mode: 'Single', memory: 64 }, container);
+    const group = await cluster.run('group', { mode: 'Group', qos: 'guaranteed' }, container);
+    await cluster.become([single], '0');
+    await cluster.become([group], '1');
+    const before = await writes(single);
+    await cluster.node.resize(single, 48);
+    resets.update = (await writes(single)) - before;
+    expect(resets.update).toBeGreaterThan(0);
+    await cluster.become([single], '0');
+    // systemd writes the scope's own file, which is not the one of the processes with crun.
+    const scopes = [single, group].map((one) => ({
+      ...one,
+      file: `${one.cgroup}/memory.oom.group`,
+    }));
+    const [singleScope, groupScope] = scopes as [Container, Container];
+    if (driver === 'systemd') {
+      const reset = await writes(groupScope);
+      await cluster.vm.sh(
+        `systemctl set-property --runtime ${groupScope.cgroup.replace(/.*\//, '')} MemoryHigh=64M`,
+      );
+      await cluster.eventually('systemd writes', async () => (await writes(groupScope)) > reset);
+      const reloaded = await writes(singleScope);
+      await cluster.vm.sh('systemctl daemon-reload');
+      resets.reload = String((await writes(singleScope)) - reloaded);
+      await cluster.become([single, singleScope], '0');
+      await cluster.become([groupScope], '1');
+    }
+    await cluster.drift([single, singleScope], '0');
+    await cluster.drift([group, groupScope], '1');
+    await cluster.removePods([group.pod]);
+    cluster.api.removeLabel(single.pod.uid);
+    // The value of the node, which all had before they opted in.
+    await cluster.become([single], '1');
+    await cluster.removePods([single.pod]);
+  });
+
+  inGuest('the agent only opened files of opted-in pods, and only wrote their modes', async () => {
+    for (const container of ordinary) {
+      expect(await writes(container)).toBeGreaterThan(0);
+    }
+    const seen = await cluster.witnessed('agent');
+    const written = seen.filter(({ actions }) => actions.includes('write'));
+    const isMode = ({ path }: { path: string }) =>
+      path.endsWith('/memory.oom.group') &&
+      cluster.optedIn.some(({ cgroup }) => path.startsWith(`${cgroup}/`));
+    expect(written.length).toBeGreaterThanOrEqual(10);
+    expect(written.filter((access) => !isMode(access))).toEqual([]);
+    const theirs = ({ path }: { path: string }) => ordinary.some(({ file }) => path === file);
+    expect(seen.filter(theirs)).toEqual([]);
+  });
+}

@@ -23,6 +23,26 @@ export function printCells(): void {
   process.stdout.write(`\n${rows.map((row) => `| ${row.join(' | ')} |\n`).join('')}\n`);
 }
 
+/** A virtual machine with the systemd of a release of Debian as process 1, and one agent for the tests of each runtime. */
+export function systemdCells(systemd: number, release: string): () => Cluster {
+  let cluster: Cluster;
+
+  beforeAll(async () => {
+    cluster = await Cluster.boot('systemd', release);
+    expect(await cluster.vm.sh('systemctl --version')).toMatch(`systemd ${systemd} `);
+  });
+
+  afterAll(async () => {
+    await cluster.stop();
+    printCells();
+  });
+
+  describe.each(['runc', 'crun'] as const)(`systemd ${systemd}, %s, systemd driver:`, (runtime) => {
+    cell(runtime, 'systemd', () => cluster);
+  });
+  return () => cluster;
+}
+
 /** What holds with every runtime and every driver, whatever makes the cgroups. */
 export function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
   const inGuest = testIn(get);

@@ -202,7 +202,9 @@ export class ClusterServer {
     }
     this.changes.push(`${method} ${path}`);
     if (method === 'PUT') {
-      const object = { ...there, ...(JSON.parse(body) as Partial<Stored>) };
+      // Helm leaves the namespace to the path.
+      const { metadata, ...rest } = JSON.parse(body) as Stored;
+      const object = { ...there, ...rest, metadata: { ...there.metadata, ...metadata } };
       this.stored.set(path, object);
       return [200, object];
     }

@@ -1,48 +1,24 @@
-import { cell, printCells } from './cell';
+import { systemdCells } from './cell';
 import { Cluster, HOG, LIVENESS_PROBE, SLEEP, testIn } from './cluster';
 import { Container } from './node';
 
-// A virtual machine for each release of Debian, with its systemd as process 1 and its runtimes, and one agent for the
-// tests of each runtime, which run in order: what the agent did to the pods of one test it may not undo in the next.
+// systemd 257 with runc and crun; and what depends on neither, which is tested with runc alone.
 
 const CONTAINERS = 'cdk8s-oom-kill-mode/containers';
 
-let cluster: Cluster;
-const inGuest = testIn(() => cluster);
-
-afterAll(printCells);
-
-describe.each([
-  { systemd: 252, release: 'bookworm' },
-  { systemd: 257, release: 'trixie' },
-])('systemd $systemd,', ({ systemd, release }) => {
-  beforeAll(async () => {
-    cluster = await Cluster.boot('systemd', release);
-    expect(await cluster.vm.sh('systemctl --version')).toMatch(`systemd ${systemd} `);
-  });
-
-  afterAll(async () => {
-    await cluster.stop();
-  });
-
-  describe.each(['runc', 'crun'] as const)('%s, systemd driver:', (runtime) => {
-    cell(runtime, 'systemd', () => cluster);
-  });
-
-  if (systemd === 257) {
-    describe('what does not depend on the runtime:', visible);
-  }
-});
+const get = systemdCells(257, 'trixie');
+const inGuest = testIn(get);
 
 const counter = async ({ cgroup }: Container, name: string) =>
-  Number(await cluster.vm.sh(`awk '$1 == "${name}" { print $2 }' ${cgroup}/memory.events`));
+  Number(await get().vm.sh(`awk '$1 == "${name}" { print $2 }' ${cgroup}/memory.events`));
 
-/** What the agent shows of itself, and to whom. */
-function visible(): void {
+describe('what does not depend on the runtime:', () => {
+  let cluster: Cluster;
   let single: Container;
   let group: Container;
 
   beforeAll(async () => {
+    cluster = get();
     cluster.node.runtime = 'runc';
     cluster.api.requests.length = 0;
     await cluster.startAgent();
@@ -142,4 +118,4 @@ function visible(): void {
     await cluster.vm.until(`grep '^exited 0$' ${log} && ! [ -e ${cgroup} ]`);
     expect([await cluster.value(single), await cluster.value(group)]).toEqual(['0', '1']);
   });
-}
+});

@@ -19,17 +19,23 @@ const rows: string[][] = [
 ];
 
 /** Prints what was tested, when all tests of a file are over. */
-export function printCells(): void {
+function printCells(): void {
   process.stdout.write(`\n${rows.map((row) => `| ${row.join(' | ')} |\n`).join('')}\n`);
 }
 
-/** A virtual machine with the systemd of a release of Debian as process 1, and one agent for the tests of each runtime. */
-export function systemdCells(systemd: number, release: string): () => Cluster {
+/**
+ * A virtual machine with the runtimes of a release of Debian, with its systemd as process 1 for the systemd driver, and
+ * one agent for the tests of each runtime.
+ */
+export function cells(driver: Driver, release: string, systemd?: number): () => Cluster {
   let cluster: Cluster;
+  const name = systemd === undefined ? 'no systemd' : `systemd ${systemd}`;
 
   beforeAll(async () => {
-    cluster = await Cluster.boot('systemd', release);
-    expect(await cluster.vm.sh('systemctl --version')).toMatch(`systemd ${systemd} `);
+    cluster = await Cluster.boot(driver, release);
+    if (systemd !== undefined) {
+      expect(await cluster.vm.sh('systemctl --version')).toMatch(`systemd ${systemd} `);
+    }
   });
 
   afterAll(async () => {
@@ -37,14 +43,14 @@ export function systemdCells(systemd: number, release: string): () => Cluster {
     printCells();
   });
 
-  describe.each(['runc', 'crun'] as const)(`systemd ${systemd}, %s, systemd driver:`, (runtime) => {
-    cell(runtime, 'systemd', () => cluster);
+  describe.each(['runc', 'crun'] as const)(`${name}, %s, ${driver} driver:`, (runtime) => {
+    cell(runtime, driver, () => cluster);
   });
   return () => cluster;
 }
 
 /** What holds with every runtime and every driver, whatever makes the cgroups. */
-export function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
+function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
   const inGuest = testIn(get);
   let cluster: Cluster;
   let ordinary: Container[] = [];

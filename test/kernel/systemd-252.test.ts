@@ -1,5 +1,5 @@
-import { systemdCells } from './cell';
+import { cells } from './cell';
 
 // systemd 252 with runc and crun.
 
-systemdCells(252, 'bookworm');
+cells('systemd', 'bookworm', 252);

@@ -1,4 +1,4 @@
-import { systemdCells } from './cell';
+import { cells } from './cell';
 import { Cluster, HOG, LIVENESS_PROBE, SLEEP, testIn } from './cluster';
 import { Container } from './node';
 
@@ -6,7 +6,7 @@ import { Container } from './node';
 
 const CONTAINERS = 'cdk8s-oom-kill-mode/containers';
 
-const get = systemdCells(257, 'trixie');
+const get = cells('systemd', 'trixie', 257);
 const inGuest = testIn(get);
 
 const counter = async ({ cgroup }: Container, name: string) =>

@@ -32,8 +32,8 @@ const WEIGHT = 10;
 /** And of all pods: the guest has one CPU, where a node has some that the runtimes do not use. */
 const WEIGHT_OF_PODS = 10000;
 
-/** Seconds between two starts: ten times those of a node that starts 20 containers a second. */
-const PAUSE = 0.5;
+/** Seconds between two starts: twenty times those of a node that starts 20 containers a second. */
+const PAUSE = 1;
 
 export type Driver = keyof typeof drivers;
 export type Runtime = 'runc' | 'crun';
@@ -204,7 +204,7 @@ export class Node {
       ${this.driver === 'systemd' ? `systemctl stop ${cgroups.map(unit).join(' ')}` : `rmdir ${cgroups.join(' ')}`}`);
   }
 
-  /** Starts a container in each of the pods at once, as a kubelet does: at the pace of a node, ten times slower. */
+  /** Starts a container in each of the pods at once, as a kubelet does: at the pace of a node, twenty times slower. */
   async start(pods: Pod[], options: ContainerOptions): Promise<Container[]> {
     const containers = pods.map((pod) => this.container(pod));
     const commands = containers.map((container) => this.launch(container, options));

@@ -46,8 +46,7 @@ export function readAgentLog(node: string, text: string): AgentLog {
     const values = JSON.parse(line) as Record<string, string | undefined>;
     const { level, msg = '', condition, pod, container = '', total } = values;
     nodeValue = values['nodeValue'] ?? nodeValue;
-    // An agent that was there before may be an older one, that had no key for it.
-    cgroupV1 ||= condition === 'cgroup_v1' || msg.startsWith('cgroup v1');
+    cgroupV1 ||= condition === 'cgroup_v1';
     if (pod !== undefined && total !== undefined && values['kills'] !== undefined) {
       kills.set(`${pod} ${container}`, Number(total));
     } else if (level === 'warn' || level === 'error') {

@@ -28,11 +28,11 @@ export function serverVersion(output: Output): { found: Check; warnings: string[
   const { serverVersion } = JSON.parse(stdout) as { serverVersion?: { gitVersion?: string } };
   const version = serverVersion?.gitVersion ?? '';
   const unknown = `the API server's version is not known ("${version}"); the kubelets' are asked for`;
-  const found = {
-    name: 'Kubernetes 1.28 or later',
-    passed: !isTooOld(version),
-    detail: minorOf(version) === undefined ? unknown : version,
-  };
+  const found = check(
+    'Kubernetes 1.28 or later',
+    isTooOld(version) ? [version] : [],
+    minorOf(version) === undefined ? unknown : version,
+  );
   return { found, warnings: [...(stderr.match(/^WARNING: .*$/gm) ?? [])] };
 }
 

@@ -67,8 +67,6 @@ export function judge(seen: Observation): Check[] {
   const over = pods.filter(({ cpu, memory }) => !(cpu <= 250 && memory <= 256));
   const gone = seen.before.filter((old) => herders.every(({ uid }) => uid !== old.uid));
   const down = herders.filter(({ restarts, ready }) => restarts > 0 || !ready);
-  const unseen = rows.filter((row) => row.survivedKills === 0).map(({ node }) => node);
-  const kept = nodes.filter((node) => !on(node, twins).some(({ killed }) => killed));
   return [
     check(
       'Single at the first instruction',
@@ -100,34 +98,43 @@ export function judge(seen: Observation): Check[] {
       ],
       `${herders.length} herders for ${seconds} s`,
     ),
-    check(
-      'every herder survived an OOM kill',
-      unseen.length > 0
-        ? [`not seen, neither in Events nor in the agents' logs, on ${unseen.join(', ')}`]
-        : [],
-      `${sum(rows.map((row) => row.survivedKills))} processes killed`,
-    ),
-    check(
-      'the twin without the label is killed and restarted',
-      kept.map((node) =>
-        // What shows that the difference is ours: without the label, all of the container dies.
-        seen.first.some((log) => log.node === node && log.nodeValue === '0')
-          ? `on ${node} containers without the label have 0, too: nothing to tell apart`
-          : `on ${node} it ${
-              on(node, twins)
-                .map(({ story }) => story)
-                .join(', ') || 'is not there'
-            }`,
-      ),
-      `on ${nodes.length} of ${nodes.length} nodes`,
-    ),
+    survived(rows),
+    twinRestarted(seen),
   ];
 }
 
 /** Whether everything that can still come has come. */
 export function isComplete(seen: Observation): boolean {
-  const [survived, restarted] = judge(seen).slice(-2);
-  return survived?.passed === true && restarted?.passed === true;
+  return survived(nodeRows(seen)).passed && twinRestarted(seen).passed;
+}
+
+function survived(rows: readonly NodeRow[]): Check {
+  const unseen = rows.filter((row) => row.survivedKills === 0).map(({ node }) => node);
+  return check(
+    'every herder survived an OOM kill',
+    unseen.length > 0
+      ? [`not seen, neither in Events nor in the agents' logs, on ${unseen.join(', ')}`]
+      : [],
+    `${sum(rows.map((row) => row.survivedKills))} processes killed`,
+  );
+}
+
+/** What shows that the difference is ours: without the label, all of the container dies. */
+function twinRestarted({ nodes, twins, first }: Observation): Check {
+  const kept = nodes.filter((node) => !on(node, twins).some(({ killed }) => killed));
+  return check(
+    'the twin without the label is killed and restarted',
+    kept.map((node) =>
+      first.some((log) => log.node === node && log.nodeValue === '0')
+        ? `on ${node} containers without the label have 0, too: nothing to tell apart`
+        : `on ${node} it ${
+            on(node, twins)
+              .map(({ story }) => story)
+              .join(', ') || 'is not there'
+          }`,
+    ),
+    `on ${nodes.length} of ${nodes.length} nodes`,
+  );
 }
 
 function on(node: string, pods: readonly Pod[]): Pod[] {

@@ -32,7 +32,9 @@ export function workloads(
   const level = (mode: string) => ({ [`pod-security.kubernetes.io/${mode}`]: 'baseline' });
   const labels = {
     'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
-    ...{ ...level('enforce'), ...level('audit'), ...level('warn') },
+    ...level('enforce'),
+    ...level('audit'),
+    ...level('warn'),
   };
   const metadata = { name: namespace, labels };
   new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', { metadata });

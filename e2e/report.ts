@@ -1,4 +1,4 @@
-import { Check } from './checks';
+import { Check, check } from './checks';
 import { NodeRow } from './judgement';
 
 /** All that a run has to say. */
@@ -53,10 +53,7 @@ function columns(cells: readonly string[][]): string[] {
 /** The report as JUnit XML, with one test case for each check. */
 export function junit({ checks, interrupted }: Report): string {
   const all = interrupted
-    ? [
-        ...checks,
-        { name: 'the run itself', passed: false, detail: `interrupted by ${interrupted}` },
-      ]
+    ? [...checks, check('the run itself', [`interrupted by ${interrupted}`], '')]
     : checks;
   const cases = all.map(({ name, passed, detail }) => {
     const told = passed

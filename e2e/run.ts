@@ -147,7 +147,10 @@ async function steps(run: Run): Promise<void> {
 /** An agent that is there already stays as it is, and stays. */
 async function findAgent({ kubectl, options, notes }: Run): Promise<Agent | undefined> {
   const found = await kubectl.get<KubernetesObject>([
-    ...['daemonsets.apps', '--all-namespaces', '--selector', `app.kubernetes.io/name=${AGENT}`],
+    'daemonsets.apps',
+    '--all-namespaces',
+    '--selector',
+    `app.kubernetes.io/name=${AGENT}`,
   ]);
   const agents = found.map(readAgent);
   const names = agents.map(({ namespace, name }) => `${namespace}/${name}`).join(', ');
@@ -221,6 +224,7 @@ async function observe(
   const { duration, timeout } = run.options;
   const began = Date.now();
   const atFirst = await podsIn(run, run, nodes);
+  const before = podsOf('herder', atFirst);
   const probes = await logsOf(run, podsOf('probe', atFirst), 'probe', '--limit-bytes=1000');
   for (;;) {
     const pods = await podsIn(run, run);
@@ -229,7 +233,7 @@ async function observe(
     // By the clock of the node, which may not be ours.
     const since = `--since=${seconds + timeout}s`;
     const logs = seconds < duration ? [] : await agentLogs(run, agent, nodes, since);
-    const [before, herders] = [podsOf('herder', atFirst), podsOf('herder', pods)];
+    const herders = podsOf('herder', pods);
     const twins = podsOf('twin', pods);
     const seen = { nodes, seconds, before, herders, twins, probes, events, first, logs };
     const rows = nodeRows(seen);

@@ -1,35 +1,11 @@
-#!/bin/sh
-# Brings the root file systems of the kernel tests that need the real systemd and the real runc, on Debian and amd64:
+# A part of tools.sh: the root file systems of the kernel tests that need the real systemd and the real runc.
 #
-#   scripts/systemd-rootfs.sh RELEASE...
-#
-# makes .cache/tools/systemd-RELEASE.cpio for each of these releases of Debian, a part of an initramfs, with the release
-# below /debian. It takes the packages from the archive that this machine's apt knows, whatever release the machine has
-# itself. It only reads the configuration of apt, installs nothing, and does not need root.
-set -eu
+# systemd-RELEASE.cpio is a part of an initramfs, with that release of Debian below /debian. Its packages are from the
+# archive that this machine's apt knows, whatever release the machine has itself.
 
-repo=$(cd "$(dirname "$0")/.." && pwd)
-tools=$repo/.cache/tools
-build=$repo/.cache/systemd.$$
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-# A file system that another version of this script made is made again.
-stamp=$(cksum <"$0")
-
-main() {
-  [ $# -gt 0 ] || die "usage: $0 RELEASE..."
-  trap 'rm -rf "$build"' EXIT
-  trap 'exit 1' INT TERM
-  for release; do
-    if [ "$(cat "$tools/systemd-$release.stamp" 2>/dev/null)" != "$stamp" ]; then
-      log "fetching systemd and runc of Debian $release"
-      bring "$release"
-    fi
-  done
-}
-
-bring() { # release
-  mkdir -p "$build/root" "$tools"
-  cd "$build"
+bring_systemd() { # release
+  log "fetching systemd and runc of Debian $1"
+  mkdir root
   fetch "$1" systemd dbus runc crun dash
   # Packages of Debian 12 have files in /lib and /bin that belong to /usr.
   for name in bin sbin lib lib64; do
@@ -40,12 +16,7 @@ bring() { # release
     dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink -C root/debian
   done
   finish root/debian
-  (cd root && find . | cpio --quiet -o -H newc -R 0:0) >new.cpio
-  # Whoever boots from the file at this moment goes on with the former one.
-  mv new.cpio "$tools/systemd-$1.cpio"
-  echo "$stamp" >"$tools/systemd-$1.stamp"
-  cd "$repo"
-  rm -rf "$build"
+  (cd root && find . | cpio --quiet -o -H newc -R 0:0) >"new/systemd-$1.cpio"
 }
 
 # Downloads packages with all that they depend on, as for a machine that has none: to archives/.
@@ -56,7 +27,7 @@ fetch() { # release, packages
   archive=$(apt-get indextargets 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' 'Component: main' \
     --format '$(REPO_URI)' | head -n 1)
   [ -n "$archive" ] || die 'apt knows no archive of Debian; on Debian this helps, as root: apt-get update'
-  echo "deb [signed-by=$keyring] $archive $1 main" >sources.list
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $1 main" >sources.list
   cat >apt.conf <<END
 Dir::Etc::SourceList "$PWD/sources.list";
 Dir::Etc::SourceParts "/dev/null";
@@ -90,20 +61,3 @@ finish() { # root directory
   # Without one, systemd takes the boot for the first of this machine and enables all units.
   echo 11111111111111111111111111111111 >"$1/etc/machine-id"
 }
-
-# Runs a command and shows its output only if it fails.
-logged() {
-  "$@" >"$build/log" 2>&1 || {
-    tail -n 20 "$build/log" >&2
-    die "failed: $*"
-  }
-}
-
-log() { echo "systemd-rootfs: $*" >&2; }
-
-die() {
-  log "$*"
-  exit 1
-}
-
-main "$@"

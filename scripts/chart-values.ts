@@ -1,5 +1,6 @@
 import { AGENT_IMAGE } from '../lib/private/agent-image';
 import { NODE_EXPORTER_IMAGE } from '../lib/agent/metrics-sidecar';
+import { IMAGE } from '../lib/private/validation';
 import { REAL_NODES } from '../lib/private/virtual-nodes';
 
 // The values of the Helm chart: what values.yaml and values.schema.json are made of. The test of the chart holds the
@@ -23,7 +24,7 @@ const RESOURCES = {
 };
 
 /** Labels that the agent's pods have already. Twice in one manifest, a label has no meaning. */
-export const POD_LABELS = ['name', 'instance', 'component'].map((n) => `app.kubernetes.io/${n}`);
+const POD_LABELS = ['name', 'instance', 'component'].map((n) => `app.kubernetes.io/${n}`);
 
 function value(about: string, initial: unknown, schema: object = {}): Value {
   return { about, initial, schema };
@@ -46,10 +47,9 @@ function resources(about: string, cpu: [string, string]): Value {
 }
 
 function image(about: string, reference: string, more: Record<string, Value> = {}): Value {
-  const { repository, tag, digest } =
-    /^(?<repository>[^@]+):(?<tag>[^@:]+)(@(?<digest>.+))?$/.exec(reference)?.groups ?? {};
+  const { name, tag, digest } = IMAGE.exec(reference)?.groups ?? {};
   return group(about, {
-    repository: value('Registry and name.', repository, { minLength: 1 }),
+    repository: value('Registry and name.', name, { minLength: 1 }),
     tag: value('The tag, but not latest.', tag, { minLength: 1, not: { const: 'latest' } }),
     digest: value(
       'The digest, or "". With another tag, set it to "" or to the digest of that tag.',

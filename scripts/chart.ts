@@ -56,9 +56,9 @@ function between(condition: string, entry: Json): Json {
   return { [action(`{{- if ${condition} }}`)]: null, ...entry, [action('{{- end }}')]: null };
 }
 
-/** Leaves the item of a list with this name out unless a condition holds. */
-function itemIf(condition: string, list: unknown[], name: string): void {
-  const i = list.findIndex((item) => (item as Json)['name'] === name);
+/** Leaves an item of a list out unless a condition holds. */
+function itemIf(condition: string, list: unknown[], is: (item: Json) => boolean): void {
+  const i = list.findIndex((item) => is(item as Json));
   list.splice(i, 1, action(`{{- if ${condition} }}`), list[i], action('{{- end }}'));
 }
 
@@ -131,6 +131,7 @@ function synthesize(): Record<string, Json> {
     runbookUrl: 'https://helm.runbook',
     kubeletJob: 'helm-kubelet',
     ignoredNodes: 'helm-ignored',
+    dashboardLabels: {},
   });
   const manifests = (Testing.synth(chart) as Json[]).map((manifest) => withNames(manifest) as Json);
   return Object.fromEntries(
@@ -164,16 +165,9 @@ function fillDaemonSet(daemonSet: Json | undefined): void {
 
   const spec = at(daemonSet, 'spec', 'template', 'spec');
   spec['priorityClassName'] = inline('{{ .Values.priorityClassName }}');
+  entryIf('.Values.priorityClassName', spec, 'priorityClassName');
   for (const key of ['imagePullSecrets', 'tolerations', 'nodeSelector', 'affinity']) {
     spec[key] = block(`.Values.${key}`);
-  }
-  for (const key of [
-    'priorityClassName',
-    'imagePullSecrets',
-    'tolerations',
-    'nodeSelector',
-    'affinity',
-  ]) {
     entryIf(`.Values.${key}`, spec, key);
   }
   entryIf('.Values.selinuxType', at(spec, 'securityContext'), 'seLinuxOptions');
@@ -202,17 +196,18 @@ function fillDaemonSet(daemonSet: Json | undefined): void {
       value: inline(`{{ ${value} | quote }}`),
     });
   }
-  itemIf('.Values.events', env, 'EVENTS');
-  itemIf('.Values.metrics.enabled', env, 'METRICS');
-  itemIf('.Values.metrics.enabled', spec['containers'] as Json[], 'metrics');
-  itemIf('.Values.metrics.enabled', spec['volumes'] as Json[], 'no-token');
+  const named = (name: string) => (item: Json) => item['name'] === name;
+  itemIf('.Values.events', env, named('EVENTS'));
+  itemIf('.Values.metrics.enabled', env, named('METRICS'));
+  itemIf('.Values.metrics.enabled', spec['containers'] as Json[], named('metrics'));
+  itemIf('.Values.metrics.enabled', spec['volumes'] as Json[], named('no-token'));
 }
 
 function agentTemplates(manifests: Record<string, Json>): string[] {
   fillDaemonSet(manifests['DaemonSet']);
   entryIf('.Values.metrics.enabled', at(manifests['NetworkPolicy'], 'spec'), 'ingress');
   const rules = manifests['ClusterRole']?.['rules'] as unknown[];
-  rules.splice(1, 1, action('{{- if .Values.events }}'), rules[1], action('{{- end }}'));
+  itemIf('.Values.events', rules, ({ resources }) => String(resources) === 'events');
   at(manifests['ResourceQuota'], 'spec', 'scopeSelector', 'matchExpressions', 0)['values'] = [
     inline('{{ .Values.priorityClassName }}'),
   ];
@@ -230,7 +225,12 @@ function agentTemplates(manifests: Record<string, Json>): string[] {
 
 function monitoringTemplates(manifests: Record<string, Json>): string[] {
   const values = '.Values.metrics';
-  for (const kind of ['PodMonitor', 'PrometheusRule', 'Dashboard']) {
+  const parts = {
+    PodMonitor: 'podMonitor',
+    PrometheusRule: 'prometheusRule',
+    Dashboard: 'dashboard',
+  };
+  for (const kind of Object.keys(parts)) {
     Object.assign(at(manifests[kind], 'metadata', 'labels'), entries(`${values}.labels`));
   }
   const endpoint = at(manifests['PodMonitor'], 'spec', 'podMetricsEndpoints', 0);
@@ -241,13 +241,8 @@ function monitoringTemplates(manifests: Record<string, Json>): string[] {
     entryIf(`${values}.prometheusRule.runbookUrl`, at(rule, 'annotations'), 'runbook_url');
   }
   const labels = at(manifests['Dashboard'], 'metadata', 'labels');
-  Reflect.deleteProperty(labels, 'grafana_dashboard');
   Object.assign(labels, entries(`${values}.dashboard.labels`));
-  return Object.entries({
-    PodMonitor: 'podMonitor',
-    PrometheusRule: 'prometheusRule',
-    Dashboard: 'dashboard',
-  }).map(([kind, key]) =>
+  return Object.entries(parts).map(([kind, key]) =>
     template(at(manifests, kind), `and ${values}.enabled ${values}.${key}.enabled`),
   );
 }

@@ -1,5 +1,5 @@
 import { METRICS, Metric } from '../agent/metrics';
-import { jobIs, jobIsNot, quote } from './prometheus';
+import { jobIs, jobIsNot, quote, withoutMode } from './prometheus';
 
 /** An alert, before it becomes a rule of the Prometheus operator. */
 export interface Alert {
@@ -67,11 +67,7 @@ export function alerts(options: AlertOptions): Alert[] {
     },
     {
       name: 'OomKillModeNotApplied',
-      expr: lines(
-        `${of(METRICS.GROUP_DESIRED)} != ${of(METRICS.GROUP_EFFECTIVE)}`,
-        'or',
-        `${of(METRICS.GROUP_DESIRED)} unless ${of(METRICS.GROUP_EFFECTIVE)}`,
-      ),
+      expr: withoutMode(job),
       for: seconds(options.mismatchFor),
       summary:
         'Container {{ $labels.container }} of {{ $labels.namespace }}/{{ $labels.pod }} does not have its kill mode.',

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { METRICS, Metric } from '../agent/metrics';
-import { jobIs } from './prometheus';
+import { jobIs, withoutMode } from './prometheus';
 
 // Grafana's model of a dashboard, as far as ours goes:
 // https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
@@ -34,11 +34,9 @@ export function dashboard(jobs: readonly string[]): string {
   const own = jobIs(jobs);
   const of = (metric: Metric) => `${metric.name}{${own}}`;
   const chosen = (metric: Metric) => `${metric.name}{${own}, namespace=~"$namespace"}`;
-  const desired = chosen(METRICS.GROUP_DESIRED);
-  const effective = chosen(METRICS.GROUP_EFFECTIVE);
   // Nothing, rather than 0, if no agent reports.
   const orZero = `or 0 * count(${of(METRICS.BUILD_INFO)})`;
-  const withoutMode = `(${desired} != ${effective} or ${desired} unless ${effective})`;
+  const missing = `(${withoutMode(`${own}, namespace=~"$namespace"`)})`;
 
   const overview: Panel[] = [
     {
@@ -58,7 +56,7 @@ export function dashboard(jobs: readonly string[]): string {
       title: 'Containers without their mode',
       description: 'Containers whose memory.oom.group is wrong or cannot be read.',
       redFrom: 1,
-      targets: [{ expr: `count${withoutMode} ${orZero}` }],
+      targets: [{ expr: `count${missing} ${orZero}` }],
     },
     {
       type: 'stat',
@@ -81,7 +79,7 @@ export function dashboard(jobs: readonly string[]): string {
       description: 'Containers whose memory.oom.group is wrong or cannot be read.',
       width: 16,
       modeColumn: 'desired mode',
-      targets: [{ expr: `max by (node, namespace, pod, container) ${withoutMode}` }],
+      targets: [{ expr: `max by (node, namespace, pod, container) ${missing}` }],
     },
   ];
   const firing: Panel[] = [

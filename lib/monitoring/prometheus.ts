@@ -1,4 +1,5 @@
 import { IConstruct } from 'constructs';
+import { METRICS } from '../agent/metrics';
 import { usageError } from '../private/usage-error';
 
 const MAX_COUNT = 1_000_000;
@@ -16,6 +17,13 @@ export function jobIs(jobs: readonly string[]): string {
 /** A matcher of PromQL for the series of all other jobs. */
 export function jobIsNot(jobs: readonly string[]): string {
   return `job!${jobs.length > 1 ? '~' : '='}${quote(jobs.join('|'))}`;
+}
+
+/** The containers whose memory.oom.group is wrong or cannot be read, each with its desired mode. */
+export function withoutMode(matchers: string): string {
+  const desired = `${METRICS.GROUP_DESIRED.name}{${matchers}}`;
+  const effective = `${METRICS.GROUP_EFFECTIVE.name}{${matchers}}`;
+  return [`${desired} != ${effective}`, 'or', `${desired} unless ${effective}`].join('\n');
 }
 
 /** A whole number of things, none included. */

@@ -130,6 +130,13 @@ function withRules(groups: unknown): string {
   return directory;
 }
 
+/** What promtool makes of a file of tests for these rules. */
+function expectRulesPass(directory: string, file: string): void {
+  const { status, output } = run('promtool', ['test', 'rules', file], { cwd: directory });
+  expect(output).toContain('SUCCESS');
+  expect(status).toBe(0);
+}
+
 const RULES_OPTIONS = {
   runbookUrl: 'https://example.com/troubleshooting',
   ignoredNodes: 'windows-.+',
@@ -442,11 +449,7 @@ describe('the alerts', () => {
       join(ROOT, 'test/monitoring/prometheus', `${alert}.yml`),
       join(directory, `${alert}.test.yml`),
     );
-    const { status, output } = run('promtool', ['test', 'rules', `${alert}.test.yml`], {
-      cwd: directory,
-    });
-    expect(output).toContain('SUCCESS');
-    expect(status).toBe(0);
+    expectRulesPass(directory, `${alert}.test.yml`);
   });
 
   test('name metrics and labels of the catalog only', () => {
@@ -552,11 +555,7 @@ describe('the dashboard', () => {
         ],
       }),
     );
-    const { status, output } = run('promtool', ['test', 'rules', 'queries.test.yml'], {
-      cwd: directory,
-    });
-    expect(output).toContain('SUCCESS');
-    expect(status).toBe(0);
+    expectRulesPass(directory, 'queries.test.yml');
   });
 
   test('counts a container whose memory.oom.group cannot be read, and no zero without an agent', () => {
@@ -586,9 +585,7 @@ describe('the dashboard', () => {
         })),
       }),
     );
-    expect(
-      run('promtool', ['test', 'rules', 'count.test.yml'], { cwd: directory }).output,
-    ).toContain('SUCCESS');
+    expectRulesPass(directory, 'count.test.yml');
   });
 
   test('has the panels of docs/dashboard-layout.svg', () => {
@@ -790,11 +787,7 @@ describe('with agents of several node pools', () => {
       join(directory, 'pools.test.yml'),
       stringify({ rule_files: ['rules.yml'], evaluation_interval: '1m', tests: [test] }),
     );
-    const { status, output } = run('promtool', ['test', 'rules', 'pools.test.yml'], {
-      cwd: directory,
-    });
-    expect(output).toContain('SUCCESS');
-    expect(status).toBe(0);
+    expectRulesPass(directory, 'pools.test.yml');
   });
 
   test('agents of two clusters are refused', () => {

@@ -11,11 +11,12 @@
 #   vmlinuz    the distribution's kernel for virtual machines
 #   modules/   the modules that the guest loads, numbered in load order
 #   curl/      curl and its libraries, laid out as below a root directory
-#   systemd-RELEASE.cpio   systemd, runc and crun of Debian 12 and 13: scripts/systemd-rootfs.sh
+#   systemd-RELEASE.cpio   systemd, runc and crun of releases of Debian: scripts/systemd-rootfs.sh
 #
 #   scripts/tools.sh [root] [kernel] [lint]  brings what `npm test` needs; with `kernel` what the kernel
 #                                         tests need as well, with `lint` what .ci/run needs as well;
 #                                         with `root` it fails if the tests could not become root
+#   scripts/tools.sh systemd-RELEASE...      brings that release of Debian as well
 #   scripts/tools.sh --check [kernel]...     only names what is missing; exit status 1 if there is any
 #
 # npm runs it before each script that needs it. It installs packages as root, or with sudo if that
@@ -68,11 +69,12 @@ main() {
       --check) check=yes ;;
       root) root=yes ;;
       kernel)
-        parts="$parts kernel rootfs"
+        parts="$parts kernel systemd-bookworm systemd-trixie"
         commands="$commands $kernel_commands"
         ;;
       lint) commands="$commands $lint_commands" ;;
-      *) die "usage: $0 [--check] [root] [kernel] [lint]" ;;
+      systemd-*) parts="$parts $word" ;;
+      *) die "usage: $0 [--check] [root] [kernel] [lint] [systemd-RELEASE]..." ;;
     esac
   done
 
@@ -143,15 +145,15 @@ bring() {
   fi
 
   trap 'rm -rf "$build"' EXIT
+  trap 'exit 1' INT TERM
   mkdir -p "$tools"
   for part in $parts; do
     mkdir -p "$build/new"
     # apt drops to a user of its own for downloads if it can write there.
     [ "$(id -u)" -ne 0 ] || chown _apt "$build"
     cd "$build"
-    "bring_$part"
+    "bring_${part%%-*}" "${part#*-}"
     for file in new/*; do
-      [ -e "$file" ] || continue
       rm -rf "${tools:?}/${file#new/}"
       mv "$file" "$tools/"
     done
@@ -260,11 +262,6 @@ bring_kernel() {
   collect_curl
 }
 
-bring_rootfs() {
-  # The other script puts them into place itself.
-  sh "$repo/scripts/systemd-rootfs.sh" bookworm trixie
-}
-
 collect_curl() {
   curl=$(command -v curl)
   mkdir -p new/curl/usr/bin
@@ -292,4 +289,5 @@ die() {
   exit 1
 }
 
+. "$repo/scripts/systemd-rootfs.sh"
 main "$@"

@@ -1,5 +1,5 @@
 import { Cluster, HOG, SLEEP, testIn } from './cluster';
-import { Container, Driver, Pod, Runtime } from './node';
+import { Container, Driver, Pod, Runtime, unit } from './node';
 
 /**
  * The pods of Kubernetes' own node test "OOMKiller": one process, the same as an init container, two processes. Their
@@ -33,6 +33,7 @@ export function cells(driver: Driver, release: string, systemd?: number): () => 
 
   beforeAll(async () => {
     cluster = await Cluster.boot(driver, release);
+    await cluster.watch();
     if (systemd !== undefined) {
       expect(await cluster.vm.sh('systemctl --version')).toMatch(`systemd ${systemd} `);
     }
@@ -138,16 +139,11 @@ function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
     expect(resets.update).toBeGreaterThan(0);
     await cluster.become([single], '0');
     // systemd writes the scope's own file, which is not the one of the processes with crun.
-    const scopes = [single, group].map((one) => ({
-      ...one,
-      file: `${one.cgroup}/memory.oom.group`,
-    }));
-    const [singleScope, groupScope] = scopes as [Container, Container];
+    const scope = (one: Container) => ({ ...one, file: `${one.cgroup}/memory.oom.group` });
+    const [singleScope, groupScope] = [scope(single), scope(group)];
     if (driver === 'systemd') {
       const reset = await writes(groupScope);
-      await cluster.vm.sh(
-        `systemctl set-property --runtime ${groupScope.cgroup.replace(/.*\//, '')} MemoryHigh=64M`,
-      );
+      await cluster.vm.sh(`systemctl set-property --runtime ${unit(group.cgroup)} MemoryHigh=64M`);
       await cluster.eventually('systemd writes', async () => (await writes(groupScope)) > reset);
       const reloaded = await writes(singleScope);
       await cluster.vm.sh('systemctl daemon-reload');

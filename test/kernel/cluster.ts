@@ -17,7 +17,7 @@ export const LIVENESS_PROBE = `rm ${RUN_DIR}/alive`;
 export const SLEEP = { command: ['sleep', '100000'] };
 export const HOG = { command: ['hog', '2'], memory: 32 };
 
-export interface PodOptions extends CgroupOptions {
+interface PodOptions extends CgroupOptions {
   readonly mode?: string;
   readonly annotations?: Record<string, string>;
   readonly qos?: Qos;
@@ -36,11 +36,9 @@ export class Cluster {
     const api = await FakeApiServer.start();
     const vm = await Vm.boot(more, COUNTING, { release, systemd: driver === 'systemd' });
     await vm.sh(`
-      witness /sys/fs/cgroup >/run/witness 2>&1 &
       mkdir -p /image${SERVICE_ACCOUNT}
       echo '${api.token}' >/image${SERVICE_ACCOUNT}/token
       echo '${api.caPem}' >/image${SERVICE_ACCOUNT}/ca.crt`);
-    await vm.until('grep watching /run/witness');
     const node = new Node(vm, driver);
     await node.prepare();
     return new Cluster(api, vm, node);
@@ -181,6 +179,28 @@ export class Cluster {
     return this.vm.sh(`sed -n 's/^started //p' ${log}`);
   }
 
+  /** How many of its processes the kernel has killed for memory. */
+  async kills({ cgroup }: Container): Promise<number> {
+    const count = `awk '$1 == "oom_kill" { print $2 }' ${cgroup}/memory.events`;
+    return Number(await this.vm.sh(count));
+  }
+
+  /** Process 1 is the one that was started. */
+  async keepsProcessOne(container: Container): Promise<void> {
+    const main = await this.processOne(container);
+    expect(await this.vm.sh(`cat ${container.cgroup}/cgroup.procs`)).toMatch(
+      new RegExp(`^${main}$`, 'm'),
+    );
+  }
+
+  /** Waits until the agent has at most six processes and 8 MiB. What it does at a tick is over in a moment. */
+  async isAtRest(): Promise<void> {
+    const { cgroup } = this.agent;
+    await this.vm.until(
+      `[ $(wc -l <${cgroup}/cgroup.procs) -le 6 ] && [ $(cat ${cgroup}/memory.current) -le ${8 << 20} ]`,
+    );
+  }
+
   async isKilled({ cgroup, log }: Container): Promise<void> {
     await this.vm.until(`grep '^killed 9$' ${log} && ! [ -e ${cgroup} ]`);
   }
@@ -237,6 +257,12 @@ export class Cluster {
     return `(echo 0 >${dirname(this.agent.file)}/cgroup.procs; exec ${enter} ${command})`;
   }
 
+  /** Starts the witness, for `witnessed`. */
+  async watch(): Promise<void> {
+    await this.vm.sh('witness /sys/fs/cgroup >/run/witness 2>&1 &');
+    await this.vm.until('grep watching /run/witness');
+  }
+
   /** Who opened and closed which files of cgroups: what the witness saw on the mount of the agent, or on the node's. */
   async witnessed(whose: 'agent' | 'node'): Promise<Access[]> {
     const mount = { agent: '/agent-root/host/cgroup', node: '/sys/fs/cgroup' }[whose];
@@ -245,9 +271,9 @@ export class Cluster {
       .trimEnd()
       .split('\n')
       .map((line) => {
-        const [, , ...rest] = line.split(' ');
-        const path = (rest.at(-1) ?? '').replace(mount, '/sys/fs/cgroup');
-        return { actions: rest.slice(0, -1), path };
+        const actions = line.split(' ');
+        const path = (actions.pop() ?? '').replace(mount, '/sys/fs/cgroup');
+        return { actions, path };
       });
   }
 

@@ -18,14 +18,12 @@ afterAll(async () => {
 });
 
 /** The processes of the agent that watch. */
-const INOTIFYDS = `
-  for pid in $(cat AGENT/cgroup.procs); do
-    if { tr '\\0' ' ' </proc/$pid/cmdline; } 2>/dev/null | grep -q ^inotifyd; then echo $pid; fi
-  done`;
-
 async function inotifyds(): Promise<string[]> {
-  const script = INOTIFYDS.replace('AGENT', cluster.agent.cgroup);
-  return (await cluster.vm.sh(script)).split('\n').filter((pid) => pid !== '');
+  const found = await cluster.vm.sh(`
+    for pid in $(cat ${cluster.agent.cgroup}/cgroup.procs); do
+      if { tr '\\0' ' ' </proc/$pid/cmdline; } 2>/dev/null | grep -q ^inotifyd; then echo $pid; fi
+    done`);
+  return found.split('\n').filter((pid) => pid !== '');
 }
 
 /** Waits until there is one inotifyd, and not any of those; tells which. */
@@ -59,7 +57,6 @@ async function ready(): Promise<boolean> {
 }
 
 describe('with the agent', () => {
-  let early: Pod;
   let single: Container;
   let many: Pod[];
 
@@ -69,7 +66,6 @@ describe('with the agent', () => {
 
   inGuest('a write that is refused is said once, and done once it can be', async () => {
     single = await cluster.run('single', { mode: 'Single' });
-    early = single.pod;
     await cluster.become([single], '0');
     // Which the kernel refuses while anybody has a file open for a write.
     await cluster.eventually('a read-only mount', async () => {
@@ -97,7 +93,7 @@ describe('with the agent', () => {
       kill ${old}`);
     const next = await inotifyd([old]);
     await cluster.drift([single], '0');
-    const three = await cluster.node.createEmpty([early], 3);
+    const three = await cluster.node.createEmpty([single.pod], 3);
     await cluster.become(three, '0');
     const [first, second, third] = three.map(({ file }) => file);
     const present = await inotifyd();
@@ -126,10 +122,7 @@ describe('with the agent', () => {
   });
 
   inGuest('with 330 containers it is at most six processes and 8 MiB at rest', async () => {
-    const { cgroup } = cluster.agent;
-    // What it does at a tick is over in a moment.
-    await cluster.vm.until(`
-      [ $(wc -l <${cgroup}/cgroup.procs) -le 6 ] && [ $(cat ${cgroup}/memory.current) -le ${8 << 20} ]`);
+    await cluster.isAtRest();
     await cluster.node.removeEmpty(many);
     many.forEach(({ uid }) => {
       cluster.api.deletePod(uid);

@@ -1,5 +1,5 @@
 import { Cluster, HOG, testIn } from './cluster';
-import { Container, Pod } from './node';
+import { Container } from './node';
 
 // What takes too long for every change: hours of a cluster in minutes, with one agent for all tests.
 
@@ -20,9 +20,6 @@ afterAll(async () => {
   await cluster.stop();
 });
 
-/** What a new container of a pod that the agent knows sees. */
-const firstMode = (pod: Pod) => cluster.firstModes([pod]);
-
 inGuest('the first instruction of an opted-in container sees Single, 1,000 of 1,000', async () => {
   const names = Array.from({ length: 20 }, (_, i) => `first-${i}`);
   const pods = await cluster.makePods(names, { mode: 'Single' });
@@ -34,16 +31,11 @@ inGuest('the first instruction of an opted-in container sees Single, 1,000 of 1,
 
 inGuest('a container that is killed for ten minutes survives, counted exactly', async () => {
   const hog = await cluster.run('hog', { mode: 'Single' }, { name: 'worker', ...HOG });
-  const main = await cluster.processOne(hog);
   await new Promise((done) => setTimeout(done, 600_000));
   await cluster.freeze(hog.pod);
-  const kills = Number(
-    await cluster.vm.sh(`awk '$1 == "oom_kill" { print $2 }' ${hog.cgroup}/memory.events`),
-  );
+  const kills = await cluster.kills(hog);
   expect(kills).toBeGreaterThan(100);
-  expect(await cluster.vm.sh(`cat ${hog.cgroup}/cgroup.procs`)).toMatch(
-    new RegExp(`^${main}$`, 'm'),
-  );
+  await cluster.keepsProcessOne(hog);
   // Its Event may wait five minutes for the next.
   await cluster.eventually('the Event', () => cluster.events('hog')[0]?.count === kills, 600);
   expect(cluster.events('hog')).toHaveLength(1);
@@ -63,7 +55,7 @@ inGuest('an API server that is away for five minutes', async () => {
   cluster.api.removeLabel(leaver.pod.uid);
   cluster.opt(changer.pod, 'Group');
   while (Date.now() < end) {
-    expect(await firstMode(steady.pod)).toEqual(['0']);
+    expect(await cluster.firstModes([steady.pod])).toEqual(['0']);
     await cluster.drift([steady, changer], '0');
     await new Promise((done) => setTimeout(done, 5000));
   }
@@ -98,11 +90,6 @@ inGuest('a clock that jumps a year forwards and back', async () => {
 });
 
 inGuest('it is the agent that was started, and it is as small as ever', async () => {
-  const { cgroup } = cluster.agent;
-  expect(await cluster.vm.sh(`cat ${cgroup}/cgroup.procs`)).toMatch(
-    new RegExp(`^${await cluster.processOne(cluster.agent)}$`, 'm'),
-  );
-  await cluster.vm.until(
-    `[ $(wc -l <${cgroup}/cgroup.procs) -le 6 ] && [ $(cat ${cgroup}/memory.current) -le ${8 << 20} ]`,
-  );
+  await cluster.keepsProcessOne(cluster.agent);
+  await cluster.isAtRest();
 });

@@ -75,7 +75,7 @@ export interface CgroupOptions {
 }
 
 /** The unit whose cgroup this is. */
-const unit = (cgroup: string) => cgroup.slice(cgroup.lastIndexOf('/') + 1);
+export const unit = (cgroup: string) => cgroup.slice(cgroup.lastIndexOf('/') + 1);
 
 /** What a kubelet and containerd do for pods: their cgroups, the runtime's configuration, and the links to their logs. */
 export class Node {
@@ -222,14 +222,13 @@ export class Node {
   }
 
   /** The OOMPolicy of a container's scope, as systemd has it. */
-  oomPolicy({ id }: Container): Promise<string> {
-    return this.vm.sh(`systemctl show --value -p OOMPolicy ${drivers.systemd.container(id)}`);
+  oomPolicy({ cgroup }: Container): Promise<string> {
+    return this.vm.sh(`systemctl show --value -p OOMPolicy ${unit(cgroup)}`);
   }
 
   /** Waits until systemd has ended the scope of a container, and all in it, because of an OOM kill. */
-  async isEndedBySystemd({ id }: Container): Promise<void> {
-    const scope = drivers.systemd.container(id);
-    await this.vm.until(`dmesg | grep -F "${scope}: Failed with result 'oom-kill'"`);
+  async isEndedBySystemd({ cgroup }: Container): Promise<void> {
+    await this.vm.until(`dmesg | grep -F "${unit(cgroup)}: Failed with result 'oom-kill'"`);
   }
 
   private container(pod: Pod): Container {

@@ -9,9 +9,6 @@ const CONTAINERS = 'cdk8s-oom-kill-mode/containers';
 const get = cells('systemd', 'trixie', 257);
 const inGuest = testIn(get);
 
-const counter = async ({ cgroup }: Container, name: string) =>
-  Number(await get().vm.sh(`awk '$1 == "${name}" { print $2 }' ${cgroup}/memory.events`));
-
 describe('what does not depend on the runtime:', () => {
   let cluster: Cluster;
   let single: Container;
@@ -33,12 +30,9 @@ describe('what does not depend on the runtime:', () => {
     const pod = { mode: 'Single', memory: 32 };
     const hog = await cluster.run('hog', pod, { name: 'worker', ...HOG });
     await cluster.survives(hog, 10);
-    const main = await cluster.processOne(hog);
-    expect(await cluster.vm.sh(`cat ${hog.cgroup}/cgroup.procs`)).toMatch(
-      new RegExp(`^${main}$`, 'm'),
-    );
+    await cluster.keepsProcessOne(hog);
     await cluster.freeze(hog.pod);
-    const kills = await counter(hog, 'oom_kill');
+    const kills = await cluster.kills(hog);
     expect(kills).toBeGreaterThanOrEqual(10);
     await cluster.eventually('the Event', () => cluster.events('hog')[0]?.count === kills);
     expect(cluster.events('hog')).toEqual([

@@ -14,7 +14,7 @@ const guest = join(__dirname, 'guest');
 
 // The guest's clock counts its instructions, 2 ns each, while it has anything to do, which makes it just as
 // fast on every host: to start a program takes 4 times as long as on a node, a shell is 20 times slower, and
-// the steps of the stand-in for the runtime are 10 times longer. A host that is busy, or stalls, makes a test
+// so are the pauses of the shim. A host that is busy, or stalls, makes a test
 // take longer, but gives no process of the guest less time than another one: a race between them ends as it
 // would on a host that has nothing else to do. While the guest waits its clock goes as ours does.
 export const COUNTING = '-accel tcg,thread=single -icount shift=1,sleep=on -smp 1';
@@ -58,7 +58,7 @@ export class Vm {
     const vm = new Vm(server, cpus, debian?.systemd);
     try {
       const connection = once(server, 'connection') as Promise<[Socket]>;
-      const [socket] = await vm.orFail(PATIENCE * 1000, 'boot', connection);
+      const [socket] = await vm.orFail('boot', connection);
       // Lost when the machine ends, which is noticed elsewhere.
       socket.on('error', () => undefined);
       vm.guest = { socket, answers: createInterface(socket)[Symbol.asyncIterator]() };
@@ -108,20 +108,20 @@ export class Vm {
   }
 
   /** Runs a shell script in the guest (`sh -eu`), one at a time. */
-  async run(script: string, timeoutMs = PATIENCE * 1000): Promise<Result> {
+  async run(script: string): Promise<Result> {
     if (!this.guest) {
       throw new Error('the guest is not up');
     }
     const { socket, answers } = this.guest;
     socket.write(`${Buffer.from(script).toString('base64')}\n`);
-    const answer = await this.orFail(timeoutMs, script, answers.next());
+    const answer = await this.orFail(script, answers.next());
     const [status, output = ''] = (answer.value ?? '').split(' ');
     return { status: Number(status), output: Buffer.from(output, 'base64').toString() };
   }
 
   /** Like `run`, for scripts that must succeed: the output, without the final newline. */
-  async sh(script: string, timeoutMs?: number): Promise<string> {
-    const { status, output } = await this.run(script, timeoutMs);
+  async sh(script: string): Promise<string> {
+    const { status, output } = await this.run(script);
     if (status !== 0) {
       throw new Error(`exit status ${status} in the guest:\n${script}\n${output}`);
     }
@@ -152,7 +152,7 @@ export class Vm {
     rmSync(work, { recursive: true, force: true });
   }
 
-  private async orFail<T>(timeoutMs: number, what: string, result: Promise<T>): Promise<T> {
+  private async orFail<T>(what: string, result: Promise<T>): Promise<T> {
     const failed = new AbortController();
     const { signal } = failed;
     const ended = async (reason: string, event: Promise<unknown>): Promise<never> => {
@@ -160,7 +160,7 @@ export class Vm {
       throw new Error(`${reason}: ${what}\nThe guest's console ends:\n${this.console}`);
     };
     const timeout = new Promise((resolve) => {
-      const timer = setTimeout(resolve, timeoutMs);
+      const timer = setTimeout(resolve, PATIENCE * 1000);
       signal.addEventListener('abort', () => {
         clearTimeout(timer);
       });
@@ -169,7 +169,7 @@ export class Vm {
       return await Promise.race([
         result,
         ended('the virtual machine ended', once(this.qemu, 'exit', { signal })),
-        ended(`no answer in ${timeoutMs} ms`, timeout),
+        ended(`no answer in ${PATIENCE} s`, timeout),
       ]);
     } finally {
       failed.abort();
@@ -178,11 +178,11 @@ export class Vm {
 }
 
 function requireTools(): void {
-  const { status, stdout } = spawnSync(join(repo, 'scripts/tools.sh'), ['--check', 'kernel'], {
+  const { status, stderr } = spawnSync(join(repo, 'scripts/tools.sh'), ['--check', 'kernel'], {
     encoding: 'utf8',
   });
   if (status !== 0) {
-    throw new Error(`tools of the kernel test are missing; run scripts/tools.sh\n${stdout}`);
+    throw new Error(`tools of the kernel test are missing; run scripts/tools.sh kernel\n${stderr}`);
   }
 }
 
@@ -242,7 +242,7 @@ function buildInitramfs(more: string[], release?: string): void {
 function rootfs(release: string): string {
   const archive = join(tools, `systemd-${release}.cpio`);
   if (!existsSync(archive)) {
-    throw new Error(`there is no ${archive}; run scripts/systemd-rootfs.sh ${release}`);
+    throw new Error(`there is no ${archive}; run scripts/tools.sh systemd-${release}`);
   }
   return archive;
 }

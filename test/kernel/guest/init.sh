@@ -13,7 +13,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 exec </dev/console >/dev/console 2>&1
 
-# The witness tells processes apart by their ids: none may be used twice.
+# The tests tell processes of the agent apart by their ids: none may be used twice.
 echo 4194304 >/proc/sys/kernel/pid_max
 
 for module in /modules/*; do

@@ -3,7 +3,7 @@
  *
  *   witness DIRECTORY
  *
- * prints "SECONDS PID ACTION PATH" for each file that is opened or closed anywhere in the
+ * prints "ACTION PATH" for each file that is opened or closed anywhere in the
  * file system of DIRECTORY, whatever mount it is reached by. ACTION is a list of "open",
  * "read" (closed, could not have been written) and "write" (closed, was open for writing):
  * the kernel may merge what one process did to one file.
@@ -16,24 +16,20 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/fanotify.h>
-#include <time.h>
 #include <unistd.h>
 
 static void print(const struct fanotify_event_metadata *event)
 {
-	struct timespec now;
 	char link[32], path[PATH_MAX];
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	snprintf(link, sizeof link, "/proc/self/fd/%d", event->fd);
 	ssize_t length = readlink(link, path, sizeof path - 1);
 	if (length < 0)
 		err(1, "%s", link);
 	path[length] = '\0';
-	printf("%lld.%03ld %d%s%s%s %s\n", (long long)now.tv_sec, now.tv_nsec / 1000000,
-	       event->pid, event->mask & FAN_OPEN ? " open" : "",
-	       event->mask & FAN_CLOSE_NOWRITE ? " read" : "",
-	       event->mask & FAN_CLOSE_WRITE ? " write" : "", path);
+	printf("%s%s%s%s\n", event->mask & FAN_OPEN ? "open " : "",
+	       event->mask & FAN_CLOSE_NOWRITE ? "read " : "",
+	       event->mask & FAN_CLOSE_WRITE ? "write " : "", path);
 }
 
 int main(int argc, char **argv)

@@ -23,6 +23,12 @@ export function prose(text: string): string {
   return text.replace(/^```.*?^```$/gms, '');
 }
 
+/** A page's blocks of one language, in order. */
+export function blocks(text: string, language: string): string[] {
+  const found = text.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\`$`, 'gms'));
+  return [...found].map(([, block]) => block ?? '');
+}
+
 /** Where `[text](target)`, `<target>`, `[name]: target` and `href="target"` lead to. */
 export function links(text: string): string[] {
   const link = /\]\(([^)]+)\)|<(https?:[^>\s]+)>|^\[[^\]]+\]: (\S+)$|href="([^"]+)"/gm;

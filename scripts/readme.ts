@@ -1,24 +1,17 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 
 import { install } from '../test/support/binaries';
 import { ClusterServer } from '../test/support/cluster-server';
+import { blocks } from './links';
 
 // Does what the README tells its reader to do, from top to bottom, with nothing else: its shell
 // commands, against a stand-in for the API server where they speak to one, and its program. With README_CLUSTER=real,
 // only the commands that speak to a cluster, on the one of the kubeconfig.
 
 const ROOT = resolve(__dirname, '..');
-
-/** The blocks of one language, in order. */
-function blocks(language: string): string[] {
-  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
-  const found = [...readme.matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\`$`, 'gms'))];
-  return found.map(([, text]) => text ?? '');
-}
 
 /** What a reader is told to expect, of the blocks that have these words. */
 const EXPECTED: readonly [words: string, output: RegExp][] = [
@@ -109,8 +102,9 @@ function tryProgram(text: string, directory: string): void {
 }
 
 async function main(): Promise<void> {
-  const commands = blocks('sh');
-  const programs = blocks('ts');
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
+  const commands = blocks(readme, 'sh');
+  const programs = blocks(readme, 'ts');
   const unused = EXPECTED.filter(([words]) => !commands.some((block) => block.includes(words)));
   if (unused.length > 0 || programs.length !== 1) {
     throw new Error(`the README has ${programs.length} programs, and no ${String(unused[0]?.[0])}`);
@@ -122,7 +116,7 @@ async function main(): Promise<void> {
     return;
   }
   const directory = mkdtempSync(join(ROOT, '.cache/readme-'));
-  const config = join(mkdtempSync(join(tmpdir(), 'kubeconfig-')), 'config');
+  const config = join(directory, 'kubeconfig');
   const server = await ClusterServer.start();
   try {
     writeFileSync(config, server.kubeconfig);

@@ -13,7 +13,7 @@ import {
   OomKillModeMonitoring,
   OomKillModeMonitoringProps,
 } from '../lib';
-import { Manifest, ROOT, parse, read, synth } from './support/manifests';
+import { Manifest, ROOT, byName, parse, read, synth } from './support/manifests';
 import { VERSIONS, loadSchemas, violations } from './support/schema';
 import { KUBECTLS, install } from './support/binaries';
 
@@ -82,10 +82,6 @@ function synthesize({ agent: props, monitoring, patch }: Expected): Manifest[] {
     });
   }
   return synth(chart);
-}
-
-function byName(manifests: Manifest[]): Record<string, Manifest> {
-  return Object.fromEntries(manifests.map((m) => [`${m.kind} ${m.metadata.name}`, m]));
 }
 
 const AFFINITY: k8s.Affinity = {

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import {
   cpSync,
   existsSync,
@@ -13,16 +13,13 @@ import { tmpdir } from 'node:os';
 import { basename, delimiter, dirname, join, normalize } from 'node:path';
 import * as ts from 'typescript';
 import { parse as parseYaml, parseAllDocuments } from 'yaml';
-import { PAGES, isExternal, links, prose } from '../scripts/links';
-import { Manifest, ROOT, parse, read, template } from './support/manifests';
+import { PAGES, blocks as blocksOf, isExternal, links, prose } from '../scripts/links';
+import { Manifest, ROOT, kustomize, memoized, parse, read, template } from './support/manifests';
 import { VERSIONS } from './support/schema';
 import { install } from './support/binaries';
 import { ClusterServer } from './support/cluster-server';
 
-function blocks(page: string, language: string): string[] {
-  const found = read(page).matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\`$`, 'gms'));
-  return [...found].map(([, text]) => text ?? '');
-}
+const blocks = (page: string, language: string) => blocksOf(read(page), language);
 
 /** The anchors that a page's headings have on GitHub, and those of its HTML. */
 const anchors = memoized((page: string): Set<string> => {
@@ -35,15 +32,6 @@ const anchors = memoized((page: string): Set<string> => {
   );
   return new Set([...headings, ...[...text.matchAll(/ id="([^"]+)"/g)].map(([, id = '']) => id)]);
 });
-
-function memoized<T>(f: (key: string) => T): (key: string) => T {
-  const known = new Map<string, T>();
-  return (key) => {
-    const value = known.get(key) ?? f(key);
-    known.set(key, value);
-    return value;
-  };
-}
 
 describe.each(PAGES)('the links of %s', (page) => {
   test('lead to files and headings that exist', () => {
@@ -228,12 +216,7 @@ describe('docs/gitops.md', () => {
     const [kustomization] = blocks(page, 'yaml').filter((text) => text.startsWith('# kustomiz'));
     writeFileSync(join(directory, 'kustomization.yaml'), kustomization ?? '');
     cpSync(join(ROOT, 'examples/plain-yaml/shop.yaml'), join(directory, 'shop.yaml'));
-    const built = parse(
-      execFileSync(join(install('kubectl'), 'kubectl'), ['kustomize', directory], {
-        encoding: 'utf8',
-      }),
-    );
-    const [service, deployment] = built as [Manifest, Manifest];
+    const [service, deployment] = kustomize(directory) as [Manifest, Manifest];
     expect(template(deployment).metadata.labels).toEqual({
       'app.kubernetes.io/name': 'shop',
       'cdk8s-oom-kill-mode/mode': 'Single',

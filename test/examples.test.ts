@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { AppRun, Manifest, ROOT, find, parse, read, runApp, template } from './support/manifests';
@@ -65,6 +66,11 @@ describe.each(EXAMPLES)('examples/%s', (example) => {
       (file) => file !== AGENT || existsSync(join(ROOT, 'examples', example, 'kustomization.yaml')),
     );
     expect(own).toHaveLength(1);
+    const committed = execFileSync('git', ['ls-files', '.'], {
+      cwd: join(ROOT, 'examples', example, 'dist'),
+      encoding: 'utf8',
+    });
+    expect(committed.trimEnd().split('\n')).toEqual(own);
     for (const file of own) {
       expect(read('examples', example, 'dist', file)).toBe(files[file]);
     }

@@ -11,7 +11,7 @@ import {
   followingChart,
   monitoringChart,
 } from './support/all-props';
-import { Manifest, ROOT, parse, read, synthText } from './support/manifests';
+import { Manifest, ROOT, byName, kustomize, parse, read, synthText } from './support/manifests';
 import { install } from './support/binaries';
 
 // What tools do to the manifests on their way to the cluster.
@@ -47,10 +47,6 @@ beforeEach(() => {
 afterEach(() => {
   rmSync(directory, { recursive: true });
 });
-
-function byName(manifests: Manifest[]): Record<string, Manifest> {
-  return Object.fromEntries(manifests.map((m) => [`${m.kind} ${m.metadata.name}`, m]));
-}
 
 describe('Flux', () => {
   // Its variable substitution replaces `${name}`, and `$$` with `$`, in objects without this annotation.
@@ -113,11 +109,7 @@ describe('kustomize', () => {
     writeFileSync(join(directory, 'kustomization.yaml'), kustomization);
     const agent = join('examples', 'agent-only', 'dist', 'oom-kill-mode-agent.k8s.yaml');
     writeFileSync(join(directory, 'oom-kill-mode-agent.k8s.yaml'), read(agent));
-    return parse(
-      execFileSync(join(install('kubectl'), 'kubectl'), ['kustomize', directory], {
-        encoding: 'utf8',
-      }),
-    );
+    return kustomize(directory);
   }
 
   const AGENT = Yaml.stringify({
@@ -145,10 +137,7 @@ describe('kustomize', () => {
         ],
         [`file://${repository}//examples/${example}?ref=${commit.trim()}`, committed],
       ] as const) {
-        const built = execFileSync(join(install('kubectl'), 'kubectl'), ['kustomize', source], {
-          encoding: 'utf8',
-        });
-        expect(byName(parse(built))).toEqual(byName(parse(expected)));
+        expect(byName(kustomize(source))).toEqual(byName(parse(expected)));
       }
     },
     60_000,

@@ -1,4 +1,4 @@
-import { Chart, Size, Testing } from 'cdk8s';
+import { Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import { usableNodes } from '../e2e/checks';
 import {
@@ -9,20 +9,30 @@ import {
   OomKillModeAgentProps,
 } from '../lib';
 import { ALL_PROPS } from './support/all-props';
-import { Manifest, PodTemplate, find, parse, runApp, synth, template } from './support/manifests';
+import {
+  Manifest,
+  PodTemplate,
+  chart,
+  find,
+  memoized,
+  parse,
+  runApp,
+  synth,
+  template,
+} from './support/manifests';
 
 // What platforms ask of the manifests, as their sources and pages have it. None of them runs here.
 
 function agent(props: OomKillModeAgentProps = {}): Manifest[] {
-  const chart = new Chart(Testing.app(), 'agent');
-  new OomKillModeAgent(chart, 'agent', props);
-  return synth(chart);
+  const scope = chart();
+  new OomKillModeAgent(scope, 'agent', props);
+  return synth(scope);
 }
 
 /** All that an app makes; only a part of it may be committed. */
-function synthApp(directory: string): Manifest[] {
-  return Object.values(runApp(directory).files).flatMap((text) => parse(text));
-}
+const synthApp = memoized((directory: string) =>
+  Object.values(runApp(directory).files).flatMap((text) => parse(text)),
+);
 
 function pod(manifests: Manifest[]): PodTemplate {
   return template(find(manifests, 'DaemonSet'));
@@ -79,15 +89,14 @@ describe('a ResourceQuota for the priority class', () => {
 });
 
 describe('OpenShift', () => {
-  const manifests = synthApp('examples/openshift');
-  const constraints = manifests.find(({ kind }) => kind === 'SecurityContextConstraints');
+  const manifests = () => synthApp('examples/openshift');
 
   test('admits the agent with every option by the constraints of the example', () => {
     const props: OomKillModeAgentProps[] = [{}, { selinuxType: 'spc_t', metrics: true }, ALL_PROPS];
     const pods = props.map((one) => pod(agent(one)));
     const volumes = pods.flatMap(({ spec }) => spec.volumes.flatMap((one) => Object.keys(one)));
     const kinds = new Set(volumes.filter((key) => key !== 'name'));
-    expect(constraints).toMatchObject({
+    expect(manifests().find(({ kind }) => kind === 'SecurityContextConstraints')).toMatchObject({
       users: ['system:serviceaccount:oom-kill-mode:oom-kill-mode-agent'],
       // The token comes as a projected volume.
       volumes: [...new Set([...kinds, 'projected'])].sort(),
@@ -116,7 +125,7 @@ describe('OpenShift', () => {
   });
 
   test('does not merge a node selector into the pods of the example', () => {
-    const { annotations } = find(manifests, 'Namespace').metadata;
+    const { annotations } = find(manifests(), 'Namespace').metadata;
     expect(annotations).toEqual({ 'openshift.io/node-selector': '' });
   });
 
@@ -129,8 +138,8 @@ describe('OpenShift', () => {
       [65534, undefined],
     ],
   ])('gets a OnePerNodeDeployment with %s', (_, props, uids) => {
-    const chart = new Chart(Testing.app(), 'web');
-    new OnePerNodeDeployment(chart, 'web', {
+    const scope = chart();
+    new OnePerNodeDeployment(scope, 'web', {
       name: 'web',
       image: 'example.com/web:1',
       replicas: 3,
@@ -138,7 +147,7 @@ describe('OpenShift', () => {
       memory: Size.mebibytes(64),
       ...props,
     });
-    const all = containers(template(find(synth(chart), 'Deployment')));
+    const all = containers(template(find(synth(scope), 'Deployment')));
     expect(all.map(({ securityContext }) => securityContext.runAsUser)).toEqual(uids);
   });
 });

@@ -1,4 +1,4 @@
-import { Chart, Size, Testing } from 'cdk8s';
+import { Chart, Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
 import {
   OnePerNodeDeployment,
@@ -6,7 +6,7 @@ import {
   OomKillModeAgentProps,
   OomPolicyDropIn,
 } from '../lib';
-import { Manifest, find, parse, read, synth, template } from './support/manifests';
+import { Manifest, chart, find, parse, read, synth, template } from './support/manifests';
 
 // Everything that gives power over a node or the API, literally: a change here is a security review.
 
@@ -181,9 +181,9 @@ const AGENT_KINDS = [
 ];
 
 function make(fill: (chart: Chart) => void): Manifest[] {
-  const chart = new Chart(Testing.app(), 'chart');
-  fill(chart);
-  return synth(chart);
+  const scope = chart();
+  fill(scope);
+  return synth(scope);
 }
 
 const agentWith = (props?: OomKillModeAgentProps) =>

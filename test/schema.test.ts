@@ -50,6 +50,9 @@ function workloads(): Manifest[] {
 }
 
 describe.each(VERSIONS)('Kubernetes %s', (version) => {
+  const minor = Number(version.slice(2));
+  const found = (all: Manifest[]) => all.flatMap((m) => violations(schemaOf(version), m));
+
   test.each([
     ['dist/', () => parse(read('dist', 'herder.k8s.yaml'))],
     ['the agent with every option', () => synth(allPropsChart(Testing.app()))],
@@ -58,28 +61,18 @@ describe.each(VERSIONS)('Kubernetes %s', (version) => {
   ])('accepts %s', (_, manifests) => {
     const all = manifests();
     expect(all.length).toBeGreaterThanOrEqual(4);
-    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual([]);
+    expect(found(all)).toEqual([]);
   });
 
-  // ValidatingAdmissionPolicy is in v1 since Kubernetes 1.30; before, the kind itself is unknown.
-  test('accepts the admission policy, if it has that API', () => {
-    const all = synth(admissionChart(Testing.app()));
+  // Before it has the API in v1, the kind itself is unknown.
+  test.each([
+    { what: 'the admission policy', make: admissionChart, since: 30 },
+    { what: 'the defaults', make: defaultsChart, since: 36 },
+  ])('accepts $what, if it has that API', ({ make, since }) => {
+    const all = synth(make(Testing.app()));
     expect(all).toHaveLength(4);
-    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
-      Number(version.slice(2)) >= 30
-        ? []
-        : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
-    );
-  });
-
-  // MutatingAdmissionPolicy is in v1 since Kubernetes 1.36.
-  test('accepts the defaults, if it has that API', () => {
-    const all = synth(defaultsChart(Testing.app()));
-    expect(all).toHaveLength(4);
-    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
-      Number(version.slice(2)) >= 36
-        ? []
-        : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
+    expect(found(all)).toEqual(
+      minor >= since ? [] : all.map(({ kind }) => `${kind} has the unknown type V1${kind}`),
     );
   });
 
@@ -89,9 +82,7 @@ describe.each(VERSIONS)('Kubernetes %s', (version) => {
     expect(all).toHaveLength(6);
     const unknown =
       'DaemonSet.spec.template.spec.containers[0].securityContext.appArmorProfile is unknown';
-    expect(all.flatMap((m) => violations(schemaOf(version), m))).toEqual(
-      Number(version.slice(2)) >= 30 ? [] : [unknown, unknown],
-    );
+    expect(found(all)).toEqual(minor >= 30 ? [] : [unknown, unknown]);
   });
 
   // The checks above would pass by a schema that knows nothing.
@@ -101,7 +92,7 @@ describe.each(VERSIONS)('Kubernetes %s', (version) => {
       kind: DaemonSet
       metadata: { labels: { a: 1 } }
       spec: { tempalte: {}, template: { spec: { containers: { name: a } } } }`;
-    expect(parse(wrong).flatMap((m) => violations(schemaOf(version), m))).toEqual([
+    expect(found(parse(wrong))).toEqual([
       'DaemonSet.metadata.labels.a is no string',
       'DaemonSet.spec.tempalte is unknown',
       'DaemonSet.spec.template.spec.containers is no array',

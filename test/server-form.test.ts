@@ -17,7 +17,7 @@ import {
   followingChart,
   monitoringChart,
 } from './support/all-props';
-import { Manifest, ROOT, parse, read, synth } from './support/manifests';
+import { Manifest, ROOT, chart, parse, read, synth } from './support/manifests';
 
 // The API server keeps an object as a structure of Go and writes it out anew: fields of some types are
 // dropped when they have no value, and quantities get another form. A tool that compares what it gets with
@@ -180,9 +180,9 @@ function emptyChart(): Chart {
 }
 
 function agentChart(): Chart {
-  const chart = new Chart(Testing.app(), 'agent');
-  new OomKillModeAgent(chart, 'agent');
-  return chart;
+  const scope = chart();
+  new OomKillModeAgent(scope, 'agent');
+  return scope;
 }
 
 const CHARTS: [string, () => Chart][] = [

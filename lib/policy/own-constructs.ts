@@ -55,11 +55,6 @@ export function policyOf(
 export function addPolicy(root: IConstruct, policy: CarriedPolicy): void {
   const { target } = policy._choices;
   const all = policiesBelow(root) ?? (new Map() as CarriedPolicies);
-  const own = all.get(target);
-  if (own) {
-    own.push(policy);
-  } else {
-    all.set(target, [policy]);
-  }
+  all.set(target, [...(all.get(target) ?? []), policy]);
   (root as { [POLICIES]?: CarriedPolicies })[POLICIES] = all;
 }

@@ -290,7 +290,7 @@ function expand(
     if (key === undefined) {
       const elements = isObject(value) || Array.isArray(value) ? Object.entries(value) : [];
       if (elements.length === 0) {
-        missing.push(`has nothing at ${pointerOf([...upTo(at), ...keys.slice(at)])}`);
+        missing.push(`has nothing at ${pointerOf(upTo(keys.length))}`);
       }
       return elements.flatMap(([one, element]) =>
         expand(element, pointer, [...upTo(at), one], isAdded, missing),
@@ -302,7 +302,7 @@ function expand(
       return [];
     }
     if (child === undefined && !isAdded) {
-      missing.push(`has nothing at ${pointerOf([...upTo(at), ...keys.slice(at)])}`);
+      missing.push(`has nothing at ${pointerOf(upTo(keys.length))}`);
       return [];
     }
     if (child !== undefined && (typeof child !== 'object' || child === null)) {

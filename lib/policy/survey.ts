@@ -71,10 +71,10 @@ export class Survey {
   public readonly agents = new Map<SurveyedAgent, IConstruct>();
   public readonly uses: readonly PrefixUse[];
   private readonly admissionPolicies: PrefixUse[] = [];
-  private readonly policies: CarriedPolicies;
+  private readonly policies?: CarriedPolicies;
 
   public constructor(root: IConstruct) {
-    this.policies = policiesBelow(root) ?? (new Map() as CarriedPolicies);
+    this.policies = policiesBelow(root);
     this.visit(root, { policies: [] });
     this.uses = [
       ...[...this.scopes].map(([{ target, prefix }, { cluster, objects }]) => ({
@@ -96,7 +96,7 @@ export class Survey {
     if (role !== undefined) {
       above = this.enter(construct, role, above);
     }
-    const own = this.policies.get(construct);
+    const own = this.policies?.get(construct);
     if (own) {
       above = {
         ...above,

@@ -27,8 +27,7 @@ const answerWith =
 const SILENT = 'the API server does not answer; known pods keep their modes';
 const REFUSED = 'the API server refused the watch; known pods keep their modes';
 const CUT = 'the watch of the API server was cut; it is opened again at once';
-const warnings = () => scene.agent.log.filter(({ level }) => level === 'error' || level === 'warn');
-const troubles = () => warnings().filter(({ msg }) => msg === SILENT || msg === REFUSED);
+const troubles = () => scene.warnings.filter(({ msg }) => msg === SILENT || msg === REFUSED);
 const back = () => scene.agent.logged('API server answers again').length;
 /** Waits until so many watches were answered. */
 const watches = (count: number) =>
@@ -97,7 +96,7 @@ test.each([422, 400])(
       [null, null],
     ]);
     await heals();
-    expect(warnings().filter(({ status: told }) => told === String(code))).toEqual([]);
+    expect(scene.warnings.filter(({ status: told }) => told === String(code))).toEqual([]);
   },
 );
 
@@ -144,9 +143,7 @@ test('pods that left are opted out without a bookmark, once the API server has t
   const [stays] = (await scene.protect()) as [Container];
   const wrong = scene.optIn('wrong');
   const metrics = (sample: string) =>
-    scene.eventually(sample, () =>
-      readFileSync(`${scene.node.run}/metrics/oom_kill_mode.prom`, 'utf8').includes(sample),
-    );
+    scene.eventually(sample, () => scene.metrics.includes(sample));
   await scene.agent.ticks();
   await metrics('condition="invalid_mode"} 1');
   [...pods, wrong].forEach(({ metadata }) => {
@@ -183,7 +180,7 @@ test('no pod is opted out by the older bookmark of an API server whose cache is 
 test('the agent opens a watch again at once when one that lasted is cut, and says so once', async () => {
   scene.api.cutAfter = 2500;
   await scene.ready();
-  const cuts = () => warnings().map(({ msg }) => msg);
+  const cuts = () => scene.warnings.map(({ msg }) => msg);
   let blind = 0;
   for (let count = 2; count <= 6; count += 1) {
     await scene.eventually('a cut', () => scene.api.watching === 0);
@@ -230,7 +227,7 @@ test('the end of a watch is told once, even while the agent has much else to do'
   signal(agent.pid, 'SIGCONT');
   await watches(2);
   await scene.settle();
-  expect(warnings().map(({ msg }) => msg)).toEqual([CUT]);
+  expect(scene.warnings.map(({ msg }) => msg)).toEqual([CUT]);
   expect([answered().length, back()]).toEqual([2, 0]);
 });
 
@@ -375,7 +372,7 @@ PATH=\${PATH#*:} exec curl "$@"`;
   const changes = limits().filter((seconds, i, all) => seconds !== all[i - 1]);
   expect(changes).toEqual(['150', '600', '2400', '150']);
   // The one that was never answered, and the first that fell silent although it had had a bookmark.
-  expect(warnings().map(({ msg }) => msg)).toEqual([SILENT, CUT]);
+  expect(scene.warnings.map(({ msg }) => msg)).toEqual([SILENT, CUT]);
 });
 
 test('events in pieces are read, and half a line and what is no JSON are skipped', async () => {

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
 import {
@@ -23,9 +23,9 @@ const ALL = { EVENTS: 'yes', METRICS: 'yes', RESYNC_SECONDS: '1' };
 
 /** Those that the metrics say there are. */
 function present(): string[] {
-  const file = join(scene.node.run, 'metrics/oom_kill_mode.prom');
-  const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
-  const samples = [...text.matchAll(/^oom_kill_mode_condition\{condition="(\w+)"\} ([01])$/gm)];
+  const samples = [
+    ...scene.metrics.matchAll(/^oom_kill_mode_condition\{condition="(\w+)"\} ([01])$/gm),
+  ];
   return samples.filter(([, , value]) => value === '1').map(([, name = '']) => name);
 }
 

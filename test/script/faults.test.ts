@@ -30,7 +30,6 @@ import { Container, Pod, Scene } from './scene';
 const SCRIPTS = join(__dirname, '../../lib/agent');
 const scene = Scene.use();
 
-const warnings = () => scene.agent.log.filter(({ level }) => level === 'error' || level === 'warn');
 const short = (pid: number) => commandLine(pid).split(' ').slice(0, 2).join(' ') || 'ended';
 
 /** Everything works: drift is repaired, a container and a pod are new, and a mode changes. */
@@ -164,7 +163,7 @@ PATH=\${PATH#*:} exec inotifyd "$@"`;
     await scene.drift('0', container);
     await watcher(container, started);
     await scene.drift('00', container, started);
-    expect(warnings()).toEqual([]);
+    expect(scene.warnings).toEqual([]);
   });
 
   test('until SIGTERM ends it, and leaves containers as they are', async () => {
@@ -247,12 +246,11 @@ describe('the agent works on when the node', () => {
       scene.node.vanish(cgroup);
       scene.api.deletePod(metadata.uid);
     }
-    const file = join(scene.node.run, 'metrics/oom_kill_mode.prom');
     await scene.eventually('all forgotten', () =>
-      readFileSync(file, 'utf8').includes('oom_kill_mode_containers{mode="Single"} 1\n'),
+      scene.metrics.includes('oom_kill_mode_containers{mode="Single"} 1\n'),
     );
     await works(pod, container);
-    expect(warnings()).toEqual([]);
+    expect(scene.warnings).toEqual([]);
   });
 
   test('has 3,000 pods without a cgroup: they do not cost a hundred times as much as 300', async () => {
@@ -322,7 +320,7 @@ describe('the agent works on when the node', () => {
         pod = again;
       }
       await works(steady, container);
-      expect(warnings()).toEqual([]);
+      expect(scene.warnings).toEqual([]);
     },
   );
 
@@ -336,7 +334,7 @@ describe('the agent works on when the node', () => {
       gone.end();
     }
     await works(pod, container);
-    expect(warnings()).toEqual([]);
+    expect(scene.warnings).toEqual([]);
   });
 
   test('makes a container again under its name, 20 times', async () => {
@@ -362,7 +360,7 @@ describe('the agent works on when the node', () => {
     await scene.eventually('itself', () => scene.node.read(bare) === '0');
     rmSync(scene.node.file(bare));
     await works(pod, container);
-    expect(warnings()).toEqual([]);
+    expect(scene.warnings).toEqual([]);
   });
 
   test('has a clock that jumps: what time it is decides nothing', async () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { METRICS } from '../../lib/agent/metrics';
@@ -13,14 +13,10 @@ const scene = Scene.use();
 const SETTINGS = { METRICS: 'yes', RESYNC_SECONDS: '1', SCRIPT_SHA256: 'abc' };
 
 const directory = () => join(scene.node.run, 'metrics');
-const file = () => join(directory(), 'oom_kill_mode.prom');
-const text = () => (existsSync(file()) ? readFileSync(file(), 'utf8') : '');
 
 /** The value of one series; undefined if there is none. */
 function value(series: string): number | undefined {
-  const line = text()
-    .split('\n')
-    .find((one) => one.startsWith(`oom_kill_mode_${series} `));
+  const line = scene.metrics.split('\n').find((one) => one.startsWith(`oom_kill_mode_${series} `));
   return line === undefined ? undefined : Number(line.split(' ').at(-1));
 }
 
@@ -41,7 +37,7 @@ test('metrics are those of the catalog, and promtool finds nothing to say about 
   await becomes(1, () => value('containers{mode="Single"}'));
   await becomes(1, () => value('containers{mode="Group"}'));
   await becomes(0, () => of('survived_process_kills_total', php.pod, 'php-fpm'));
-  const lines = text().split('\n');
+  const lines = scene.metrics.split('\n');
   expect(lines.filter((line) => line.startsWith('# ')).sort()).toEqual(
     Object.values(METRICS)
       .flatMap(({ name, type, help }) => [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`])
@@ -57,13 +53,13 @@ test('metrics are those of the catalog, and promtool finds nothing to say about 
   }
   for (const [label, values] of Object.entries(METRICS.CONDITION.labels)) {
     expect(
-      [...text().matchAll(/^oom_kill_mode_condition\{condition="(\w+)"\} 0$/gm)].map(
+      [...scene.metrics.matchAll(/^oom_kill_mode_condition\{condition="(\w+)"\} 0$/gm)].map(
         ([, one]) => one,
       ),
     ).toEqual(label === 'condition' ? expect.arrayContaining([...values]) : []);
   }
   const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
-    input: text(),
+    input: scene.metrics,
     encoding: 'utf8',
   });
   expect({ status, said: stdout + stderr }).toEqual({ status: 0, said: '' });
@@ -73,7 +69,7 @@ test('metrics are those of the catalog, and promtool finds nothing to say about 
   expect(of('container_group_desired', php.pod, 'php-fpm')).toBe(1);
   expect(of('container_group_effective', php.pod, 'php-fpm')).toBe(1);
   // Another user reads it: the sidecar's.
-  expect(statSync(file()).mode & 0o444).toBe(0o444);
+  expect(statSync(scene.metricsFile).mode & 0o444).toBe(0o444);
   expect(statSync(directory()).mode & 0o555).toBe(0o555);
 });
 
@@ -147,7 +143,7 @@ test('metrics forget containers that ended, and count none that has no name', as
   const desired = () => of('container_group_desired', pod.metadata, 'worker');
   await becomes(0, desired);
   expect(value('containers{mode="Single"}')).toBe(1);
-  expect(text()).not.toContain(sandbox.short);
+  expect(scene.metrics).not.toContain(sandbox.short);
   worker.kill(2);
   await becomes(2, () => of('survived_process_kills_total', pod.metadata, 'worker'));
   worker.end();
@@ -181,7 +177,7 @@ test.each([0, 1])(
     expect(value('containers{mode="Group"}')).toBe(1);
     expect(of('container_group_desired', pod.metadata, 'worker')).toBe(1);
     expect(of('container_group_effective', pod.metadata, 'worker')).toBe(1);
-    expect(text().match(/_total\{.*container="worker"/g)).toHaveLength(1);
+    expect(scene.metrics.match(/_total\{.*container="worker"/g)).toHaveLength(1);
   },
 );
 
@@ -196,17 +192,17 @@ test('metrics are written on a node with cgroup v1 as well, whole and anew at ea
   await scene.ready(SETTINGS, new FakeNode(SYSTEMD, { version: 1 }));
   await becomes(1, () => value('condition{condition="cgroup_v1"}'));
   for (let n = 0; n < 3; n += 1) {
-    rmSync(file());
-    await scene.eventually('a file', () => existsSync(file()));
-    expect(text()).toMatch(/\n$/);
-    expect(text()).toContain('oom_kill_mode_condition{condition="cgroup_v1"} 1');
+    rmSync(scene.metricsFile);
+    await scene.eventually('a file', () => existsSync(scene.metricsFile));
+    expect(scene.metrics).toMatch(/\n$/);
+    expect(scene.metrics).toContain('oom_kill_mode_condition{condition="cgroup_v1"} 1');
   }
 });
 
 test('metrics stay as they are while there is no room for new ones', async () => {
   await scene.ready(SETTINGS);
   await scene.protect();
-  await scene.eventually('a file', () => text() !== '');
+  await scene.eventually('a file', () => scene.metrics !== '');
   // While the agent writes, its file has this name.
   await scene.eventually('a directory in the place of the file', () => {
     try {
@@ -216,15 +212,15 @@ test('metrics stay as they are while there is no room for new ones', async () =>
       return false;
     }
   });
-  const before = text();
+  const before = scene.metrics;
   await scene.settle();
-  expect(text()).toBe(before);
+  expect(scene.metrics).toBe(before);
   rmSync(join(directory(), '.new'), { recursive: true });
-  await scene.eventually('another file', () => text() !== before);
+  await scene.eventually('another file', () => scene.metrics !== before);
 });
 
 test('metrics are not written unless they are asked for', async () => {
   await scene.ready();
   await scene.settle();
-  expect(text()).toBe('');
+  expect(scene.metrics).toBe('');
 });

@@ -1,3 +1,6 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
 import {
   Agent,
   ANNOTATION,
@@ -6,6 +9,7 @@ import {
   FakeNode,
   LABEL,
   Limit,
+  LogLine,
   newPod,
   Qos,
   requireTools,
@@ -91,6 +95,20 @@ export class Scene {
       this.node.write(cgroup, wanted[i] === '1' ? '0' : '1');
     });
     await this.become(wanted, ...containers);
+  }
+
+  /** What the agent logged that is not as it should be. */
+  public get warnings(): LogLine[] {
+    return this.agent.log.filter(({ level }) => level === 'error' || level === 'warn');
+  }
+
+  public get metricsFile(): string {
+    return join(this.node.run, 'metrics/oom_kill_mode.prom');
+  }
+
+  /** The text of the metrics, or nothing before the first. */
+  public get metrics(): string {
+    return existsSync(this.metricsFile) ? readFileSync(this.metricsFile, 'utf8') : '';
   }
 
   public values(containers: Container[]): string {

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -14,6 +14,7 @@ import type {
   V1PodTemplateSpec,
 } from 'k8s-1.28';
 import { parseAllDocuments } from 'yaml';
+import { install } from './binaries';
 
 export const ROOT = resolve(__dirname, '../..');
 
@@ -131,4 +132,24 @@ export function runApp(directory: string, env: Record<string, string> = {}): App
     readdirSync(outdir).map((file) => [file, readFileSync(join(outdir, file), 'utf8')]),
   );
   return { status, stderr, files };
+}
+
+/** A function that computes its result once for each key. */
+export function memoized<T>(f: (key: string) => T): (key: string) => T {
+  const known = new Map<string, T>();
+  return (key) => {
+    const value = known.get(key) ?? f(key);
+    known.set(key, value);
+    return value;
+  };
+}
+
+export function byName(manifests: Manifest[]): Record<string, Manifest> {
+  return Object.fromEntries(manifests.map((m) => [`${m.kind} ${m.metadata.name}`, m]));
+}
+
+/** What the real kustomize makes of a directory or an address. */
+export function kustomize(source: string): Manifest[] {
+  const kubectl = join(install('kubectl'), 'kubectl');
+  return parse(execFileSync(kubectl, ['kustomize', source], { encoding: 'utf8' }));
 }

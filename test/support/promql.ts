@@ -6,7 +6,7 @@ import { METRICS, Metric } from '../../lib/agent/metrics';
 const WORDS = new Set(['and', 'or', 'unless', 'bool', 'offset', 'inf', 'nan']);
 const GROUPING = /\b(by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)/g;
 
-export interface Names {
+interface Names {
   readonly metrics: string[];
   readonly labels: string[];
 }
@@ -36,7 +36,7 @@ export const ALL_METRICS: Metric[] = Object.values(METRICS);
 /** The series of the catalog, as PromQL names them. */
 export const SERIES: string[] = ALL_METRICS.map(({ name }) => name);
 
-export type Sample = [series: string, value: number];
+type Sample = [series: string, value: number];
 
 /** Every labelled series of the catalog, with a value: what an agent could have written. */
 export function samples(metrics = ALL_METRICS): Sample[] {

@@ -54,16 +54,23 @@ export function cells(driver: Driver, release: string, systemd?: number): () => 
 function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
   const inGuest = testIn(get);
   let cluster: Cluster;
-  let ordinary: Container[] = [];
+  let ordinary: Pod;
+  let group: Pod;
+  let single: Pod;
+  let others: Container[] = [];
   const resets = { update: NaN, reload: 'none' };
 
   beforeAll(async () => {
     cluster = get();
     cluster.node.runtime = runtime;
     await cluster.startAgent();
+    ordinary = await cluster.makePod('ordinary', { memory: 64 });
+    group = await cluster.makePod('group', { mode: 'Group', memory: 64, qos: 'guaranteed' });
+    single = await cluster.makePod('single', { mode: 'Single', memory: 64, qos: 'besteffort' });
   });
 
   afterAll(async () => {
+    await cluster.removePods([ordinary, group, single]);
     const version = async (command: string) =>
       (await cluster.vm.sh(`${command} --version | head -n 1`)).replace(/^.*?(\d\S*).*$/, '$1');
     const systemd = driver === 'systemd' ? await version('systemctl') : 'none';
@@ -81,87 +88,77 @@ function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
   inGuest(
     "of Kubernetes' own OOMKiller pods, two processes survive with Single alone",
     async () => {
-      const modes = [undefined, 'Group', 'Single'];
-      const pods: Pod[] = [];
-      for (const mode of modes) {
-        const name = `oom-${mode?.toLowerCase() ?? 'ordinary'}`;
-        pods.push(await cluster.makePod(name, { mode, memory: 3 * LIMIT }));
-      }
       const started: Container[][] = [];
       for (const [name, command] of Object.entries(OOM_KILLER)) {
-        started.push(await cluster.node.start(pods, { name, command, memory: LIMIT }));
+        const options = { name, command, memory: LIMIT };
+        started.push(await cluster.node.start([ordinary, group, single], options));
       }
       const logs = started.flat().map(({ log }) => log);
       await cluster.vm.until(`[ $(grep -lE '^(exited|killed)' ${logs.join(' ')} | wc -l) -ge 8 ]`);
-      ordinary = started.map(([container]) => container as Container);
+      others = started.map(([container]) => container as Container);
       const survivor = started[2]?.[2] as Container;
       await cluster.vm.until(`grep 'oom_kill [1-9]' ${survivor.cgroup}/memory.events`);
       const ends = await cluster.vm.sh(logs.map((log) => `tail -n 1 ${log}`).join('\n'));
       const dead = expect.stringMatching(/^(killed 9|exited 137)$/) as string;
       const alive = expect.stringMatching(/^started/) as string;
       expect(ends.split('\n')).toEqual([...Array<string>(8).fill(dead), alive]);
-      await cluster.removePods(pods);
     },
   );
 
   inGuest(
     'of ten containers at once and one more, at most one does not see Single from the start',
     async () => {
-      const pod = await cluster.makePod('first', { mode: 'Single' });
-      const modes = await cluster.firstModes(Array<Pod>(10).fill(pod));
-      modes.push(...(await cluster.firstModes([pod])));
+      const modes = await cluster.firstModes(Array<Pod>(10).fill(single));
+      modes.push(...(await cluster.firstModes([single])));
       // The benchmark counts how many of 1,000 are late. An agent that is too slow would be late for most of them.
       expect(modes).toHaveLength(11);
       expect(modes.filter((mode) => mode === '0').length).toBeGreaterThanOrEqual(10);
-      await cluster.removePods([pod]);
     },
   );
 
   inGuest('a container with Single survives its kills, one with Group dies', async () => {
-    const single = await cluster.run('single', { mode: 'Single', memory: 32 }, HOG);
-    await cluster.survives(single, 3);
-    await cluster.removePods([single.pod]);
-    const group = await cluster.run('group', { mode: 'Group', memory: 32 }, HOG);
-    await cluster.isKilled(group);
-    expect(await cluster.vm.sh(`cat ${group.log}`)).not.toMatch(/child died/);
-    await cluster.removePods([group.pod]);
+    const survivor = await cluster.start(single, HOG);
+    await cluster.survives(survivor, 3);
+    await cluster.freeze(survivor);
+    const victim = await cluster.start(group, HOG);
+    await cluster.isKilled(victim);
+    expect(await cluster.vm.sh(`cat ${victim.log}`)).not.toMatch(/child died/);
   });
 
   inGuest('what an update, a reload of systemd or others write is repaired', async () => {
-    const container = { ...SLEEP, memory: 32 };
-    const single = await cluster.run('steady', { mode: 'Single', memory: 64 }, container);
-    const group = await cluster.run('group', { mode: 'Group', qos: 'guaranteed' }, container);
-    await cluster.become([single], '0');
-    await cluster.become([group], '1');
-    const before = await writes(single);
-    await cluster.node.resize(single, 48);
-    resets.update = (await writes(single)) - before;
+    const inSingle = await cluster.start(single, { ...SLEEP, memory: 32 });
+    const inGroup = await cluster.start(group, { ...SLEEP, memory: 32 });
+    await cluster.become([inSingle], '0');
+    await cluster.become([inGroup], '1');
+    const before = await writes(inSingle);
+    await cluster.node.resize(inSingle, 48);
+    resets.update = (await writes(inSingle)) - before;
     expect(resets.update).toBeGreaterThan(0);
-    await cluster.become([single], '0');
+    await cluster.become([inSingle], '0');
     // systemd writes the scope's own file, which is not the one of the processes with crun.
     const scope = (one: Container) => ({ ...one, file: `${one.cgroup}/memory.oom.group` });
-    const [singleScope, groupScope] = [scope(single), scope(group)];
+    const [singleScope, groupScope] = [scope(inSingle), scope(inGroup)];
     if (driver === 'systemd') {
       const reset = await writes(groupScope);
-      await cluster.vm.sh(`systemctl set-property --runtime ${unit(group.cgroup)} MemoryHigh=64M`);
+      await cluster.vm.sh(
+        `systemctl set-property --runtime ${unit(inGroup.cgroup)} MemoryHigh=64M`,
+      );
       await cluster.eventually('systemd writes', async () => (await writes(groupScope)) > reset);
       const reloaded = await writes(singleScope);
       await cluster.vm.sh('systemctl daemon-reload');
       resets.reload = String((await writes(singleScope)) - reloaded);
-      await cluster.become([single, singleScope], '0');
+      await cluster.become([inSingle, singleScope], '0');
       await cluster.become([groupScope], '1');
     }
-    await cluster.drift([single, singleScope], '0');
-    await cluster.drift([group, groupScope], '1');
-    await cluster.removePods([group.pod]);
-    cluster.api.removeLabel(single.pod.uid);
+    await cluster.drift([inSingle, singleScope], '0');
+    await cluster.drift([inGroup, groupScope], '1');
+    cluster.api.removeLabel(single.uid);
     // The value of the node, which all had before they opted in.
-    await cluster.become([single], '1');
-    await cluster.removePods([single.pod]);
+    await cluster.become([inSingle], '1');
   });
 
   inGuest('the agent only opened files of opted-in pods, and only wrote their modes', async () => {
-    for (const container of ordinary) {
+    for (const container of others) {
       expect(await writes(container)).toBeGreaterThan(0);
     }
     const seen = await cluster.witnessed('agent');
@@ -171,7 +168,7 @@ function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
       cluster.optedIn.some(({ cgroup }) => path.startsWith(`${cgroup}/`));
     expect(written.length).toBeGreaterThanOrEqual(10);
     expect(written.filter((access) => !isMode(access))).toEqual([]);
-    const theirs = ({ path }: { path: string }) => ordinary.some(({ file }) => path === file);
+    const theirs = ({ path }: { path: string }) => others.some(({ file }) => path === file);
     expect(seen.filter(theirs)).toEqual([]);
   });
 }

@@ -62,6 +62,8 @@ export interface ContainerOptions {
   readonly memory?: number;
   /** The OOMPolicy of the container's scope, which later releases of runc set themselves. */
   readonly oomPolicy?: 'kill' | 'stop';
+  /** The oom_score_adj of its first process. */
+  readonly oomScoreAdj?: number;
   /** Without process numbers of its own. */
   readonly hostPid?: boolean;
   /** The program and its arguments, in which CGROUP stands for the cgroup that it is in. */
@@ -259,7 +261,7 @@ END
   /** The configuration of a runtime, as containerd makes it for a kubelet; all have the root file system of the tests. */
   private config(
     { id, pod, cgroup, file }: Container,
-    { command, memory, oomPolicy, hostPid }: ContainerOptions,
+    { command, memory, oomPolicy, oomScoreAdj, hostPid }: ContainerOptions,
     sandbox: boolean,
   ) {
     const systemd = this.driver === 'systemd';
@@ -273,6 +275,7 @@ END
         cwd: '/',
         env: ['PATH=/bin:/usr/bin'],
         user: { uid: 0, gid: 0 },
+        oomScoreAdj,
         capabilities: { bounding: CAPABILITIES, effective: CAPABILITIES, permitted: CAPABILITIES },
       },
       mounts: [

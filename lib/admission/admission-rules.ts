@@ -119,7 +119,7 @@ export function admissionRules(
 function namespaceRule(label: string, namespaces: string[]): AdmissionRule {
   return {
     expression: `variables.mode == variables.oldMode || variables.mode == [] || request.namespace in ${list(namespaces)}`,
-    message: `${label} is allowed in these namespaces only: ${namespaces.join(', ')}; write no such label here, or have this namespace added to allowedNamespaces, instead`,
+    message: `${label} is allowed in these namespaces only: ${namespaces.join(', ')}; remove the label, or ask an administrator to add this namespace to allowedNamespaces`,
     reason: 'Forbidden',
   };
 }

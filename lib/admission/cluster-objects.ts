@@ -68,14 +68,14 @@ export function requireVersion(
     throw usageError(
       construct,
       `kubernetesVersion is not a version: ${JSON.stringify(version)}`,
-      `one such as "1.${firstMinor}"`,
+      `a version such as "1.${firstMinor}"`,
     );
   }
   if (Number(major) < 1 || (Number(major) === 1 && Number(minor) < firstMinor)) {
     throw usageError(
       construct,
-      `${kind} v1 came with Kubernetes 1.${firstMinor}, and kubernetesVersion is ${version}`,
-      `no ${construct.constructor.name} for this cluster, or a later version`,
+      `${kind} v1 needs Kubernetes 1.${firstMinor}, but kubernetesVersion is ${version}`,
+      `a later version, or no ${construct.constructor.name} for this cluster`,
     );
   }
 }

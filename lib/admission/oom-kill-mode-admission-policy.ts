@@ -217,8 +217,8 @@ export class OomKillModeAdmissionPolicy extends Construct {
     if (namespaces?.length === 0) {
       throw usageError(
         this,
-        'allowedNamespaces is empty, so that no pod could opt in',
-        'the namespaces, or leave it out',
+        'allowedNamespaces is empty, so no pod could opt in',
+        'the names of namespaces, or leave the option out',
       );
     }
     return namespaces?.map((namespace) => requireDnsLabel(this, 'allowedNamespaces', namespace));
@@ -236,7 +236,7 @@ export class OomKillModeAdmissionPolicy extends Construct {
     ) {
       throw usageError(
         this,
-        `validationActions is empty, repeats itself, or has Deny and Warn: [${actions.join(', ')}]`,
+        `validationActions is empty, repeats an action, or has both Deny and Warn: [${actions.join(', ')}]`,
         '[Deny], [Deny, Audit], [Warn], [Warn, Audit] or [Audit]',
       );
     }

@@ -217,8 +217,8 @@ export class OomKillModeDefaults extends Construct {
     ) {
       throw usageError(
         this,
-        'there is neither a namespace nor a label of the pods to choose',
-        'namespaces: ["jupyterhub"], namespaceLabels, podLabels or several of them',
+        'namespaces is an empty list, or no option selects the pods',
+        'namespaces: ["jupyterhub"], namespaceLabels or podLabels',
       );
     }
     for (const [name, its] of Object.entries(containers)) {
@@ -229,7 +229,7 @@ export class OomKillModeDefaults extends Construct {
     if (entries.join(',').length > LONGEST_CONTAINERS_ANNOTATION) {
       throw usageError(
         this,
-        `containers makes an annotation of more than ${LONGEST_CONTAINERS_ANNOTATION} characters`,
+        `the annotation for containers would have more than ${LONGEST_CONTAINERS_ANNOTATION} characters`,
         'fewer containers',
       );
     }
@@ -237,8 +237,8 @@ export class OomKillModeDefaults extends Construct {
       if (!(name in containers)) {
         throw usageError(
           this,
-          `injectedContainers has a name that containers does not have: ${JSON.stringify(name)}`,
-          'its mode in containers, or leave it out',
+          `injectedContainers has ${JSON.stringify(name)}, but containers has no mode for it`,
+          'its mode in containers, or leave the name out',
         );
       }
     }

@@ -369,9 +369,7 @@ export class OomKillModeMonitoring extends Construct {
     if ((agent === undefined) === (props.agents === undefined)) {
       throw usageError(
         this,
-        agent === undefined
-          ? 'there is neither agent nor agents'
-          : 'there are both agent and agents',
+        agent === undefined ? 'neither agent nor agents is set' : 'both agent and agents are set',
         'agent: the OomKillModeAgent to watch, or agents: a list of several',
       );
     }
@@ -381,13 +379,13 @@ export class OomKillModeMonitoring extends Construct {
           this,
           props.agents === undefined
             ? 'agent is not an OomKillModeAgent'
-            : 'agents has something that is not an OomKillModeAgent',
+            : 'agents contains a value that is not an OomKillModeAgent',
           'the OomKillModeAgent to watch',
         );
       }
     }
     if (agents.length === 0 || new Set(agents).size < agents.length) {
-      throw usageError(this, 'agents is empty or repeats itself', 'each agent to watch once');
+      throw usageError(this, 'agents is empty or has an agent twice', 'each agent to watch once');
     }
     const [first, ...others] = agents as [OomKillModeAgent, ...OomKillModeAgent[]];
     for (const one of [first, ...others]) {
@@ -401,7 +399,7 @@ export class OomKillModeMonitoring extends Construct {
       if (outermostChart(one) !== outermostChart(first)) {
         throw usageError(
           this,
-          `${one.node.path} and ${first.node.path} are agents of two clusters (outermost charts)`,
+          `${one.node.path} and ${first.node.path} are agents of different clusters (outermost charts)`,
           'an OomKillModeMonitoring for each cluster',
         );
       }

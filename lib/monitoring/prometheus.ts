@@ -44,7 +44,7 @@ export function requireJob(construct: IConstruct, prop: string, job: string): st
     throw usageError(
       construct,
       `${prop} is not the name of a job: ${JSON.stringify(job)}`,
-      'letters, digits, "_", ".", "/", ":" and "-"',
+      'a name of letters, digits, "_", ".", "/", ":" and "-"',
     );
   }
   return job;
@@ -57,7 +57,7 @@ export function requireRegex(construct: IConstruct, prop: string, regex: string)
     throw usageError(
       construct,
       `${prop} is not a regular expression of RE2: ${JSON.stringify(regex)}`,
-      '"windows-.+|virtual-.+" or the like',
+      'an expression such as "windows-.+|virtual-.+"',
     );
   }
   return regex;
@@ -78,8 +78,8 @@ export function requireUrl(construct: IConstruct, prop: string, url: string): st
   if (!/^https?:\/\/[^\s#{}]+$/.test(url) || !URL.canParse(url)) {
     throw usageError(
       construct,
-      `${prop} is not an address without an anchor: ${JSON.stringify(url)}`,
-      '"https://example.com/runbook" or the like',
+      `${prop} is not an http or https address without an anchor: ${JSON.stringify(url)}`,
+      'an address such as "https://example.com/runbook"',
     );
   }
   return url;

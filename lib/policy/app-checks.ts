@@ -50,7 +50,7 @@ export function requirePrefixes({ agents, uses }: Survey): void {
             : 'this app';
         throw usageError(
           construct,
-          `labelPrefix is ${prefix}, and no agent of ${where} has it`,
+          `labelPrefix is ${prefix}, but no agent of ${where} has this prefix`,
           `labelPrefix: ${[...known].map((one) => JSON.stringify(one)).join(' or ')}${where === 'this app' ? '' : ', or an outermost chart for each cluster'}`,
         );
       }
@@ -65,8 +65,8 @@ export function requireNoChartLabels(charts: readonly Chart[], prefixes: Set<str
         if (key in chart.labels) {
           throw usageError(
             chart,
-            `the labels of the chart have ${key}, and a chart labels objects, not the pods of workloads`,
-            'OomKillPolicy.of() of the chart',
+            `the labels of the chart contain ${key}, but a chart labels objects, not the pods of workloads`,
+            'OomKillPolicy.of(chart) instead',
           );
         }
       }
@@ -86,8 +86,8 @@ export function requireOwnNodes({ agents }: Survey): void {
       ) {
         throw usageError(
           agent,
-          `${other.node.path} is an agent with the same labelPrefix, ${agent.labelPrefix}, perhaps on the same nodes of this cluster (its outermost chart)`,
-          'one agent, a chart for each cluster, two prefixes, or a nodeSelector or affinity that shares no node with the other',
+          `the agent ${other.node.path} has the same labelPrefix, ${agent.labelPrefix}, and may run on the same nodes of this cluster (outermost chart)`,
+          'one agent, an outermost chart for each cluster, another labelPrefix, or a nodeSelector or affinity that excludes the nodes of the other agent',
         );
       }
     }
@@ -109,10 +109,10 @@ export function requireUnique({ objects }: Survey, render: Render): void {
     if (other) {
       throw usageError(
         one.owner,
-        `${(other.owner ?? other.object).node.path} makes the same ${kind} of this cluster (its outermost chart): ${namespace ? `${namespace}/` : ''}${name}`,
+        `${(other.owner ?? other.object).node.path} already creates the ${kind} ${namespace ? `${namespace}/` : ''}${name} in this cluster (outermost chart)`,
         kind === 'Namespace'
           ? 'createNamespace: false or another namespace'
-          : 'another name, or a chart for each cluster',
+          : 'another name, or an outermost chart for each cluster',
       );
     }
     seen.set(one.cluster, cluster.set(key, one));
@@ -154,7 +154,7 @@ export function requireNamespaces({ agents, objects }: Survey, render: Render): 
       if (agent._createsNamespace) {
         throw usageError(
           agent,
-          `${one.object.node.path} makes the same Namespace: ${name}`,
+          `${one.object.node.path} already creates the Namespace ${name}`,
           'createNamespace: false, or another namespace',
         );
       }
@@ -164,8 +164,8 @@ export function requireNamespaces({ agents, objects }: Survey, render: Render): 
       if (level !== 'privileged' && isHere && hasOwn(labels as Json, ENFORCE)) {
         throw usageError(
           agent,
-          `${one.object.node.path} makes its Namespace ${name} with ${ENFORCE}: ${level}, which refuses its pods, as they mount directories of the node`,
-          `${ENFORCE}: privileged there, or another namespace`,
+          `${one.object.node.path} creates the Namespace ${name} with ${ENFORCE}: ${level}, which forbids the hostPath volumes of the agent`,
+          `${ENFORCE}: privileged on that Namespace, or another namespace for the agent`,
         );
       }
     }

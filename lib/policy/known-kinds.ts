@@ -172,8 +172,8 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
       '/spec/podTemplateOverrides?/*/metadata',
       '/spec/runtimePatches?/*/trainingRuntimeSpec?/template?/spec?/replicatedJobs?/*/template/spec/template/metadata',
     ],
-    cannot: 'its runtime makes them, and it has no podTemplateOverrides or runtimePatches',
-    remedy: 'runtimePatches, or podTemplateOverrides before they existed, for all of its jobs',
+    cannot: 'its runtime creates them, and it has no runtimePatches or podTemplateOverrides',
+    remedy: 'runtimePatches, or podTemplateOverrides in older versions, for all of its jobs',
     source:
       'https://github.com/kubeflow/trainer/blob/master/pkg/apis/trainer/v1alpha1/trainjob_types.go',
   }),
@@ -204,8 +204,7 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
     source: 'https://github.com/cloudnative-pg/cloudnative-pg/blob/main/api/v1/pooler_types.go',
   }),
   ...kinds('acid.zalan.do', ['postgresql'], {
-    cannot:
-      'they get those of its labels that inherited_labels of the operator names, and no others',
+    cannot: 'they get only the labels that inherited_labels of the operator lists',
     remedy:
       'workloadKinds: [{ apiGroup: "acid.zalan.do", kind: "postgresql", podMetadata: ["/metadata"] }] if inherited_labels has the key',
     source:
@@ -319,34 +318,34 @@ const DESCRIBING: readonly Describing[] = [
   {
     apiGroup:
       /(^|\.)(kyverno\.io|gatekeeper\.sh|kubewarden\.io|jspolicy\.com|validating-admission-policy\.k8s\.io)$/,
-    what: 'it is of a policy engine',
+    what: 'it belongs to a policy engine',
   },
   { apiGroup: /^admissionregistration\.k8s\.io$/, what: 'it is an admission policy' },
-  { apiGroup: /^apiextensions\.k8s\.io$/, what: 'it is a definition of a resource' },
+  { apiGroup: /^apiextensions\.k8s\.io$/, what: 'it defines a custom resource' },
   {
     apiGroup:
       /(^|\.)(fluxcd\.io|cattle\.io|carvel\.dev|k14s\.io|helm\.sh|oam\.dev|kargo\.akuity\.io|kustomize\.config\.k8s\.io|config\.kubernetes\.io|addons\.cluster\.x-k8s\.io)$/,
-    what: 'it is of a tool that installs what is elsewhere, such as a Helm chart',
+    what: 'it belongs to a tool that installs other manifests, such as a Helm chart',
   },
   {
     apiGroup: /^argoproj\.io$/,
     kinds: ['Application', 'ApplicationSet', 'AppProject'],
-    what: 'it is of a tool that installs what is elsewhere, such as a Helm chart',
+    what: 'it belongs to a tool that installs other manifests, such as a Helm chart',
   },
   {
     apiGroup: /(^|\.)(crossplane\.io|upbound\.io|kro\.run|metacontroller\.k8s\.io)$/,
-    what: 'it makes other objects',
+    what: 'it creates other objects',
   },
-  { apiGroup: /^argoproj\.io$/, kinds: ['Sensor'], what: 'it makes other objects' },
+  { apiGroup: /^argoproj\.io$/, kinds: ['Sensor'], what: 'it creates other objects' },
   {
     apiGroup:
       /^(template\.openshift\.io|triggers\.tekton\.dev|(.*\.)?open-cluster-management\.io|(.*\.)?karmada\.io)$/,
-    what: 'it makes other objects',
+    what: 'it creates other objects',
   },
   {
     apiGroup: /^apps\.kruise\.io$/,
     kinds: ['SidecarSet', 'ResourceDistribution'],
-    what: 'it changes the pods of others',
+    what: 'it changes pods of other objects',
   },
 ];
 

@@ -235,23 +235,19 @@ export class OomKillPolicy {
     const { target, containers, all } = this._choices;
     const remedy = '{ name: OomKillMode.SINGLE }';
     if (!isObject(modes)) {
-      throw usageError(
-        target,
-        `perContainer takes names and modes, and not ${show(modes)}`,
-        remedy,
-      );
+      throw usageError(target, `perContainer() needs names and modes, not ${show(modes)}`, remedy);
     }
     if (Object.keys(modes).length === 0) {
-      throw usageError(target, 'perContainer names no container', remedy);
+      throw usageError(target, 'perContainer() names no container', remedy);
     }
     if (all === 'none') {
-      throw usageError(target, 'both none() and perContainer() are there', 'one of them');
+      throw usageError(target, 'both none() and perContainer() are set', 'only one of them');
     }
     for (const [name, mode] of Object.entries(modes)) {
       if (!isDnsLabel(name)) {
         throw usageError(
           target,
-          `perContainer has an invalid container name: ${JSON.stringify(name)}`,
+          `perContainer() has an invalid container name: ${JSON.stringify(name)}`,
           'lower case letters, digits and inner hyphens, at most 63',
         );
       }
@@ -261,7 +257,7 @@ export class OomKillPolicy {
         throw usageError(
           target,
           `container ${name} has two modes: ${chosen} and ${mode}`,
-          'one of them',
+          'only one of them',
         );
       }
       containers.set(name, mode);
@@ -280,8 +276,8 @@ export class OomKillPolicy {
     if (this._choices.containers.size > 0) {
       throw usageError(
         this._choices.target,
-        'both perContainer() and none() are there',
-        'one of them',
+        'both perContainer() and none() are set',
+        'only one of them',
       );
     }
     return this._choose('none', 'none()');
@@ -306,7 +302,7 @@ export class OomKillPolicy {
   public _choose(all: OomKillMode | 'none', by: string): this {
     const { all: chosen, allBy } = this._choices;
     if (chosen !== undefined && chosen !== all) {
-      throw usageError(this._choices.target, `both ${allBy} and ${by} are there`, 'one of them');
+      throw usageError(this._choices.target, `both ${allBy} and ${by} are set`, 'only one of them');
     }
     this._choices.all = all;
     this._choices.allBy ??= by;
@@ -327,7 +323,7 @@ export class OomKillPolicy {
     if (props.untilNamed !== undefined) {
       requireMember(target, 'untilNamed', props.untilNamed, OomKillMode);
       if ((choices.untilNamed ?? props.untilNamed) !== props.untilNamed) {
-        throw usageError(target, 'untilNamed is both Single and Group', 'one of them');
+        throw usageError(target, 'untilNamed is both Single and Group', 'only one of them');
       }
       choices.untilNamed = props.untilNamed;
     }
@@ -369,14 +365,14 @@ function requireWorkloadKind(target: IConstruct, kind: WorkloadKind): WorkloadKi
   if (given.apiGroup !== '' && !isDnsSubdomain(given.apiGroup)) {
     throw usageError(
       target,
-      `workloadKinds has an API group that is none: ${JSON.stringify(given.apiGroup)}`,
+      `workloadKinds has an invalid API group: ${JSON.stringify(given.apiGroup)}`,
       `apiGroup: ${JSON.stringify(given.apiGroup.replace(/\/.*/, '').toLowerCase())}, without a version`,
     );
   }
   if (!/^[A-Z][A-Za-z0-9]*$/.test(given.kind) && !knownKind(given.apiGroup, given.kind)) {
     throw usageError(
       target,
-      `workloadKinds has a kind that is none: ${JSON.stringify(given.kind)}`,
+      `workloadKinds has an invalid kind: ${JSON.stringify(given.kind)}`,
       `a kind as in the manifest, such as kind: "${given.kind.charAt(0).toUpperCase()}${given.kind.slice(1)}"`,
     );
   }
@@ -386,13 +382,13 @@ function requireWorkloadKind(target: IConstruct, kind: WorkloadKind): WorkloadKi
     throw usageError(
       target,
       `workloadKinds has an invalid JSON pointer for ${given.kind}: ${JSON.stringify(wrong)}`,
-      'one such as "/spec/podTemplate"',
+      'a pointer such as "/spec/podTemplate"',
     );
   }
   if (pointers.length > 0 === (given.skipped ?? false)) {
     throw usageError(
       target,
-      `workloadKinds says where the pods of ${given.kind} are and that it is skipped, or neither`,
+      `workloadKinds must either skip ${given.kind} or say where its pods are`,
       'podTemplates, podMetadata or skipped: true',
     );
   }
@@ -407,8 +403,8 @@ function requireNoOther(target: IConstruct, kinds: readonly ToldKind[], entry: W
   if (other) {
     throw usageError(
       target,
-      `workloadKinds says where the pods of ${entry.kind} are, and elsewhere that it is skipped`,
-      'one of them',
+      `one entry of workloadKinds says where the pods of ${entry.kind} are, and another entry skips it`,
+      'only one of them',
     );
   }
 }

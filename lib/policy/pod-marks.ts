@@ -44,8 +44,8 @@ function requireNoOther(
   if (found !== undefined && found !== value) {
     throw usageError(
       object,
-      `its pods say ${key}: ${found} already, and ${nameOf(policy)} says ${value ?? (policy.all === 'none' ? 'none()' : 'no such thing')}`,
-      'one of the two',
+      `its pods already have ${key}: ${found}, but ${nameOf(policy)} says ${value ?? (policy.all === 'none' ? 'none()' : 'nothing about it')}`,
+      'only one of the two',
     );
   }
 }
@@ -54,7 +54,7 @@ function requireShort(object: ApiObject, key: string, value: string): void {
   if (value.length > LONGEST_CONTAINERS_ANNOTATION) {
     throw usageError(
       object,
-      `${key} is longer than ${LONGEST_CONTAINERS_ANNOTATION} characters, and the agent would not read it: ${value.length}`,
+      `${key} would have ${value.length} characters, but the agent reads at most ${LONGEST_CONTAINERS_ANNOTATION}`,
       'single() or group() for most containers, and perContainer() for the others',
     );
   }
@@ -110,22 +110,22 @@ export function requireReadable(
     if (mode !== undefined && modeOf(mode) === undefined) {
       throw usageError(
         object,
-        `its pods say ${label}: ${mode}, which is no mode`,
+        `its pods have ${label}: ${mode}, which is not a mode`,
         `${label}: Single or ${label}: Group`,
       );
     }
     if (containers !== '' && !/^( *[a-z0-9-]{1,63}=(Single|Group) *(,|$))+$/.test(containers)) {
       throw usageError(
         object,
-        `its pods say ${annotation}: ${containers}, which cannot be read`,
+        `its pods have ${annotation}: ${containers}, which is malformed`,
         `${annotation}: name=Single,other=Group`,
       );
     }
     if (containers !== '' && mode === undefined) {
       throw usageError(
         object,
-        `its pods have the annotation ${annotation}: ${containers}, and not the label ${label}, without which nothing reads it`,
-        `${label}: Single or ${label}: Group beside it`,
+        `its pods have the annotation ${annotation}: ${containers} without the label ${label}, so the agent ignores it`,
+        `${label}: Single or ${label}: Group on the same pods`,
       );
     }
     const named = pods.isComplete && containers !== '' ? parseContainers(containers).keys() : [];
@@ -135,7 +135,7 @@ export function requireReadable(
     if (unknown !== undefined) {
       throw usageError(
         object,
-        `its pods say ${annotation}: ${containers}, and they have no container ${unknown}`,
+        `its pods have ${annotation}: ${containers}, but no container ${unknown}`,
         `${pods.containers().join(' or ')}, or injectedContainers: ["${unknown}"] in an OomKillPolicy with perContainer() if something adds it later`,
       );
     }
@@ -186,8 +186,8 @@ function requireSaid(
       path.length === start.length ? `the ${kind} itself` : pointerOf([...path, ...METADATA]);
     throw usageError(
       object,
-      `the ${what} is on ${where}, and its pods do not have it`,
-      'OomKillPolicy.of() of it, or the same on its pod template',
+      `the ${what} is on ${where}, but its pods do not have it`,
+      'OomKillPolicy.of() of this object, or the same on its pod template',
     );
   }
 }

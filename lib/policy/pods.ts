@@ -72,7 +72,7 @@ function manifestsAt(value: Json, path: string[], told: readonly ToldKind[]): Ma
 }
 
 /** Why whatever Kubernetes has beside workloads is left alone; it is not worth a line in a report. */
-export const NO_PODS = 'it makes no pods';
+export const NO_PODS = 'it creates no pods';
 
 type Found = Pick<Manifest, 'problem' | 'untouched'> & { readonly pods?: PodMetadata[] };
 
@@ -101,7 +101,7 @@ function podsOf(
 
 function podsAsTold(manifest: Json, apiVersion: string, entries: readonly ToldKind[]): Found {
   if (entries.some(({ skipped }) => skipped)) {
-    return { untouched: 'workloadKinds says that it is skipped' };
+    return { untouched: 'workloadKinds skips it' };
   }
   // A policy may repeat what one above it says.
   const podTemplates = [...new Set(entries.flatMap((entry) => entry.podTemplates ?? []))];
@@ -121,9 +121,9 @@ function podsAsTold(manifest: Json, apiVersion: string, entries: readonly ToldKi
     ? found
     : {
         problem: {
-          what: `${apiVersion} ${entries[0]?.kind} ${problem}, where workloadKinds says that there are pods`,
+          what: `${apiVersion} ${entries[0]?.kind} ${problem}, although workloadKinds says that its pods are there`,
           remedy:
-            'pointers to what is there, with numbers in place of a * that is not right for all, or skipped: true',
+            'pointers that exist in the object, with numbers instead of a * that does not fit every element, or skipped: true',
         },
       };
 }
@@ -137,8 +137,8 @@ function podsOfKnown(manifest: Json, apiVersion: string, known: KnownKind): Foun
   if (missing !== undefined) {
     return {
       problem: {
-        what: `${apiVersion} ${known.kind} ${missing}, so that its pods cannot be reached`,
-        remedy: `what is missing, or ${skipEntry(known)}`,
+        what: `${apiVersion} ${known.kind} ${missing}, so OomKillPolicy cannot reach its pods`,
+        remedy: `the missing field, or ${skipEntry(known)}`,
       },
     };
   }
@@ -146,10 +146,10 @@ function podsOfKnown(manifest: Json, apiVersion: string, known: KnownKind): Foun
     return found;
   }
   return known.cannot === undefined
-    ? { untouched: 'it has no pods of its own' }
+    ? { untouched: 'it has no pods' }
     : {
         problem: {
-          what: `${apiVersion} ${known.kind} cannot label its pods: ${known.cannot}`,
+          what: `${apiVersion} ${known.kind} cannot label its pods, because ${known.cannot}`,
           remedy: `${known.remedy === undefined ? '' : `${known.remedy}, or `}${skipEntry(known)} with an OomKillModeDefaults for its pods`,
         },
       };
@@ -164,7 +164,7 @@ function podsOfUnknown(manifest: Json, apiVersion: string, kind: string): Found 
   const specs = podSpecs(manifest, []);
   const [first] = specs;
   if (first === undefined) {
-    return { untouched: 'its kind is not known, and it has no pod template' };
+    return { untouched: 'its kind is unknown, and it has no pod template' };
   }
   const group = apiGroup(apiVersion);
   const start = `workloadKinds: [{ apiGroup: "${group}", kind: "${kind}", `;
@@ -174,10 +174,10 @@ function podsOfUnknown(manifest: Json, apiVersion: string, kind: string): Found 
     ? `${start}podTemplates: [${shortest(manifest, templates)
         .map((pointer) => `"${pointer}"`)
         .join(', ')}] }]`
-    : `${start}podMetadata: ["…"] }] with the pointer to what has the labels of its pods`;
+    : `${start}podMetadata: ["…"] }] with a pointer to the metadata of its pods`;
   return {
     problem: {
-      what: `${apiVersion} ${kind} is not known, and what looks like the template of a pod is at ${pointerOf(areTemplates ? first.slice(0, -1) : first)}`,
+      what: `${apiVersion} ${kind} is an unknown kind, but ${pointerOf(areTemplates ? first.slice(0, -1) : first)} looks like the template of a pod`,
       remedy: `${reach}, or ${skipEntry({ apiGroup: group, kind })}, in the options of OomKillPolicy.of()`,
     },
   };

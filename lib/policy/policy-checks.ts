@@ -33,20 +33,20 @@ export function requireWorkload(policy: PolicyChoices, scope: Scope, look: Look)
     const { untouched = NO_PODS } = manifestsUnder(policy, only, look)[0] ?? {};
     throw usageError(
       target,
-      `${apiVersion} ${kind} has no pods for OomKillPolicy${untouched === NO_PODS ? '' : `: ${untouched}`}`,
-      `OomKillPolicy.of() of a workload (${WORKLOAD_KINDS} or another kind that docs/kinds.md has), of a scope around it, or workloadKinds in its options`,
+      `${apiVersion} ${kind} has no pods for OomKillPolicy${untouched === NO_PODS ? '' : `, because ${untouched}`}`,
+      `OomKillPolicy.of() of a workload (${WORKLOAD_KINDS} or another kind in docs/kinds.md), of a scope around it, or workloadKinds in its options`,
     );
   }
-  const remedy = `OomKillPolicy.of() of a scope that holds one (${WORKLOAD_KINDS} or another kind that docs/kinds.md has), or allowEmpty: true in its options`;
+  const remedy = `OomKillPolicy.of() of a scope that holds one (${WORKLOAD_KINDS} or another kind in docs/kinds.md), or allowEmpty: true in its options`;
   throw hasAgent
     ? usageError(
         target,
-        'there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in',
+        'this scope has no workload except an OomKillModeAgent, whose pods are never opted in',
         remedy,
       )
     : usageError(
         target,
-        `there is no workload for OomKillPolicy in this scope${leftAlone(objects, policy, look)}`,
+        `this scope has no workload for OomKillPolicy${leftAlone(objects, policy, look)}`,
         remedy,
       );
 }
@@ -56,7 +56,7 @@ function leftAlone(objects: readonly Surveyed[], policy: PolicyChoices, look: Lo
   for (const one of objects) {
     for (const { untouched = NO_PODS, apiVersion, kind } of manifestsUnder(policy, one, look)) {
       if (untouched !== NO_PODS) {
-        return `, and ${apiVersion} ${kind} is left alone: ${untouched}`;
+        return `, and ${apiVersion} ${kind} is left alone because ${untouched}`;
       }
     }
   }
@@ -104,8 +104,8 @@ export function requireToldKinds(policy: PolicyChoices, { objects }: Scope, look
         );
       throw usageError(
         policy.target,
-        `workloadKinds has ${group} ${kind}, and there is no such object in this scope`,
-        `${similar ? `apiGroup: "${apiGroup(similar.apiVersion)}", kind: "${similar.kind}"` : 'the group and kind of an object that is there'}, or allowEmpty: true`,
+        `workloadKinds has ${group} ${kind}, but this scope has no such object`,
+        `${similar ? `apiGroup: "${apiGroup(similar.apiVersion)}", kind: "${similar.kind}"` : 'the group and kind of an object in this scope'}, or allowEmpty: true`,
       );
     }
   }
@@ -145,12 +145,12 @@ export function requireContainers(policy: PolicyChoices, { objects }: Scope, loo
   throw shadowed && nearer
     ? usageError(
         policy.target,
-        `perContainer names ${name}, a container of ${shadowed.object.node.path}, to which ${nameOf(nearer)} is nearer, and that one counts alone`,
+        `perContainer() names ${name}, a container of ${shadowed.object.node.path}, but only the nearest policy applies there: ${nameOf(nearer)}`,
         `perContainer({ ${name}: … }) of ${nearer.target.node.path || 'the app'}`,
       )
     : usageError(
         policy.target,
-        `perContainer names a container that no workload here has: ${name}`,
+        `perContainer() names the container ${name}, but no workload in this scope has it`,
         `${[...known].sort().join(' or ') || 'the name of a container'}, or injectedContainers: ["${name}"] if something adds it later`,
       );
 }

@@ -309,8 +309,8 @@ function decideOne(
     if (!marks && !pods.isComplete && nearest.all !== 'none') {
       throw usageError(
         object,
-        `the names of its containers are not known to the perContainer() of ${nearest.target.node.path || 'the app'}`,
-        'single() or group() as well, injectedContainers, or an OomKillPolicy of its own',
+        `perContainer() of ${nearest.target.node.path || 'the app'} cannot know the names of its containers`,
+        'single() or group() beside perContainer(), injectedContainers, or another OomKillPolicy for this object',
       );
     }
     decisions?.push({ manifest, policy: nearest, pods, marks });
@@ -324,8 +324,8 @@ function requireSame(object: ApiObject, [policy, marks]: Said, [rival, its]: Sai
   if (marks?.mode !== its?.mode || marks?.containers !== its?.containers) {
     throw usageError(
       object,
-      `${nameOf(policy)} says ${describe(marks)} about its pods, and ${nameOf(rival)} says ${describe(its)}`,
-      'one of the two',
+      `${nameOf(policy)} says ${describe(marks)} about its pods, but ${nameOf(rival)} says ${describe(its)}`,
+      'only one of the two',
     );
   }
 }

@@ -32,7 +32,7 @@ export function requireLabelPrefix(construct: IConstruct, prefix: string): strin
     throw usageError(
       construct,
       `labelPrefix is not a DNS-1123 subdomain of at most 253 characters: ${JSON.stringify(prefix)}`,
-      'a domain of yours in lower case, such as "oom.example.com"',
+      'a domain that you own, in lower case, such as "oom.example.com"',
     );
   }
   // https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
@@ -40,7 +40,7 @@ export function requireLabelPrefix(construct: IConstruct, prefix: string): strin
     throw usageError(
       construct,
       `labelPrefix is reserved for Kubernetes itself: ${JSON.stringify(prefix)}`,
-      'a domain of yours, such as "oom.example.com"',
+      'a domain that you own, such as "oom.example.com"',
     );
   }
   return prefix;

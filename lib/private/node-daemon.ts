@@ -123,8 +123,8 @@ export function readScript(construct: IConstruct, own: string, name: 'agent' | '
   if (directory === undefined) {
     throw usageError(
       construct,
-      `the ${name}'s script is not in ${bundled}, as happens when a bundler has moved the library`,
-      `lib/${name} of this package beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/${name} DIRECTORY_OF_THE_BUNDLE/), or the library as external to the bundle`,
+      `the script of the ${name} is not in ${bundled}, probably because a bundler moved the library`,
+      `a build step that copies it beside the bundle (cp -r node_modules/cdk8s-oom-kill-mode/lib/${name} DIRECTORY_OF_THE_BUNDLE/), or make the library external to the bundle`,
     );
   }
   const names = readdirSync(directory).filter((file) => /\.(sh|awk)$/.test(file));

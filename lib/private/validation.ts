@@ -98,7 +98,7 @@ export function requireAtMost(
   if (value > limit) {
     throw usageError(
       construct,
-      `${prop} is over its cap: ${value}${unit} of ${limit}${unit}`,
+      `${prop} is ${value}${unit}, more than the maximum of ${limit}${unit}`,
       `${limit}${unit} or less`,
     );
   }
@@ -114,8 +114,8 @@ export function requireCpuFloor(
   if (millis <= tooLate) {
     throw usageError(
       construct,
-      `${prop} is ${millis}m, and ${tooLate}m was measured to be too late for the first instruction of a container`,
-      `more than ${tooLate}m, or leave out cpuRequest and cpuLimit`,
+      `${prop} is ${millis}m, but with ${tooLate}m the agent was too late for the first instruction of a container`,
+      `more than ${tooLate}m, or leave cpuRequest and cpuLimit out`,
     );
   }
 }
@@ -278,7 +278,7 @@ function requireKeys(
       throw usageError(
         construct,
         `${prop} would override a value that this construct depends on: ${JSON.stringify(key)}`,
-        'a key of your own',
+        'another key',
       );
     }
   }
@@ -293,7 +293,7 @@ export function requireTolerations(
   construct: IConstruct,
   tolerations: k8s.Toleration[] | undefined,
 ): k8s.Toleration[] | undefined {
-  for (const toleration of tolerations ?? []) {
+  for (const [i, toleration] of (tolerations ?? []).entries()) {
     const { key, operator = 'Equal', value, effect, tolerationSeconds } = { ...toleration };
     const problem = !isObject(toleration)
       ? 'is not an object'
@@ -311,8 +311,8 @@ export function requireTolerations(
     if (problem !== undefined) {
       throw usageError(
         construct,
-        `tolerations has one that ${problem}: ${show(toleration)}`,
-        "{ key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' } or the like",
+        `tolerations[${i}] ${problem}: ${show(toleration)}`,
+        "a toleration such as { key: 'dedicated', operator: 'Exists', effect: 'NoSchedule' }",
       );
     }
   }
@@ -328,8 +328,8 @@ export function requireAffinity(
   if (lost !== undefined) {
     throw usageError(
       construct,
-      `${lost} is nothing that an affinity of Kubernetes 1.28 can have there`,
-      "{ nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: 'pool', operator: 'In', values: ['a'] }] }] } } } or the like",
+      `${lost} is not valid in an affinity of Kubernetes 1.28`,
+      "an affinity such as { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: 'pool', operator: 'In', values: ['a'] }] }] } } }",
     );
   }
   return affinity;
@@ -368,7 +368,7 @@ export function requireEnv(construct: IConstruct, prop: string, env: object): vo
       throw usageError(
         construct,
         `${prop} has an invalid name: ${JSON.stringify(name)}`,
-        'letters, digits, "_", "-" and ".", and no digit first',
+        'a name of letters, digits, "_", "-" and ".", without a digit at its start',
       );
     }
   }

@@ -67,8 +67,8 @@ export class HerderChart extends Chart {
     if ((herder.replicas ?? replicas) !== replicas) {
       throw usageError(
         this,
-        `replicas is ${replicas}, and that of the herder is ${herder.replicas}`,
-        'one of the two',
+        `replicas is ${replicas}, but herder.replicas is ${herder.replicas}`,
+        'only one of the two',
       );
     }
     this.agent = new OomKillModeAgent(this, 'agent', props.agent);

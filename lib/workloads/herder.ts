@@ -122,8 +122,8 @@ export class Herder extends Construct {
     if (props.waitImage !== undefined && oomKillMode !== OomKillMode.SINGLE) {
       throw usageError(
         this,
-        `waitImage is for OomKillMode.SINGLE, and oomKillMode is ${oomKillMode}`,
-        'one of the two',
+        `waitImage needs OomKillMode.SINGLE, but oomKillMode is ${oomKillMode}`,
+        'only one of the two',
       );
     }
     const onePerNode = new OnePerNodeDeployment(this, 'OnePerNode', {

@@ -333,13 +333,13 @@ export class OnePerNodeDeployment extends Construct {
         throw usageError(
           this,
           'autoscalerImage without followNodes does nothing',
-          'both or neither',
+          'followNodes: true, or no autoscalerImage',
         );
       }
       if (props.replicas === undefined) {
         throw usageError(
           this,
-          'there is neither replicas nor followNodes',
+          'neither replicas nor followNodes is set',
           'replicas: 3 or followNodes: true',
         );
       }
@@ -348,8 +348,8 @@ export class OnePerNodeDeployment extends Construct {
     if (props.replicas !== undefined) {
       throw usageError(
         this,
-        `replicas is ${props.replicas}, and followNodes takes the number of nodes`,
-        'one of the two',
+        `replicas is ${props.replicas}, but followNodes sets the number of pods`,
+        'only one of the two',
       );
     }
     return undefined;
@@ -360,22 +360,22 @@ export class OnePerNodeDeployment extends Construct {
     if (namespace === undefined) {
       throw usageError(
         this,
-        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name',
-        'the namespace',
+        'followNodes needs a namespace for its ClusterRoleBinding',
+        'the namespace of this construct or of its chart',
       );
     }
     if (props.name.length + AUTOSCALER_SUFFIX.length > 63) {
       throw usageError(
         this,
-        `followNodes makes a name of more than 63 characters: "${props.name}${AUTOSCALER_SUFFIX}"`,
+        `followNodes creates a name of more than 63 characters: "${props.name}${AUTOSCALER_SUFFIX}"`,
         `a name of at most ${63 - AUTOSCALER_SUFFIX.length} characters`,
       );
     }
     if (!(props.tolerateAllTaints ?? true)) {
       throw usageError(
         this,
-        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints',
-        'tolerateAllTaints: true, or replicas',
+        'followNodes counts tainted nodes, but these pods cannot run there without tolerateAllTaints',
+        'tolerateAllTaints: true, or replicas instead of followNodes',
       );
     }
     const image = requirePinnedImage(
@@ -428,7 +428,7 @@ export class OnePerNodeDeployment extends Construct {
         throw usageError(
           this,
           `env and envVariables both have ${JSON.stringify(name)}`,
-          'one of the two',
+          'it in only one of the two',
         );
       }
       // By what it can do: there are several versions of cdk8s-plus.
@@ -446,14 +446,18 @@ export class OnePerNodeDeployment extends Construct {
   private initContainers(props: OnePerNodeDeploymentProps): kplus.ContainerProps[] {
     if (!(props.waitForAgent ?? false)) {
       if (props.waitImage !== undefined) {
-        throw usageError(this, 'waitImage without waitForAgent does nothing', 'both or neither');
+        throw usageError(
+          this,
+          'waitImage without waitForAgent does nothing',
+          'waitForAgent: true, or no waitImage',
+        );
       }
       return [];
     }
     if (props.oomKillMode !== OomKillMode.SINGLE) {
       throw usageError(
         this,
-        `waitForAgent waits for Single, and oomKillMode is ${props.oomKillMode ?? 'not given'}`,
+        `waitForAgent needs OomKillMode.SINGLE, but oomKillMode is ${props.oomKillMode ?? 'not set'}`,
         'oomKillMode: OomKillMode.SINGLE',
       );
     }
@@ -467,7 +471,7 @@ export class OnePerNodeDeployment extends Construct {
         throw usageError(
           this,
           `labelPrefix without oomKillMode does nothing: ${props.labelPrefix}`,
-          'both or neither',
+          'oomKillMode, or no labelPrefix',
         );
       }
       return;
@@ -485,8 +489,8 @@ export class OnePerNodeDeployment extends Construct {
     if (label in (props.labels ?? {})) {
       throw usageError(
         this,
-        `labels has the mode of the pods: ${label}: ${props.labels?.[label]}`,
-        'oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP',
+        `labels contains the mode label ${label}: ${props.labels?.[label]}`,
+        'oomKillMode: OomKillMode.SINGLE or OomKillMode.GROUP instead',
       );
     }
   }

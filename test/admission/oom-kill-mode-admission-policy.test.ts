@@ -361,7 +361,7 @@ describe('the guard', () => {
 
   test('lets pods opt in where it is allowed, and nowhere else', () => {
     const guard = admission({ allowedNamespaces: ['team-a', 'team-b'] });
-    const message = `${LABEL} is allowed in these namespaces only: team-a, team-b; write no such label here, or have this namespace added to allowedNamespaces, instead`;
+    const message = `${LABEL} is allowed in these namespaces only: team-a, team-b; remove the label, or ask an administrator to add this namespace to allowedNamespaces`;
     const mode = 'Group';
     expect(guard.review(create('Pod', { mode }, 'team-a'))).toEqual([]);
     expect(guard.review(create('Pod', { mode }, 'team-b'))).toEqual([]);
@@ -454,7 +454,7 @@ describe('the guard', () => {
   test.each<[string, ...unknown[]]>([
     ['the options are not an object: null. Write', null],
     [
-      'ValidatingAdmissionPolicy v1 came with Kubernetes 1.30, and kubernetesVersion is',
+      'ValidatingAdmissionPolicy v1 needs Kubernetes 1.30, but kubernetesVersion is',
       ...['1.29', 'v1.28.9', '1.3'].map((kubernetesVersion) => ({ kubernetesVersion })),
     ],
     [
@@ -464,13 +464,13 @@ describe('the guard', () => {
     ['kubernetesVersion is not a string: 1.3. Write', { kubernetesVersion: 1.3 }],
     ['name is not a DNS-1123 subdomain', { name: 'A' }],
     ['labelPrefix is not a DNS-1123 subdomain', { labelPrefix: 'a/b' }],
-    ['allowedNamespaces is empty, so that no pod could opt in', { allowedNamespaces: [] }],
+    ['allowedNamespaces is empty, so no pod could opt in', { allowedNamespaces: [] }],
     ['allowedNamespaces is not a DNS-1123 label', { allowedNamespaces: ["a'"] }],
     ['allowedNamespaces is not a list of strings: "a"', { allowedNamespaces: 'a' }],
     ['injectedContainers is not a DNS-1123 label', { injectedContainers: ["a']"] }],
     ['injectedContainers is not a list of strings: [null]', { injectedContainers: [null] }],
     [
-      'validationActions is empty, repeats itself, or has Deny and Warn',
+      'validationActions is empty, repeats an action, or has both Deny and Warn',
       ...[[], ['Deny', 'Warn'], ['Audit', 'Audit']].map((actions) => ({
         validationActions: actions,
       })),

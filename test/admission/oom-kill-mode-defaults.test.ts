@@ -186,15 +186,15 @@ test('every option is in the manifests', () => {
 
 test.each<[string, Partial<OomKillModeDefaultsProps>]>([
   [
-    'there is neither a namespace nor a label of the pods to choose. Write namespaces: ["jupyterhub"], namespaceLabels, podLabels or several of them.',
+    'namespaces is an empty list, or no option selects the pods. Write namespaces: ["jupyterhub"], namespaceLabels or podLabels.',
     { namespaces: undefined },
   ],
   [
-    'there is neither a namespace nor a label of the pods to choose. Write namespaces: ["jupyterhub"], namespaceLabels, podLabels or several of them.',
+    'namespaces is an empty list, or no option selects the pods. Write namespaces: ["jupyterhub"], namespaceLabels or podLabels.',
     { namespaces: [], podLabels: { app: 'a' } },
   ],
   [
-    'MutatingAdmissionPolicy v1 came with Kubernetes 1.36, and kubernetesVersion is 1.35. Write no OomKillModeDefaults for this cluster, or a later version.',
+    'MutatingAdmissionPolicy v1 needs Kubernetes 1.36, but kubernetesVersion is 1.35. Write a later version, or no OomKillModeDefaults for this cluster.',
     { kubernetesVersion: '1.35' },
   ],
   ['mode is unknown: "single". Write "Single" or "Group".', { mode: 'single' as never }],
@@ -203,11 +203,11 @@ test.each<[string, Partial<OomKillModeDefaultsProps>]>([
     { containers: { main: 'group' as never } },
   ],
   [
-    'injectedContainers has a name that containers does not have: "istio-proxy". Write its mode in containers, or leave it out.',
+    'injectedContainers has "istio-proxy", but containers has no mode for it. Write its mode in containers, or leave the name out.',
     { injectedContainers: ['istio-proxy'] },
   ],
   [
-    'containers makes an annotation of more than 8192 characters. Write fewer containers.',
+    'the annotation for containers would have more than 8192 characters. Write fewer containers.',
     {
       containers: Object.fromEntries(
         Array.from({ length: 800 }, (_, i) => [`container-${i}`, OomKillMode.GROUP]),
@@ -215,7 +215,7 @@ test.each<[string, Partial<OomKillModeDefaultsProps>]>([
     },
   ],
   [
-    'podLabels would override a value that this construct depends on: "cdk8s-oom-kill-mode/mode". Write a key of your own.',
+    'podLabels would override a value that this construct depends on: "cdk8s-oom-kill-mode/mode". Write another key.',
     { podLabels: { [LABEL]: 'Single' } },
   ],
   [
@@ -233,11 +233,11 @@ test('its prefix is one of the agents of its cluster, and its name is its own', 
   new OomKillModeAgent(scope, 'agent');
   new OomKillModeDefaults(scope, 'defaults', { ...NOTEBOOKS, labelPrefix: 'oom.example.com' });
   expect(() => synth(scope)).toThrow(
-    'labelPrefix is oom.example.com, and no agent of this app has it',
+    'labelPrefix is oom.example.com, but no agent of this app has this prefix',
   );
 
   const twice = chart();
   new OomKillModeDefaults(twice, 'a', NOTEBOOKS);
   new OomKillModeDefaults(twice, 'b', NOTEBOOKS);
-  expect(() => synth(twice)).toThrow('makes the same MutatingAdmissionPolicy');
+  expect(() => synth(twice)).toThrow('already creates the MutatingAdmissionPolicy ');
 });

@@ -348,9 +348,15 @@ describe('the options', () => {
     ['cpuLimit is not a Cpu: "250m". Write', { resources: { cpuLimit: '250m' } }],
     ['cpuLimit is not a Cpu: a Size. Write', { resources: { cpuLimit: mebibytes(64) } }],
     ['memoryLimit is not a Size: "64Mi". Write', { resources: { memoryLimit: '64Mi' } }],
-    ['cpuLimit is over its cap: 251m of 250m', { resources: { cpuLimit: millis(251) } }],
-    ['cpuLimit is over its cap: 1000m of 250m', { resources: { cpuLimit: kplus.Cpu.units(1) } }],
-    ['memoryLimit is over its cap: 1024Mi', { resources: { memoryLimit: Size.gibibytes(1) } }],
+    ['cpuLimit is 251m, more than the maximum of 250m', { resources: { cpuLimit: millis(251) } }],
+    [
+      'cpuLimit is 1000m, more than the maximum of 250m',
+      { resources: { cpuLimit: kplus.Cpu.units(1) } },
+    ],
+    [
+      'memoryLimit is 1024Mi, more than the maximum of',
+      { resources: { memoryLimit: Size.gibibytes(1) } },
+    ],
     [
       'cpuRequest is 201m, more than cpuLimit: 200m. Write cpuRequest: Cpu.millis(200) or less, or cpuLimit: Cpu.millis(201) or more.',
       { resources: { cpuRequest: millis(201), cpuLimit: millis(200) } },
@@ -367,8 +373,14 @@ describe('the options', () => {
       'cpuRequest is 60m, more than cpuLimit: 50m. Write',
       { metricsResources: { cpuRequest: millis(60) } },
     ],
-    ['cpuRequest is 10m, and 10m was measured', { resources: { cpuRequest: millis(10) } }],
-    ['cpuLimit is 100m, and 100m was measured', { resources: { cpuLimit: millis(100) } }],
+    [
+      'cpuRequest is 10m, but with 10m the agent was too late',
+      { resources: { cpuRequest: millis(10) } },
+    ],
+    [
+      'cpuLimit is 100m, but with 100m the agent was too late',
+      { resources: { cpuLimit: millis(100) } },
+    ],
     [
       'cpuRequest is not a positive whole number of milli-CPUs',
       ...[0, -1, 0.5, Infinity, 'abc' as never].map((n) => ({
@@ -393,34 +405,31 @@ describe('the options', () => {
     ['annotations has an invalid key', { annotations: { '': 'x' } }],
     ['nodeSelector["a"] is not a valid label value: "b c"', { nodeSelector: { a: 'b c' } }],
     ['nodeSelector would override', { nodeSelector: { 'kubernetes.io/os': 'windows' } }],
-    ['tolerations has one that is not an object: null. Write', tolerating(null)],
-    ['tolerations has one that has another operator', tolerating({ key: 'a', operator: 'Is' })],
+    ['tolerations[0] is not an object: null. Write', tolerating(null)],
+    ['tolerations[0] has another operator', tolerating({ key: 'a', operator: 'Is' })],
+    ['tolerations[0] has another effect than', tolerating({ operator: 'Exists', effect: 'NoRun' })],
+    ['tolerations[0] has no key', tolerating({ value: 'a' }), tolerating(circle)],
     [
-      'tolerations has one that has another effect than',
-      tolerating({ operator: 'Exists', effect: 'NoRun' }),
-    ],
-    ['tolerations has one that has no key', tolerating({ value: 'a' }), tolerating(circle)],
-    [
-      'tolerations has one that has a value, which the operator Exists does not allow',
+      'tolerations[0] has a value, which the operator Exists does not allow',
       tolerating({ key: 'a', operator: 'Exists', value: 'b' }),
     ],
     [
-      'tolerations has one that has tolerationSeconds',
+      'tolerations[0] has tolerationSeconds',
       tolerating({ key: 'a', operator: 'Exists', tolerationSeconds: 1 }),
     ],
     ['affinity is not an object: "zone". Write { … }.', { affinity: 'zone' }],
     [
-      'affinity.nodeAffinty is nothing that an affinity of Kubernetes 1.28 can have there. Write {',
+      'affinity.nodeAffinty is not valid in an affinity of Kubernetes 1.28. Write an affinity such as {',
       { affinity: { nodeAffinty: {} } },
     ],
-    ['affinity.nodeAffinity is nothing', { affinity: { nodeAffinity: 'a' } }],
-    [`affinity.nodeAffinity.${required} is nothing`, affine([])],
-    ['affinity is nothing', affine({ nodeSelectorTerms: {} })],
+    ['affinity.nodeAffinity is not valid', { affinity: { nodeAffinity: 'a' } }],
+    [`affinity.nodeAffinity.${required} is not valid`, affine([])],
+    ['affinity is not valid', affine({ nodeSelectorTerms: {} })],
     [
-      `affinity.nodeAffinity.${required}.nodeSelectorTerms[0].matchExpression is nothing`,
+      `affinity.nodeAffinity.${required}.nodeSelectorTerms[0].matchExpression is not valid`,
       affine({ nodeSelectorTerms: [{ matchExpression: [] }] }),
     ],
-    ['affinity.circle is nothing', { affinity: circle }],
+    ['affinity.circle is not valid', { affinity: circle }],
   ])('are refused with the path and the remedy: %s', (message, ...wrong) => {
     expectRefusals(agentChart, `[test/agent] ${message}`, wrong);
   });

@@ -139,9 +139,7 @@ describe('the objects', () => {
     const scope = chart();
     new OomPolicyDropIn(scope, 'drop-in');
     OomKillPolicy.of(scope).single();
-    expect(() => synth(scope)).toThrow(
-      '[test] there is no workload for OomKillPolicy in this scope',
-    );
+    expect(() => synth(scope)).toThrow('[test] this scope has no workload for OomKillPolicy');
   });
 });
 
@@ -156,7 +154,7 @@ describe('the options', () => {
     ['nodeSelector would override', { nodeSelector: { 'kubernetes.io/os': 'a' } }],
     ['labels would override', { labels: { 'app.kubernetes.io/name': 'a' } }],
     ['annotations would override', { annotations: { [APP_ARMOR]: 'a' } }],
-    ['tolerations has one that has no key', { tolerations: [{}] }],
+    ['tolerations[0] has no key', { tolerations: [{}] }],
   ])('are refused with the path and the remedy: %s', (message, wrong) => {
     expectRefusals(synthDropIn, `[test/drop-in] ${message}`, [wrong]);
   });
@@ -168,7 +166,7 @@ describe('the options', () => {
     expect(synth(scope)).toHaveLength(6);
     new OomPolicyDropIn(scope, 'three');
     expect(() => synth(scope)).toThrow(
-      '[test/three] test/one makes the same ConfigMap of this cluster (its outermost chart): oom-kill-mode/oom-policy-drop-in-',
+      '[test/three] test/one already creates the ConfigMap oom-kill-mode/oom-policy-drop-in-',
     );
   });
 });

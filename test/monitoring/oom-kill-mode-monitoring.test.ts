@@ -670,7 +670,7 @@ describe('the options', () => {
       })),
     ],
     [
-      'runbookUrl is not an address without an anchor',
+      'runbookUrl is not an http or https address without an anchor',
       ...each('runbookUrl', ['', 'example.com', 'ftp://example.com', 'https://a b']),
       ...each('runbookUrl', ['https://a/#b', 'https://a/{{x}}']),
     ],
@@ -685,10 +685,10 @@ describe('the options', () => {
 
   test.each<[string, unknown]>([
     ['the options are not an object: undefined. Write { … }.', undefined],
-    ['there is neither agent nor agents. Write agent: the OomKillModeAgent to watch, or', {}],
-    ['there are both agent and agents. Write agent', { agent: {}, agents: [] }],
-    ['agents is empty or repeats itself. Write each agent to watch once.', { agents: [] }],
-    ['agents has something that is not an OomKillModeAgent. Write', { agents: [{}] }],
+    ['neither agent nor agents is set. Write agent: the OomKillModeAgent to watch, or', {}],
+    ['both agent and agents are set. Write agent', { agent: {}, agents: [] }],
+    ['agents is empty or has an agent twice. Write each agent to watch once.', { agents: [] }],
+    ['agents contains a value that is not an OomKillModeAgent. Write', { agents: [{}] }],
     ['agent is not an OomKillModeAgent. Write', { agent: {} }],
   ])('are refused where no compiler has seen them: %s', (message, props) => {
     expect(() => new OomKillModeMonitoring(chart(), 'monitoring', props as never)).toThrow(
@@ -714,7 +714,7 @@ describe('the options', () => {
     expect(() => synth(other)).not.toThrow();
     new OomKillModeMonitoring(other, 'b', { agent });
     expect(() => synth(other)).toThrow(
-      '[other/b] test/a makes the same PodMonitor of this cluster (its outermost chart): oom-kill-mode/oom-kill-mode-agent. Write another name, or a chart for each cluster.',
+      '[other/b] test/a already creates the PodMonitor oom-kill-mode/oom-kill-mode-agent in this cluster (outermost chart). Write another name, or an outermost chart for each cluster.',
     );
   });
 });
@@ -790,13 +790,13 @@ describe('with agents of several node pools', () => {
     expectRulesPass(directory, 'pools.test.yml');
   });
 
-  test('agents of two clusters are refused', () => {
+  test('agents of different clusters are refused', () => {
     const app = Testing.app();
     const agents = ['a', 'b'].map(
       (name) => new OomKillModeAgent(new Chart(app, name), 'agent', { metrics: true }),
     );
     expect(() => new OomKillModeMonitoring(new Chart(app, 'c'), 'monitoring', { agents })).toThrow(
-      '[c/monitoring] b/agent and a/agent are agents of two clusters (outermost charts). Write an OomKillModeMonitoring for each cluster.',
+      '[c/monitoring] b/agent and a/agent are agents of different clusters (outermost charts). Write an OomKillModeMonitoring for each cluster.',
     );
   });
 });

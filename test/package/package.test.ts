@@ -181,7 +181,7 @@ describe('installed in a project of its own', () => {
 
     test.each([
       ['only-ours', external(OURS), "can't render non-simple object of type 'Lazy'"],
-      ['no-copy', '', "the agent's script is not in"],
+      ['no-copy', '', 'the script of the agent is not in'],
     ])('what the page warns of fails as it says: %s', (name, rest, message) => {
       const command = `esbuild main.ts --bundle --platform=node --outfile=out/main.js ${rest}`;
       const app = bundle(name, command);

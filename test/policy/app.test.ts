@@ -62,7 +62,7 @@ describe('the prefixes of an app', () => {
         make(b);
       }),
     ).toThrow(
-      `${path} labelPrefix is cdk8s-oom-kill-mode, and no agent of this app has it. Write ${REMEDY}`,
+      `${path} labelPrefix is cdk8s-oom-kill-mode, but no agent of this app has this prefix. Write ${REMEDY}`,
     );
   });
 
@@ -84,7 +84,7 @@ describe('the prefixes of an app', () => {
     [
       'the agent of another cluster',
       (a) => OomKillPolicy.of(deployment(a)).single(),
-      '[a/web] labelPrefix is cdk8s-oom-kill-mode, and no agent of the cluster of a has it. Write labelPrefix: "oom.example.com", or an outermost chart for each cluster.',
+      '[a/web] labelPrefix is cdk8s-oom-kill-mode, but no agent of the cluster of a has this prefix. Write labelPrefix: "oom.example.com", or an outermost chart for each cluster.',
     ],
     [
       'any agent, where its own cluster has none',
@@ -98,7 +98,7 @@ describe('the prefixes of an app', () => {
         deployment(b);
         OomKillPolicy.of(a.node.root).single();
       },
-      '[app] labelPrefix is cdk8s-oom-kill-mode, and no agent of the cluster of a has it. Write',
+      '[app] labelPrefix is cdk8s-oom-kill-mode, but no agent of the cluster of a has this prefix. Write',
     ],
   ])('are those of %s', (_, make, message) => {
     const use = () =>
@@ -124,7 +124,7 @@ describe('the prefixes of an app', () => {
       deployment(new Chart(root, 'b', { labels: { [key]: 'Single' } }));
       root.synthYaml();
     }).toThrow(
-      `[b] the labels of the chart have ${key}, and a chart labels objects, not the pods of workloads. Write OomKillPolicy.of() of the chart.`,
+      `[b] the labels of the chart contain ${key}, but a chart labels objects, not the pods of workloads. Write OomKillPolicy.of(chart) instead.`,
     );
   });
 });
@@ -160,7 +160,7 @@ describe('HerderChart', () => {
     [
       'two numbers of replicas',
       { replicas: 2, herder: { replicas: 3 } },
-      'replicas is 2, and that of the herder is 3. Write one of the two.',
+      'replicas is 2, but herder.replicas is 3. Write only one of the two.',
     ],
     ['null', null, 'the options are not an object: null. Write { … }.'],
     ['a null herder', { herder: null }, 'herder is not an object: null. Write { … }.'],
@@ -202,7 +202,7 @@ describe('an app for several clusters', () => {
         cluster(new Chart(a, 'one'));
         cluster(new Chart(a, 'two'));
       }),
-    ).toThrow('[a/two/agent] a/one/agent is an agent with the same labelPrefix');
+    ).toThrow('[a/two/agent] the agent a/one/agent has the same labelPrefix');
   });
 
   test.each<[string, (chart: Chart) => void, string]>([
@@ -212,7 +212,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAgent(chart, 'one');
         new OomKillModeAgent(chart, 'two', { name: 'two', createNamespace: false });
       },
-      '[a/two] a/one is an agent with the same labelPrefix, cdk8s-oom-kill-mode, perhaps on the same nodes of this cluster (its outermost chart). Write one agent, a chart for each cluster, two prefixes, or a nodeSelector or affinity that shares no node with the other.',
+      '[a/two] the agent a/one has the same labelPrefix, cdk8s-oom-kill-mode, and may run on the same nodes of this cluster (outermost chart). Write one agent, an outermost chart for each cluster, another labelPrefix, or a nodeSelector or affinity that excludes the nodes of the other agent.',
     ],
     [
       'agents of one name',
@@ -220,7 +220,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAgent(chart, 'one');
         new OomKillModeAgent(chart, 'two', { labelPrefix: 'two.example', createNamespace: false });
       },
-      '[a/two] a/one makes the same ServiceAccount of this cluster (its outermost chart): oom-kill-mode/oom-kill-mode-agent. Write another name, or a chart for each cluster.',
+      '[a/two] a/one already creates the ServiceAccount oom-kill-mode/oom-kill-mode-agent in this cluster (outermost chart). Write another name, or an outermost chart for each cluster.',
     ],
     [
       'agents that create one namespace',
@@ -228,7 +228,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAgent(chart, 'one');
         new OomKillModeAgent(chart, 'two', { labelPrefix: 'two.example', name: 'two' });
       },
-      '[a/two] a/one makes the same Namespace of this cluster (its outermost chart): oom-kill-mode. Write createNamespace: false or another namespace.',
+      '[a/two] a/one already creates the Namespace oom-kill-mode in this cluster (outermost chart). Write createNamespace: false or another namespace.',
     ],
     [
       'admission policies of one name',
@@ -236,7 +236,7 @@ describe('an app for several clusters', () => {
         new OomKillModeAdmissionPolicy(chart, 'one');
         new OomKillModeAdmissionPolicy(chart, 'two');
       },
-      '[a/two] a/one makes the same ValidatingAdmissionPolicy of this cluster (its outermost chart): oom-kill-mode. Write another name',
+      '[a/two] a/one already creates the ValidatingAdmissionPolicy oom-kill-mode in this cluster (outermost chart). Write another name',
     ],
     [
       'herders of one name',
@@ -244,7 +244,7 @@ describe('an app for several clusters', () => {
         new Herder(chart, 'one');
         new Herder(chart, 'two');
       },
-      '[a/two] a/one makes the same Deployment of this cluster (its outermost chart): default/herder. Write another name',
+      '[a/two] a/one already creates the Deployment default/herder in this cluster (outermost chart). Write another name',
     ],
   ])('has no two %s in one of them', (_, make, message) => {
     expect(() => app(make)).toThrow(message);
@@ -288,7 +288,7 @@ describe('an app for several clusters', () => {
     if (disjoint) {
       expect(make).not.toThrow();
     } else {
-      expect(make).toThrow('[a/plain] a/secure is an agent with the same labelPrefix');
+      expect(make).toThrow('[a/plain] the agent a/secure has the same labelPrefix');
     }
   });
 });
@@ -310,7 +310,7 @@ test.each(['of cdk8s-plus', 'of plain YAML'])(
         }
       });
     expect(make).toThrow(
-      /^\[a\/agent\] b\/ns\/.* makes the same Namespace: oom-kill-mode. Write createNamespace: false, or another namespace.$/,
+      /^\[a\/agent\] b\/ns\/.* already creates the Namespace oom-kill-mode. Write createNamespace: false, or another namespace.$/,
     );
   },
 );
@@ -382,7 +382,7 @@ test.each<[string, (a: Chart, b: Chart) => Chart, string | undefined]>([
   } else {
     expect(make).toThrow(
       new RegExp(
-        `^\\[a/agent\\] [ab]/ns/Resource makes its Namespace tools with pod-security.kubernetes.io/enforce: ${refused}, which refuses its pods, as they mount directories of the node\\. Write .*: privileged there, or another namespace\\.$`,
+        `^\\[a/agent\\] [ab]/ns/Resource creates the Namespace tools with pod-security.kubernetes.io/enforce: ${refused}, which forbids the hostPath volumes of the agent\\. Write .*: privileged on that Namespace, or another namespace for the agent\\.$`,
       ),
     );
   }
@@ -407,7 +407,7 @@ describe('a second copy of the library', () => {
         OomKillPolicy.of(web).single();
         copy.OomKillPolicy.of(web).group();
       }),
-    ).toThrow('[a/web] both single() and group() are there. Write one of them.');
+    ).toThrow('[a/web] both single() and group() are set. Write only one of them.');
   });
 
   test('leaves the agent of the first alone, and obeys its prefix', () => {
@@ -418,7 +418,7 @@ describe('a second copy of the library', () => {
         copy.OomKillPolicy.of(a, { labelPrefix }).single();
       });
     expect(make('a.example').split('a.example/mode: Single')).toHaveLength(2);
-    expect(() => make()).toThrow('[a] labelPrefix is cdk8s-oom-kill-mode, and no agent');
+    expect(() => make()).toThrow('[a] labelPrefix is cdk8s-oom-kill-mode, but no agent');
   });
 
   test('watches the agent of the first, and has no second one beside it', () => {
@@ -433,7 +433,7 @@ describe('a second copy of the library', () => {
         new OomKillModeAgent(a, 'one');
         new copy.OomKillModeAgent(a, 'two', { name: 'two', createNamespace: false });
       }),
-    ).toThrow('[a/two] a/one is an agent with the same labelPrefix');
+    ).toThrow('[a/two] the agent a/one has the same labelPrefix');
   });
 });
 
@@ -445,10 +445,10 @@ test('a bundle that has lost the script says where it belongs', () => {
     }));
     const moved = jest.requireActual<typeof library>('../../lib');
     expect(() => new moved.OomKillModeAgent(new Chart(new App(), 'a'), 'agent')).toThrow(
-      /^\[a\/agent\] the agent's script is not in .*, as happens when a bundler has moved the library. Write lib\/agent of this package beside the bundle .*.$/,
+      /^\[a\/agent\] the script of the agent is not in .*, probably because a bundler moved the library. Write a build step that copies it .*lib\/agent .*.$/,
     );
     expect(() => new moved.OomPolicyDropIn(new Chart(new App(), 'a'), 'drop-in')).toThrow(
-      /^\[a\/drop-in\] the drop-in's script is not in .*. Write lib\/drop-in of this package beside the bundle .*.$/,
+      /^\[a\/drop-in\] the script of the drop-in is not in .*. Write a build step .*lib\/drop-in .*.$/,
     );
     jest.dontMock('node:fs');
   });

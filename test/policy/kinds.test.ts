@@ -101,7 +101,7 @@ test.each(titled(CASES.unknown))('%s is not guessed at', (_, one) => {
   const single = (object: ApiObject) => OomKillPolicy.of(object.node.root).single();
   const start = `workloadKinds: [{ apiGroup: "${apiGroup(one.apiVersion)}", kind: "${one.kind}"`;
   expect(() => yaml(one, single)).toThrow(
-    `[test/x] ${one.apiVersion} ${one.kind} is not known, and what looks like the template of a pod is at ${one.at}. Write ${start}, ${one.entry} }], or ${start}, skipped: true }], in`,
+    `[test/x] ${one.apiVersion} ${one.kind} is an unknown kind, but ${one.at} looks like the template of a pod. Write ${start}, ${one.entry} }], or ${start}, skipped: true }], in`,
   );
   // What is to be pasted does what it says.
   const pointers = /\[(.*)\]/.exec(one.entry ?? '')?.[1] ?? '';

@@ -364,7 +364,7 @@ describe.each([
       JsonPatch.add(`/spec/template/metadata/labels/${LABEL.replace('/', '~1')}`, 'Group'),
     );
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test/web says Single. Write one of the two.',
+      '[test/web/Resource] its pods already have cdk8s-oom-kill-mode/mode: Group, but OomKillPolicy of test/web says Single. Write only one of the two.',
     );
   });
 
@@ -384,7 +384,7 @@ describe.each([
       );
       expect(others).toBeDefined();
       expect(() => synth(scope)).toThrow(
-        `[${group.node.path}] perContainer names a container that no workload here has: main. Write proxy or renamed, or injectedContainers`,
+        `[${group.node.path}] perContainer() names the container main, but no workload in this scope has it. Write proxy or renamed, or injectedContainers`,
       );
     },
   );
@@ -408,7 +408,7 @@ describe.each([
     expect(policies(synth(scope))).toEqual({ web: 'Single' });
     same.group();
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says Group main=Single about its pods, but OomKillPolicy of test/web says Single. Write only one of the two.',
     );
   });
 
@@ -417,7 +417,7 @@ describe.each([
     workload(scope, 'web', 'main').podMetadata.addLabel(LABEL, 'Sinlge');
     new OomKillModeAgent(scope, 'agent');
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Sinlge, which is no mode. Write cdk8s-oom-kill-mode/mode: Single or',
+      '[test/web/Resource] its pods have cdk8s-oom-kill-mode/mode: Sinlge, which is not a mode. Write cdk8s-oom-kill-mode/mode: Single or',
     );
   });
 
@@ -426,7 +426,7 @@ describe.each([
     workload(scope, 'web', 'main').metadata.addLabel(LABEL, 'Single');
     new OomKillModeAgent(scope, 'agent');
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, and its pods do not have it. Write OomKillPolicy.of() of it',
+      '[test/web/Resource] the label cdk8s-oom-kill-mode/mode: Single is on the Deployment itself, but its pods do not have it. Write OomKillPolicy.of() of this object',
     );
   });
 });
@@ -477,7 +477,7 @@ describe('kinds that are not known', () => {
     const scope = chart();
     pipeline(scope).single();
     expect(() => synth(scope)).toThrow(
-      '[test/pipeline] ci.example.com/v1 Pipeline is not known, and what looks like the template of a pod is at /spec/sidecar. Write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", podMetadata: ["…"] }] with the pointer to what has the labels of its pods, or workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", skipped: true }], in the options of OomKillPolicy.of().',
+      '[test/pipeline] ci.example.com/v1 Pipeline is an unknown kind, but /spec/sidecar looks like the template of a pod. Write workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", podMetadata: ["…"] }] with a pointer to the metadata of its pods, or workloadKinds: [{ apiGroup: "ci.example.com", kind: "Pipeline", skipped: true }], in the options of OomKillPolicy.of().',
     );
   });
 
@@ -539,7 +539,7 @@ describe('kinds that are not known', () => {
     new ApiObject(scope, 'db', { apiVersion: 'postgresql.cnpg.io/v1', kind: 'Cluster' });
     OomKillPolicy.of(scope).perContainer({ postgres: OomKillMode.SINGLE });
     expect(() => synth(scope)).toThrow(
-      '[test/db] the names of its containers are not known to the perContainer() of test. Write single() or group() as well, injectedContainers, or an OomKillPolicy of its own.',
+      '[test/db] perContainer() of test cannot know the names of its containers. Write single() or group() beside perContainer(), injectedContainers, or another OomKillPolicy for this object.',
     );
     OomKillPolicy.of(scope, { injectedContainers: ['postgres'] });
     expect(synthText(scope)).toContain(`${CONTAINERS}: postgres=Single`);
@@ -562,41 +562,38 @@ describe('workloadKinds', () => {
 
   test.each<[string, WorkloadKind[], parts?: object[]]>([
     [
-      '[test] workloadKinds has an API group that is none: "example.com/v1". Write apiGroup: "example.com", without a version.',
+      '[test] workloadKinds has an invalid API group: "example.com/v1". Write apiGroup: "example.com", without a version.',
       [{ ...THING, apiGroup: 'example.com/v1' }],
     ],
     [
-      '[test] workloadKinds has a kind that is none: "thing". Write a kind as in the manifest, such as kind: "Thing".',
+      '[test] workloadKinds has an invalid kind: "thing". Write a kind as in the manifest, such as kind: "Thing".',
       [{ ...THING, kind: 'thing' }],
     ],
     [
-      '[test] workloadKinds has example.com Things, and there is no such object in this scope. Write apiGroup: "example.com", kind: "Thing", or allowEmpty: true.',
+      '[test] workloadKinds has example.com Things, but this scope has no such object. Write apiGroup: "example.com", kind: "Thing", or allowEmpty: true.',
       [{ ...THING, kind: 'Things' }],
     ],
     [
-      '[test/thing] example.com/v1 Thing has nothing at /spec/parts/1/pod, where workloadKinds says that there are pods. Write pointers',
+      '[test/thing] example.com/v1 Thing has nothing at /spec/parts/1/pod, although workloadKinds says that its pods are there. Write pointers',
       [THING],
       [{ pod }, { name: 'other' }],
     ],
-    ['[test/thing] example.com/v1 Thing has nothing at /spec/parts/*/pod, where', [THING], []],
+    ['[test/thing] example.com/v1 Thing has nothing at /spec/parts/*/pod, although', [THING], []],
     [
-      '[test/thing] example.com/v1 Thing has no spec.containers in /spec, where',
+      '[test/thing] example.com/v1 Thing has no spec.containers in /spec, although',
       [{ ...GROUP, podTemplates: ['/spec'] }],
     ],
     [
-      '[test/thing] example.com/v1 Thing has nothing at /spce/pods, where',
+      '[test/thing] example.com/v1 Thing has nothing at /spce/pods, although',
       [{ ...GROUP, podMetadata: ['/spce/pods'] }],
     ],
     [
-      '[test] workloadKinds says where the pods of Thing are, and elsewhere that it is skipped. Write one of them.',
+      '[test] one entry of workloadKinds says where the pods of Thing are, and another entry skips it. Write only one of them.',
       [THING, { ...GROUP, skipped: true }],
     ],
+    ['[test] workloadKinds must either skip Thing or say where its pods are. Write', [GROUP]],
     [
-      '[test] workloadKinds says where the pods of Thing are and that it is skipped, or neither. Write',
-      [GROUP],
-    ],
-    [
-      '[test] workloadKinds says where the pods of Thing are and that it is skipped, or neither. Write',
+      '[test] workloadKinds must either skip Thing or say where its pods are. Write',
       [{ ...THING, skipped: true }],
     ],
     [
@@ -671,23 +668,23 @@ describe('none and allowEmpty', () => {
 
   test.each<[string, (web: kplus.Deployment) => unknown]>([
     [
-      '[test/web] both none() and single() are there. Write one of them.',
+      '[test/web] both none() and single() are set. Write only one of them.',
       (web) => OomKillPolicy.of(web).none().single(),
     ],
     [
-      '[test/web] both none() and perContainer() are there. Write one of them.',
+      '[test/web] both none() and perContainer() are set. Write only one of them.',
       (web) => OomKillPolicy.of(web).none().perContainer({ main: OomKillMode.SINGLE }),
     ],
     [
-      '[test/web] both perContainer() and none() are there. Write one of them.',
+      '[test/web] both perContainer() and none() are set. Write only one of them.',
       (web) => OomKillPolicy.of(web).perContainer({ main: OomKillMode.SINGLE }).none(),
     ],
     [
-      '[test/web/Resource] OomKillPolicy of test/web/Resource says nothing about its pods, and OomKillPolicy of test/web says Single. Write one of the two.',
+      '[test/web/Resource] OomKillPolicy of test/web/Resource says nothing about its pods, but OomKillPolicy of test/web says Single. Write only one of the two.',
       (web) => [OomKillPolicy.of(web).single(), OomKillPolicy.of(ApiObject.of(web)).none()],
     ],
     [
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Single already, and OomKillPolicy of test/web says none(). Write one of the two.',
+      '[test/web/Resource] its pods already have cdk8s-oom-kill-mode/mode: Single, but OomKillPolicy of test/web says none(). Write only one of the two.',
       (web) => {
         web.podMetadata.addLabel(LABEL, 'Single');
         OomKillPolicy.of(web).none();
@@ -707,7 +704,7 @@ describe('none and allowEmpty', () => {
     const empty = new Construct(scope, 'empty');
     const policy = OomKillPolicy.of(empty).single().perContainer({ a: OomKillMode.GROUP });
     expect(() => synth(scope)).toThrow(
-      '[test/empty] there is no workload for OomKillPolicy in this scope. Write',
+      '[test/empty] this scope has no workload for OomKillPolicy. Write',
     );
     const workloadKinds = [{ apiGroup: 'example.com', kind: 'Thing', skipped: true }];
     expect(OomKillPolicy.of(empty, { allowEmpty: true, workloadKinds })).toBe(policy);
@@ -745,7 +742,7 @@ describe('a report', () => {
     ...{ path: 'shop/rule', apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' },
     name: expect.stringContaining('rule') as string,
     policy: 'shop',
-    untouched: 'it is of a policy engine',
+    untouched: 'it belongs to a policy engine',
   };
   const JOB = {
     ...TEMPLATE,
@@ -806,7 +803,7 @@ describe('a report', () => {
         expect(text).toMatch(
           /^shop\/web\/Resource +Deployment +web +\/spec\/template\/metadata +Single php=Group$/m,
         );
-        expect(text).toMatch(/^shop\/rule +ClusterPolicy .* - it is of a policy engine$/m);
+        expect(text).toMatch(/^shop\/rule +ClusterPolicy .* - it belongs to a policy engine$/m);
       } finally {
         delete process.env['OOM_KILL_POLICY_REPORT'];
         write.mockRestore();
@@ -817,7 +814,7 @@ describe('a report', () => {
   test('fails where a synthesis would', () => {
     const { root, scope } = app();
     deployment(scope, 'late').podMetadata.addLabel(LABEL, 'Sinlge');
-    expect(() => OomKillPolicy.reportOf(root)).toThrow('[shop/late/Resource] its pods say');
+    expect(() => OomKillPolicy.reportOf(root)).toThrow('[shop/late/Resource] its pods have');
     expect(() => OomKillPolicy.reportOf(null as never)).toThrow(
       '[OomKillPolicy.reportOf] the target',
     );
@@ -878,7 +875,7 @@ test('an autoscaler only names its workload', () => {
 
 describe('what is written by hand', () => {
   const NO_MARK =
-    'and its pods do not have it. Write OomKillPolicy.of() of it, or the same on its pod template.';
+    'but its pods do not have it. Write OomKillPolicy.of() of this object, or the same on its pod template.';
 
   test.each<[string, object, string]>([
     [
@@ -899,12 +896,12 @@ describe('what is written by hand', () => {
     [
       'Pod',
       { metadata: { annotations: { [CONTAINERS]: 'main=Single' } } },
-      `[test/x] its pods have the annotation ${CONTAINERS}: main=Single, and not the label ${LABEL}, without which nothing reads it. Write ${LABEL}: Single or ${LABEL}: Group beside it.`,
+      `[test/x] its pods have the annotation ${CONTAINERS}: main=Single without the label ${LABEL}, so the agent ignores it. Write ${LABEL}: Single or ${LABEL}: Group on the same pods.`,
     ],
     [
       'Pod',
       { metadata: { labels: { [LABEL]: 'Group' }, annotations: { [CONTAINERS]: 'mian=Single' } } },
-      `[test/x] its pods say ${CONTAINERS}: mian=Single, and they have no container mian. Write main, or injectedContainers: ["mian"] in an OomKillPolicy with perContainer() if something adds it later.`,
+      `[test/x] its pods have ${CONTAINERS}: mian=Single, but no container mian. Write main, or injectedContainers: ["mian"] in an OomKillPolicy with perContainer() if something adds it later.`,
     ],
   ])('is an error on a %s with %j', (kind, written, message) => {
     const scope = chart();
@@ -1013,7 +1010,7 @@ describe('perContainer', () => {
       Object.fromEntries(names.map((name) => [name, OomKillMode.SINGLE])),
     );
     expect(() => synth(scope)).toThrow(
-      '[test/web/Resource] cdk8s-oom-kill-mode/containers is longer than 8192 characters, and the agent would not read it: 12489. Write single()',
+      '[test/web/Resource] cdk8s-oom-kill-mode/containers would have 12489 characters, but the agent reads at most 8192. Write single()',
     );
   });
 
@@ -1023,7 +1020,7 @@ describe('perContainer', () => {
     deployment(scope, 'api');
     OomKillPolicy.of(scope).single().perContainer({ php: OomKillMode.GROUP });
     expect(() => synth(scope)).toThrow(
-      '[test] perContainer names php, a container of test/web/Resource, to which OomKillPolicy of test/web is nearer, and that one counts alone. Write perContainer({ php: … }) of test/web.',
+      '[test] perContainer() names php, a container of test/web/Resource, but only the nearest policy applies there: OomKillPolicy of test/web. Write perContainer({ php: … }) of test/web.',
     );
   });
 });
@@ -1042,17 +1039,17 @@ describe('a deployment of ours', () => {
     [
       'itself',
       (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS)).group(),
-      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
+      '[test/web/Deployment/Resource] oomKillMode: Single of test/web/Deployment says Single about its pods, but OomKillPolicy of test/web says Group. Write',
     ],
     [
       'its Deployment',
       (scope) => OomKillPolicy.of(new OnePerNodeDeployment(scope, 'web', PROPS).deployment).group(),
-      '[test/web/Deployment] both oomKillMode: Single and group() are there. Write',
+      '[test/web/Deployment] both oomKillMode: Single and group() are set. Write',
     ],
     [
       'a herder',
       (scope) => OomKillPolicy.of(new Herder(scope, 'web')).group(),
-      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, and OomKillPolicy of test/web says Group. Write',
+      '[test/web/OnePerNode/Deployment/Resource] oomKillMode: Single of test/web/OnePerNode/Deployment says Single about its pods, but OomKillPolicy of test/web says Group. Write',
     ],
   ])('contradicts a policy on %s audibly', (_, make, message) => {
     const scope = chart();
@@ -1097,28 +1094,28 @@ describe('misuse is refused with the path and the remedy', () => {
       (_, web) => of(web),
     ],
     [
-      '[test/web] perContainer names a container that no workload here has: phpp. Write nginx or php, or injectedContainers: ["phpp"] if something adds it later.',
+      '[test/web] perContainer() names the container phpp, but no workload in this scope has it. Write nginx or php, or injectedContainers: ["phpp"] if something adds it later.',
       (_, web) => of(web).perContainer({ phpp: OomKillMode.SINGLE }),
     ],
     [
-      '[test] perContainer names a container that no workload here has: main. Write nginx or php or postgres, or',
+      '[test] perContainer() names the container main, but no workload in this scope has it. Write nginx or php or postgres, or',
       (scope) => {
         deployment(scope, 'db', 'postgres');
         of(scope).single().perContainer({ php: OomKillMode.SINGLE, main: OomKillMode.GROUP });
       },
     ],
     [
-      '[test/raw-Job] perContainer names a container that no workload here has: main. Write a, or',
+      '[test/raw-Job] perContainer() names the container main, but no workload in this scope has it. Write a, or',
       (scope) => {
         of(raw(scope, 'Job', { spec: { containers: [{ name: 'a' }] } })).perContainer(MODES);
       },
     ],
     [
-      '[test/empty] there is no workload for OomKillPolicy in this scope. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind that docs/kinds.md has), or allowEmpty: true in its options.',
+      '[test/empty] this scope has no workload for OomKillPolicy. Write OomKillPolicy.of() of a scope that holds one (CronJob, DaemonSet, Deployment, Job, Pod, ReplicaSet, ReplicationController, StatefulSet or another kind in docs/kinds.md), or allowEmpty: true in its options.',
       (scope) => of(new Construct(scope, 'empty')).single(),
     ],
     [
-      '[test/rules] there is no workload for OomKillPolicy in this scope, and kyverno.io/v1 ClusterPolicy is left alone: it is of a policy engine. Write',
+      '[test/rules] this scope has no workload for OomKillPolicy, and kyverno.io/v1 ClusterPolicy is left alone because it belongs to a policy engine. Write',
       (scope) => {
         const rules = new Construct(scope, 'rules');
         new ApiObject(rules, 'rule', { apiVersion: 'kyverno.io/v1', kind: 'ClusterPolicy' });
@@ -1126,7 +1123,7 @@ describe('misuse is refused with the path and the remedy', () => {
       },
     ],
     [
-      '[test/agent] there is no workload for OomKillPolicy here but an OomKillModeAgent, whose pods are never opted in. Write',
+      '[test/agent] this scope has no workload except an OomKillModeAgent, whose pods are never opted in. Write',
       (scope) => of(new OomKillModeAgent(scope, 'agent')).single(),
     ],
     [
@@ -1138,21 +1135,21 @@ describe('misuse is refused with the path and the remedy', () => {
       (scope) => of(new kplus.ConfigMap(scope, 'x')).single(),
     ],
     [
-      '[test/x] apps/v1 Deployment has nothing at /spec/template, so that its pods cannot be reached. Write',
+      '[test/x] apps/v1 Deployment has nothing at /spec/template, so OomKillPolicy cannot reach its pods. Write',
       (scope) =>
         of(new ApiObject(scope, 'x', { apiVersion: 'apps/v1', kind: 'Deployment' })).group(),
     ],
     [
-      '[test/web] both single() and group() are there. Write one of them.',
+      '[test/web] both single() and group() are set. Write only one of them.',
       (_, web) => of(web).single().group(),
     ],
     [
-      '[test/web] both group() and single() are there. Write one of them.',
+      '[test/web] both group() and single() are set. Write only one of them.',
       (_, web) => [of(web).group(), of(web).single()],
     ],
-    ['[test/web] perContainer names no container. Write', (_, web) => of(web).perContainer({})],
+    ['[test/web] perContainer() names no container. Write', (_, web) => of(web).perContainer({})],
     [
-      '[test/web] perContainer has an invalid container name: "a=Single,b". Write',
+      '[test/web] perContainer() has an invalid container name: "a=Single,b". Write',
       (_, web) => of(web).perContainer({ 'a=Single,b': OomKillMode.SINGLE }),
     ],
     [
@@ -1160,7 +1157,7 @@ describe('misuse is refused with the path and the remedy', () => {
       (_, web) => of(web).perContainer({ main: 'single' as never }),
     ],
     [
-      '[test/web] perContainer takes names and modes, and not null. Write',
+      '[test/web] perContainer() needs names and modes, not null. Write',
       (_, web) => of(web).perContainer(null as never),
     ],
     [
@@ -1184,32 +1181,32 @@ describe('misuse is refused with the path and the remedy', () => {
       (scope) => of(scope, { injectedContainers: ['Istio'] }),
     ],
     [
-      '[test] untilNamed is both Single and Group. Write one of them.',
+      '[test] untilNamed is both Single and Group. Write only one of them.',
       (scope) => {
         of(scope, { untilNamed: OomKillMode.SINGLE });
         of(scope, { untilNamed: OomKillMode.GROUP });
       },
     ],
     [
-      '[test/web] container main has two modes: Single and Group. Write one of them.',
+      '[test/web] container main has two modes: Single and Group. Write only one of them.',
       (_, web) => of(web).perContainer(MODES).perContainer({ main: OomKillMode.GROUP }),
     ],
     [
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/mode: Group already, and OomKillPolicy of test says Single. Write one of the two.',
+      '[test/web/Resource] its pods already have cdk8s-oom-kill-mode/mode: Group, but OomKillPolicy of test says Single. Write only one of the two.',
       (scope, web) => {
         web.podMetadata.addLabel(LABEL, 'Group');
         of(scope).single();
       },
     ],
     [
-      '[test/raw-Pod] its pods say cdk8s-oom-kill-mode/mode: 1, which is no mode. Write',
+      '[test/raw-Pod] its pods have cdk8s-oom-kill-mode/mode: 1, which is not a mode. Write',
       (scope) => {
         const metadata = { labels: { [LABEL]: 1 } };
         of(raw(scope, 'Pod', { metadata, spec: { containers: [] } })).single();
       },
     ],
     [
-      '[test/web/Resource] its pods say cdk8s-oom-kill-mode/containers: php=Group already, and OomKillPolicy of test/web says no such thing. Write',
+      '[test/web/Resource] its pods already have cdk8s-oom-kill-mode/containers: php=Group, but OomKillPolicy of test/web says nothing about it. Write',
       (_, web) => {
         web.podMetadata.addAnnotation(CONTAINERS, 'php=Group');
         of(web).perContainer({ php: OomKillMode.SINGLE, nginx: OomKillMode.SINGLE });

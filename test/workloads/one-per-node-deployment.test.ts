@@ -266,20 +266,20 @@ describe('OnePerNodeDeployment', () => {
 
     test.each<[string, Partial<OnePerNodeDeploymentProps>]>([
       [
-        'replicas is 3, and followNodes takes the number of nodes. Write one of the two',
+        'replicas is 3, but followNodes sets the number of pods. Write only one of the two',
         { ...FOLLOWING, replicas: 3 },
       ],
-      ['there is neither replicas nor followNodes. Write', { replicas: undefined }],
+      ['neither replicas nor followNodes is set. Write', { replicas: undefined }],
       [
-        'followNodes needs to know the namespace, which a ClusterRoleBinding has to name. Write',
+        'followNodes needs a namespace for its ClusterRoleBinding. Write',
         { ...FOLLOWING, namespace: undefined },
       ],
       [
-        `followNodes makes a name of more than 63 characters: "${'a'.repeat(53)}-autoscaler". Write a name of at most 52 characters`,
+        `followNodes creates a name of more than 63 characters: "${'a'.repeat(53)}-autoscaler". Write a name of at most 52 characters`,
         { ...FOLLOWING, name: 'a'.repeat(53) },
       ],
       [
-        'followNodes counts tainted nodes, where these pods cannot be without tolerateAllTaints. Write',
+        'followNodes counts tainted nodes, but these pods cannot run there without tolerateAllTaints. Write',
         { ...FOLLOWING, tolerateAllTaints: false },
       ],
       [
@@ -287,7 +287,7 @@ describe('OnePerNodeDeployment', () => {
         { ...FOLLOWING, autoscalerImage: 'example.com/cpa' },
       ],
       [
-        'autoscalerImage without followNodes does nothing. Write both or neither',
+        'autoscalerImage without followNodes does nothing. Write followNodes: true, or no autoscalerImage',
         { autoscalerImage: 'example.com/cpa:1' },
       ],
     ])('refuses what does not go together: %s', (message, wrong) => {
@@ -370,10 +370,10 @@ describe('OnePerNodeDeployment', () => {
     ],
     ['waitImage without waitForAgent', { waitImage: 'example.com/x:1' }],
     [
-      'waitForAgent waits for Single, and oomKillMode is Group. Write oomKillMode: OomKillMode.SINGLE.',
+      'waitForAgent needs OomKillMode.SINGLE, but oomKillMode is Group. Write oomKillMode: OomKillMode.SINGLE.',
       { waitForAgent: true, oomKillMode: OomKillMode.GROUP },
     ],
-    ['waitForAgent waits for Single, and oomKillMode is not given', { waitForAgent: true }],
+    ['waitForAgent needs OomKillMode.SINGLE, but oomKillMode is not set', { waitForAgent: true }],
     ['oomKillMode is unknown: "x"', { oomKillMode: 'x' }],
     ['labelPrefix without oomKillMode does nothing', { labelPrefix: 'oom.example.com' }],
     ['cpu is not a Cpu: a Size. Write', { cpu: mebibytes(64) }],
@@ -387,11 +387,11 @@ describe('OnePerNodeDeployment', () => {
       ...[0, 0.5, NaN].map((count) => ({ memory: mebibytes(count) })),
     ],
     ['command is not a list of strings: "sh -c true". Write ["text"]', { command: 'sh -c true' }],
-    ['env has an invalid name: "1ST". Write letters', { env: { '1ST': 'a' } }],
+    ['env has an invalid name: "1ST". Write a name of letters', { env: { '1ST': 'a' } }],
     ['env is not a map of strings: {"A":1}. Write', { env: { A: 1 } }],
     ['envVariables["A"] is not an EnvValue: "b". Write', { envVariables: { A: 'b' } }],
     [
-      'env and envVariables both have "A". Write one of the two.',
+      'env and envVariables both have "A". Write it in only one of the two.',
       { env: { A: 'b' }, envVariables: { A: kplus.EnvValue.fromValue('c') } },
     ],
     ['imagePullSecrets is not a DNS-1123 subdomain', { imagePullSecrets: ['a b'] }],
@@ -404,7 +404,7 @@ describe('OnePerNodeDeployment', () => {
     ['labels would override a value', { labels: SELECTOR }],
     ['labels["a"] is not a valid label value: "-"', { labels: { a: '-' } }],
     [
-      'labels has the mode of the pods: cdk8s-oom-kill-mode/mode: Sinlge. Write oomKillMode',
+      'labels contains the mode label cdk8s-oom-kill-mode/mode: Sinlge. Write oomKillMode',
       { labels: { 'cdk8s-oom-kill-mode/mode': 'Sinlge' } },
     ],
   ])('refuses options with the path and the remedy: %s', (message, ...wrong) => {
@@ -464,10 +464,16 @@ describe('Herder', () => {
   });
 
   test.each<[string, HerderProps | null]>([
-    ['cpu is over its cap: 251m of 250m. Write 250m or less', { cpu: kplus.Cpu.millis(251) }],
-    ['memory is over its cap: 257Mi of 256Mi. Write 256Mi', { memory: Size.mebibytes(257) }],
     [
-      'waitImage is for OomKillMode.SINGLE, and oomKillMode is Group. Write one of the two.',
+      'cpu is 251m, more than the maximum of 250m. Write 250m or less',
+      { cpu: kplus.Cpu.millis(251) },
+    ],
+    [
+      'memory is 257Mi, more than the maximum of 256Mi. Write 256Mi',
+      { memory: Size.mebibytes(257) },
+    ],
+    [
+      'waitImage needs OomKillMode.SINGLE, but oomKillMode is Group. Write only one of the two.',
       { waitImage: 'example.com/busybox:1', oomKillMode: OomKillMode.GROUP },
     ],
     ['the options are not an object: null. Write', null],

@@ -1,4 +1,4 @@
-// The folders from the top down: what is in one may import what is in those below it, and lib/private.
+// The folders from the top down. A folder may import from those below it and from lib/private.
 export * from './workloads';
 export * from './monitoring';
 export * from './admission';

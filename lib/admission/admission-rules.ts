@@ -8,8 +8,8 @@ export interface AdmissionRules {
 }
 
 /**
- * One demand. `messageExpression` is evaluated for good objects, too, so it must not fail; where it is
- * of no use (a line break in it, more than 5 KiB) the API server takes `message`.
+ * One rule. The API server also evaluates `messageExpression` for valid objects, so it must not fail. If its
+ * result is unusable (a line break, more than 5 KiB), the API server takes `message`.
  * https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/admission/plugin/policy/validating/validator.go
  */
 export interface AdmissionRule {
@@ -19,30 +19,30 @@ export interface AdmissionRule {
   readonly reason: string;
 }
 
-/** The resources whose pods are looked at: the kinds that OomKillPolicy knows. */
+/** The resources whose pods the policy checks: the kinds of Kubernetes that OomKillPolicy knows. */
 export const ADMISSION_RESOURCES = [
   { apiGroup: '', resources: ['pods', 'replicationcontrollers'] },
   { apiGroup: 'apps', resources: ['daemonsets', 'deployments', 'replicasets', 'statefulsets'] },
   { apiGroup: 'batch', resources: ['cronjobs', 'jobs'] },
 ];
 
-/** One entry of the annotation, and the whole of it, as api.awk splits it; RE2 has no backtracking. */
+/** One entry of the annotation, as api.awk splits it. RE2 has no backtracking. */
 const ENTRY = ' *[a-z0-9-]{1,63}=(Single|Group) *';
 const WELL_FORMED = `^(${ENTRY}(,${ENTRY})*)?$`;
 
 /**
- * Of each object the mode, the annotation and the names of the containers are read, before and after an
- * update: a rule speaks up only if what it is about has changed, so that who cannot repair an object can
- * still scale it, or take its finalizers off. The annotation is settled if it says what it said before,
- * unless the label, without which it means nothing, is new.
+ * Reads the mode, the annotation and the names of the containers, before and after an update. A rule applies
+ * only if the update changes a value that the rule checks. So a user who cannot repair an object can still
+ * scale it, or remove its finalizers. `settled` means that the annotation has not changed, and that the
+ * label, without which it has no effect, is not new.
  *
- * What may be missing is a list of one value or none, which fits into a message without a test for null.
+ * A value that may be missing is a list with at most one element, which fits into a message without a test
+ * for null.
  *
- * Cost: the API server gives up on an expression after 1,000,000 units, and on all of them together
- * after 10,000,000, whatever the messages cost included. The length comes first, so that nothing else
- * looks at more than 8192 characters: that is some 18,000 units for the regular expression, 220,000 for
- * the message about 8192 empty entries, and for at most 1024 well-formed ones 30 units each, and one for
- * each container.
+ * Cost: the API server stops one expression after 1,000,000 units, and all of them together, messages
+ * included, after 10,000,000. The rules check the length first, so the others see at most 8192 characters.
+ * That is some 18,000 units for the regular expression, 220,000 for the message about 8192 empty entries, 30
+ * for each of at most 1024 well-formed entries, and one for each container.
  * https://github.com/google/cel-go/blob/master/interpreter/runtimecost.go
  */
 export function admissionRules(
@@ -54,7 +54,7 @@ export function admissionRules(
   const annotation = containersAnnotation(prefix);
   const write = `write ${annotation}: name=Single,other=Group instead`;
   return {
-    // In a matchCondition there are no variables yet.
+    // A matchCondition cannot use variables.
     matchConditions: [
       {
         name: 'has-label-or-annotation',
@@ -115,7 +115,7 @@ export function admissionRules(
   };
 }
 
-/** To opt in is what the list is about; who opted in before, or opts out, is left in peace. */
+/** The list limits opting in. It does not limit objects that opted in before, or that opt out. */
 function namespaceRule(label: string, namespaces: string[]): AdmissionRule {
   return {
     expression: `variables.mode == variables.oldMode || variables.mode == [] || request.namespace in ${list(namespaces)}`,
@@ -125,9 +125,9 @@ function namespaceRule(label: string, namespaces: string[]): AdmissionRule {
 }
 
 /**
- * The pod template of an object, or of a Pod itself. Without dyn() the API server's type check, which
- * knows the fields of each kind, would complain about those of the others in the policy's status.
- * A ReplicationController is the one that may have none.
+ * The pod template of an object, or a Pod itself. The API server checks the types of each kind. Without dyn()
+ * it would complain, in the policy's status, about fields that only other kinds have. Only a
+ * ReplicationController may have no template.
  */
 function template(object: string): string {
   const it = `dyn(${object})`;
@@ -138,7 +138,7 @@ function hasKey(pod: string, map: string, key: string): string {
   return `has(${pod}.metadata) && has(${pod}.metadata.${map}) && '${key}' in ${pod}.metadata.${map}`;
 }
 
-/** A list of the one value, or of none. */
+/** A list with the value, or an empty list. */
 function value(pod: string, map: string, key: string): string {
   return `${hasKey(pod, map, key)} ? [string(${pod}.metadata.${map}['${key}'])] : []`;
 }
@@ -150,7 +150,7 @@ function names(pod: string): string {
   return `(${lists.join(' + ')}).map(c, string(c.name))`;
 }
 
-/** A list of names, none of which has a quote or a backslash. */
+/** A CEL list of names. The names contain no quote and no backslash. */
 function list(values: string[]): string {
   return `[${values.map((v) => `'${v}'`).join(', ')}]`;
 }

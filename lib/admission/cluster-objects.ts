@@ -12,7 +12,7 @@ export interface ClusterMetadata {
   readonly annotations?: { readonly [key: string]: string };
 }
 
-/** The options of every policy that say something about its metadata. */
+/** The options of every policy for its metadata. */
 interface MetadataProps {
   readonly labels?: { [key: string]: string };
   readonly annotations?: { [key: string]: string };
@@ -35,7 +35,10 @@ export function clusterMetadata(
   return { name, labels: { ...labels, ...ours }, annotations };
 }
 
-/** Adds an admission policy or its binding. The L1 of cdk8s-plus-28 is Kubernetes 1.28, which has none of these kinds in v1. */
+/**
+ * Adds an admission policy or its binding. cdk8s-plus-28 has no construct for them, because Kubernetes 1.28
+ * does not have these kinds in v1.
+ */
 export function addClusterObject(
   construct: Construct,
   kind: string,

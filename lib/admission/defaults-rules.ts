@@ -1,7 +1,7 @@
 import { OomKillMode } from '../policy/oom-kill-mode';
 import { containersAnnotation, modeLabel } from '../private/labels';
 
-/** What the defaults are, and for which pods. */
+/** The default modes, and the pods that get them. */
 export interface Defaults {
   readonly prefix: string;
   readonly mode: OomKillMode;
@@ -12,7 +12,7 @@ export interface Defaults {
   readonly podLabels: { readonly [key: string]: string };
 }
 
-/** The pods of this library itself, by their label `app.kubernetes.io/name`. An agent that acts on itself helps nobody. */
+/** The pods of this library, by their label `app.kubernetes.io/name`. The policy never labels them. */
 const OWN_PODS = ['cdk8s-oom-kill-mode', 'oom-policy-drop-in'];
 
 /**
@@ -22,7 +22,7 @@ const OWN_PODS = ['cdk8s-oom-kill-mode', 'oom-policy-drop-in'];
  */
 const SYSTEM_NAMESPACES = ['kube-', 'openshift-'];
 
-/** Which pods the API server changes: new ones that have no mode label. */
+/** The pods that the API server changes: new pods without a mode label. */
 export function defaultsConstraints(defaults: Defaults): object {
   const { namespaces, namespaceLabels, podLabels, prefix } = defaults;
   return {
@@ -50,14 +50,15 @@ export function defaultsConstraints(defaults: Defaults): object {
         apiVersions: ['v1'],
         operations: ['CREATE'],
         resources: ['pods'],
-        // The default, which the API server would add: in a list, some tools show that as a difference.
+        // The API server would add this default. Some tools show a field that is added in a list as a
+        // difference.
         scope: '*',
       },
     ],
   };
 }
 
-/** Who lists namespaces by name means them, so that only other selections leave out those of the system. */
+/** Leaves out namespaces of the system, unless the user names the namespaces. */
 export function defaultsConditions({ namespaces }: Defaults): object[] | undefined {
   return namespaces === undefined
     ? [
@@ -72,9 +73,9 @@ export function defaultsConditions({ namespaces }: Defaults): object[] | undefin
 }
 
 /**
- * What the API server adds to a pod, in the Common Expression Language (CEL). An annotation that the pod has stays.
- * A name in the annotation that the pod does not have would be told as a mistake by the agent, and refused by
- * `OomKillModeAdmissionPolicy`, so only names that the pod has are written, and those that something adds later.
+ * What the API server adds to a pod, in the Common Expression Language (CEL). A pod that has the annotation
+ * keeps it. The agent reports a name that the pod does not have, and `OomKillModeAdmissionPolicy` refuses it.
+ * So the API server writes only names that the pod has, and names of containers that are injected later.
  * https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/
  */
 export function defaultsMutations(defaults: Defaults): {

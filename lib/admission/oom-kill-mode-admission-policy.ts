@@ -16,7 +16,7 @@ const FIRST_MINOR_VERSION = 30;
  * @see https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/#validation-actions
  */
 export enum AdmissionAction {
-  /** The request is refused. Not together with WARN, which would say everything twice. */
+  /** The API server refuses the request. Do not combine it with WARN, which would say everything twice. */
   DENY = 'Deny',
 
   /** The request goes through, and its sender gets a warning. */
@@ -51,35 +51,34 @@ export interface OomKillModeAdmissionPolicyProps {
   readonly name?: string;
 
   /**
-   * The prefix of the pod label and annotation that the rules are about, without
-   * the slash: the one of the agent.
+   * The prefix of the pod label and annotation that the rules check, without the slash. It must
+   * be the prefix of the agent.
    *
    * @default "cdk8s-oom-kill-mode"
    */
   readonly labelPrefix?: string;
 
   /**
-   * The namespaces in which pods may opt in: DNS-1123 labels. In all others
-   * the mode label is refused on pods and workloads, with any value. An object that
-   * had the label before can still be changed and deleted as long as the value of
-   * the label stays, but cannot create pods.
+   * The namespaces in which pods may opt in: DNS-1123 labels. In all others the API server
+   * refuses the mode label on pods and workloads, with any value. You can still change and
+   * delete an object that had the label before, as long as the value of the label stays, but
+   * the object cannot create pods.
    *
    * @default pods may opt in everywhere
    */
   readonly allowedNamespaces?: string[];
 
   /**
-   * Names of containers that something else adds to the pods after their
-   * workload was written, such as `istio-proxy`: DNS-1123 labels. The annotation
-   * may name them although the workload does not have them.
+   * Names of containers that something else adds to the pods later, such as `istio-proxy`:
+   * DNS-1123 labels. The annotation may name them although the workload does not have them.
    *
    * @default []
    */
   readonly injectedContainers?: string[];
 
   /**
-   * What happens to an object that breaks a rule. For a cluster with workloads
-   * that are opted in already, begin with WARN and AUDIT.
+   * What happens to an object that breaks a rule. If the cluster already has opted-in
+   * workloads, start with WARN and AUDIT.
    *
    * @default [AdmissionAction.DENY]
    */
@@ -88,9 +87,9 @@ export interface OomKillModeAdmissionPolicyProps {
   /**
    * What happens to an object if the API server cannot evaluate the rules.
    *
-   * @default AdmissionFailurePolicy.FAIL: the rules need no other program, and apply
-   * only to objects with the label or the annotation. IGNORE would admit objects
-   * that use up the API server's budget for an expression
+   * @default AdmissionFailurePolicy.FAIL, because the rules need no other program, and apply
+   * only to objects with the label or the annotation. IGNORE would admit objects that exceed
+   * the API server's cost limit
    */
   readonly failurePolicy?: AdmissionFailurePolicy;
 
@@ -118,29 +117,26 @@ export interface OomKillModeAdmissionPolicyProps {
 }
 
 /**
- * A guard in the API server, on Kubernetes 1.30 and later.
+ * Makes the API server refuse wrong labels and annotations, on Kubernetes 1.30 and later.
  *
  * It refuses these mistakes, which the agent would only log, and names the remedy:
  *
  * - a mode label that is neither `Single` nor `Group`,
  * - a containers annotation that is malformed: too long, or an entry that is not
  *   `name=Single` or `name=Group`,
- * - a name in it that is none of the pod's containers, init containers and
- *   ephemeral containers,
- * - if `allowedNamespaces` is given, the label in any other namespace,
+ * - a name in the annotation that is none of the pod's containers, init containers and ephemeral containers,
+ * - if `allowedNamespaces` is set, the label in any other namespace.
  *
- * on Pods and in the pod templates of Deployments, StatefulSets, DaemonSets,
- * ReplicaSets, ReplicationControllers, Jobs and CronJobs, when they are created
- * or updated. Updates that leave the label, the annotation and the containers as
- * they were are not refused, nor are deletions or changes of the status.
+ * It checks Pods and the pod templates of Deployments, StatefulSets, DaemonSets, ReplicaSets,
+ * ReplicationControllers, Jobs and CronJobs, when they are created or updated. It allows deletions, changes
+ * of the status, and updates that leave the label, the annotation and the containers as they were.
  *
  * Creates a ValidatingAdmissionPolicy and its binding; no pod, no webhook, no
  * certificate.
  *
- * The constructor throws, with the construct path, on a Kubernetes version before
- * 1.30, invalid names, prefix, labels, annotations and actions, and an empty
- * `allowedNamespaces`. Synthesis fails if the cluster, an outermost chart, has
- * another policy with the same name, or if the app has agents, and none with this
+ * The constructor throws, with the construct path, on a Kubernetes version before 1.30, invalid names,
+ * prefix, labels, annotations and actions, and an empty `allowedNamespaces`. Synthesis fails if the cluster
+ * (outermost chart) has another policy with the same name, or if the app has agents but none with this
  * prefix.
  *
  * @see https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
@@ -154,7 +150,7 @@ export interface OomKillModeAdmissionPolicyProps {
  * });
  */
 export class OomKillModeAdmissionPolicy extends Construct {
-  /** The prefix of the pod label and annotation that the rules are about. */
+  /** The prefix of the pod label and annotation that the rules check. */
   public readonly labelPrefix: string;
 
   /** The name of the policy and of its binding. */
@@ -192,14 +188,15 @@ export class OomKillModeAdmissionPolicy extends Construct {
       failurePolicy,
       matchConstraints: {
         matchPolicy: 'Equivalent',
-        // Neither DELETE nor any subresource. The one for ephemeral containers can only add names, which
-        // makes no object worse.
+        // Neither DELETE nor any subresource. The subresource for ephemeral containers only adds names, which
+        // breaks no rule.
         resourceRules: ADMISSION_RESOURCES.map(({ apiGroup, resources }) => ({
           apiGroups: [apiGroup],
           apiVersions: ['v1'],
           operations: ['CREATE', 'UPDATE'],
           resources,
-          // The default, which the API server would add: in a list, some tools show that as a difference.
+          // The API server would add this default. Some tools show a field that is added in a list as a
+          // difference.
           scope: '*',
         })),
       },

@@ -30,8 +30,8 @@ const FIRST_MINOR_VERSION = 36;
 /**
  * Options of `OomKillModeDefaults`.
  *
- * At least one of `namespaces`, `namespaceLabels` and `podLabels` must be given. A pod
- * gets the default if it meets all that are given.
+ * At least one of `namespaces`, `namespaceLabels` and `podLabels` must be set. A pod gets the default if it
+ * matches all that are set.
  */
 export interface OomKillModeDefaultsProps {
   /**
@@ -40,25 +40,25 @@ export interface OomKillModeDefaultsProps {
   readonly mode: OomKillMode;
 
   /**
-   * The modes of single containers, by name. A pod gets those of its containers and
-   * init containers, as the containers annotation, unless it has the annotation.
+   * The modes of single containers, by name. The policy writes those that are containers or
+   * init containers of the pod into the containers annotation, unless the pod has the
+   * annotation.
    *
    * @default {}
    */
   readonly containers?: { [name: string]: OomKillMode };
 
   /**
-   * Names in `containers` that a webhook adds to the pods later, such as
-   * `istio-proxy`. They are always written, because the API server evaluates the
-   * policy before it calls webhooks.
+   * Names in `containers` that a webhook adds to the pods later, such as `istio-proxy`. The
+   * policy always writes them, because the API server evaluates it before it calls webhooks.
    *
    * @default []
    */
   readonly injectedContainers?: string[];
 
   /**
-   * The namespaces of the pods: DNS-1123 labels. Namespaces of the system are
-   * reached only if they are named here.
+   * The namespaces of the pods: DNS-1123 labels. Pods in namespaces of the system get the
+   * default only if you name these namespaces here.
    *
    * @default all, except those that begin with `kube-` or `openshift-`
    */
@@ -86,17 +86,17 @@ export interface OomKillModeDefaultsProps {
   readonly name?: string;
 
   /**
-   * The prefix of the pod label and annotation to write, without the slash: the one
-   * of the agent.
+   * The prefix of the pod label and annotation to write, without the slash. It must be the
+   * prefix of the agent.
    *
    * @default "cdk8s-oom-kill-mode"
    */
   readonly labelPrefix?: string;
 
   /**
-   * What happens to a pod if the policy cannot be evaluated.
+   * What happens to a pod if the API server cannot evaluate the policy.
    *
-   * @default AdmissionFailurePolicy.IGNORE: a pod with the mode of its node is better
+   * @default AdmissionFailurePolicy.IGNORE, because a pod with the mode of its node is better
    * than no pod
    */
   readonly failurePolicy?: AdmissionFailurePolicy;
@@ -125,29 +125,27 @@ export interface OomKillModeDefaultsProps {
 }
 
 /**
- * Opts in pods whose charts nobody edits, on Kubernetes 1.36 and later.
+ * Opts in pods of charts that nobody edits, on Kubernetes 1.36 and later.
  *
- * The API server itself adds the mode label, and the containers annotation, to new
- * pods of the given namespaces and labels. Use it where no field of a chart or of a
- * custom resource reaches the labels of the pods. A pod that has the mode label keeps
- * it, and gets nothing else. A pod that has the annotation keeps it. The pods of this
- * library are never changed.
+ * The API server adds the mode label, and the containers annotation, to new pods of the given namespaces and
+ * labels. Use it if no field of a chart or of a custom resource sets the labels of the pods. A pod with the
+ * mode label keeps it, and gets nothing else. A pod with the annotation keeps it. The pods of this library
+ * are never changed.
  *
- * Pods that exist stay as they are. A Deployment gets opted-in pods when it is
- * restarted, and does not change itself.
+ * Existing pods stay as they are. A Deployment gets opted-in pods when it is restarted, and does not change
+ * itself.
  *
  * Creates a MutatingAdmissionPolicy and its binding; no pod, no webhook, no
  * certificate, no permission. An API server before 1.36 does not know these kinds in
  * v1, and `kubectl apply` says "no matches for kind".
  *
- * Several of them in one cluster need different names, and should reach different
- * pods: the first one that the API server evaluates decides.
+ * Several of them in one cluster need different names, and should select different pods, because the first
+ * one that the API server evaluates decides.
  *
- * The constructor throws, with the construct path, on a Kubernetes version before
- * 1.36, invalid modes, names, prefix, labels and annotations, if neither namespaces
- * nor labels are given, and on an injected container without a mode. Synthesis fails
- * if the cluster, an outermost chart, has another policy with the same name, or if
- * the app has agents, and none with this prefix.
+ * The constructor throws, with the construct path, on a Kubernetes version before 1.36, invalid modes, names,
+ * prefix, labels and annotations, if no option selects the pods, and on an injected container without a mode.
+ * Synthesis fails if the cluster (outermost chart) has another policy with the same name, or if the app has
+ * agents but none with this prefix.
  *
  * @see https://kubernetes.io/docs/reference/access-authn-authz/mutating-admission-policy/
  *

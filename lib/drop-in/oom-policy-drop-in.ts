@@ -69,9 +69,9 @@ export interface OomPolicyDropInProps {
   /**
    * The priority class of the pods, or `""` for none.
    *
-   * @default none: a pod that has written the drop-in is not needed any more, so it
-   * need not replace another pod. A cluster that limits a class needs a ResourceQuota
-   * for it in the namespace, such as that of the agent.
+   * @default none. After a pod has written the drop-in it has nothing left to do, so it must
+   * not replace another pod. A cluster that limits a priority class needs a ResourceQuota for
+   * it in the namespace, such as that of the agent.
    */
   readonly priorityClassName?: string;
 
@@ -85,8 +85,8 @@ export interface OomPolicyDropInProps {
   /**
    * Labels of the nodes to run on, in addition to `kubernetes.io/os: linux`.
    *
-   * If some nodes have no systemd, select the others, here or by `affinity`. On a
-   * node without `/run/systemd/system` the pod waits in `ContainerCreating`.
+   * If some nodes have no systemd, select the others, here or with `affinity`. On a node
+   * without `/run/systemd/system` the pod waits in `ContainerCreating`.
    *
    * @default {}
    */
@@ -125,30 +125,27 @@ export interface OomPolicyDropInProps {
 /**
  * A drop-in for systemd, for nodes where `Single` cannot work without it.
  *
- * systemd 253 to 258 ends a container after any OOM kill in it where runc, from its
- * release after 1.5 on, has asked for `OOMPolicy=kill`. One pod on each node writes
- * a drop-in with `OOMPolicy=continue` for the scopes of containerd and CRI-O into
- * `/run/systemd/system`, and has systemd reload. Then it sleeps. Nothing is written
- * on a node without systemd, where the pod waits for that directory, so select the
- * nodes. A node that starts again gets the drop-in again. Deleting the DaemonSet
- * leaves it until then.
+ * systemd 253 to 258 ends a container after any OOM kill in it if a runc after 1.5 has set `OOMPolicy=kill`.
+ * One pod on each node writes a drop-in with `OOMPolicy=continue` for the scopes of containerd and CRI-O into
+ * `/run/systemd/system`, and makes systemd reload. Then it sleeps. On a node without systemd this directory
+ * does not exist, and the pod waits, so select the nodes. When a node starts again, the pod writes the
+ * drop-in again. If you delete the DaemonSet, the drop-in stays until the node starts again.
  *
- * Creates an immutable ConfigMap with the script, a NetworkPolicy that denies all
- * ingress and egress, and a DaemonSet, in a namespace that exists. The pods have no
- * token of a service account. API servers before Kubernetes 1.30 do not know the
- * field `appArmorProfile`: there, apply with `--validate=warn`. An annotation says
- * the same.
+ * Creates an immutable ConfigMap with the script, a NetworkPolicy that denies all ingress and egress, and a
+ * DaemonSet, in a namespace that exists. The pods have no token of a service account. API servers before
+ * Kubernetes 1.30 do not know the field `appArmorProfile`, so apply the manifests there with
+ * `--validate=warn`. An annotation says the same as the field.
  *
- * **Who can write unit files owns the node**, so the agent never does. What a
- * reviewer will ask about, and why it cannot be less:
+ * **Whoever can write unit files owns the node**, so the agent never does. A reviewer will ask about these
+ * permissions:
  * - uid 0, with no capability at all: the unit files and systemd belong to root;
- * - hostPID, and no confinement by AppArmor: systemd is told to reload by a signal;
+ * - hostPID, and no confinement by AppArmor: a signal makes systemd reload;
  * - `/run/systemd/system` of the host, writable: it holds the drop-ins;
  * - a namespace with the Pod Security level `privileged`.
  *
- * The constructor throws, with the construct path, on invalid names, image, labels,
- * annotations and tolerations. Synthesis fails if the cluster, an outermost chart,
- * has another object of the same kind, name and namespace.
+ * The constructor throws, with the construct path, on invalid names, image, labels, annotations and
+ * tolerations. Synthesis fails if the cluster (outermost chart) has another object of the same kind, name and
+ * namespace.
  *
  * @example
  * import { OomPolicyDropIn } from 'cdk8s-oom-kill-mode';
@@ -164,7 +161,7 @@ export class OomPolicyDropIn extends Construct {
   /** The namespace of the objects. */
   public readonly namespace: string;
 
-  /** The DaemonSet, for JSON patches of what no option says. */
+  /** The DaemonSet, for JSON patches if no option fits. */
   public readonly daemonSet: ApiObject;
 
   public constructor(scope: Construct, id: string, options: OomPolicyDropInProps = {}) {
@@ -187,7 +184,7 @@ export class OomPolicyDropIn extends Construct {
     this.namespace = requireDnsLabel(this, 'namespace', props.namespace ?? OWN_NAMESPACE);
     joinApp(this, 'drop-in');
 
-    // Another name than the agent's: what selects the agent's pods by it must not find these.
+    // Another name than the agent's, because selectors of the agent's pods must not match these pods.
     const selector = {
       'app.kubernetes.io/name': 'oom-policy-drop-in',
       'app.kubernetes.io/instance': this.name,
@@ -198,7 +195,8 @@ export class OomPolicyDropIn extends Construct {
       'app.kubernetes.io/managed-by': 'cdk8s',
       ...VERSION_LABEL,
     };
-    // The field appArmorProfile of the container says the same since Kubernetes 1.30. Before, only this is known.
+    // Since Kubernetes 1.30 the field appArmorProfile says the same. Older versions know only this
+    // annotation.
     const appArmor = {
       [`container.apparmor.security.beta.kubernetes.io/${CONTAINER}`]: 'unconfined',
     };
@@ -225,8 +223,8 @@ export class OomPolicyDropIn extends Construct {
       metadata,
       spec: { podSelector: { matchLabels: selector }, policyTypes: ['Ingress', 'Egress'] },
     });
-    // No typed construct: the API of Kubernetes 1.28, which cdk8s-plus-28 knows, has no appArmorProfile, and
-    // would drop it, from a JSON patch as well.
+    // No typed construct, because cdk8s-plus-28 does not know appArmorProfile and would drop it, also from a
+    // JSON patch.
     this.daemonSet = new ApiObject(this, 'DaemonSet', {
       apiVersion: 'apps/v1',
       kind: 'DaemonSet',
@@ -234,10 +232,11 @@ export class OomPolicyDropIn extends Construct {
       spec: {
         selector: { matchLabels: selector },
         revisionHistoryLimit: 3,
-        // There is no probe: a process that sleeps cannot hang, and each exec probe would start another process.
-        // A script that fails ends within moments, so a pod counts as available once it has run for longer.
+        // No probe, because a sleeping process cannot hang, and each exec probe would start another process.
+        // A script that fails ends within moments, so a pod counts as available after it has run for longer
+        // than that.
         minReadySeconds: 10,
-        // The drop-in of a node holds while its pod is away.
+        // A node keeps its drop-in while its pod is away.
         updateStrategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: '10%' } },
         template: {
           metadata: {
@@ -256,7 +255,7 @@ export class OomPolicyDropIn extends Construct {
       automountServiceAccountToken: false,
       priorityClassName: priorityClass(this, props.priorityClassName ?? ''),
       ...placement(this, props),
-      // systemd gets a signal, which does not leave a process namespace.
+      // A signal does not leave a process namespace, so the pod must share that of systemd.
       hostPID: true,
       enableServiceLinks: false,
       terminationGracePeriodSeconds: 5,
@@ -272,7 +271,7 @@ export class OomPolicyDropIn extends Construct {
           },
           securityContext: {
             ...rootWithoutCapabilities(this, props),
-            // The runtime's profile denies signals to processes that have none, such as systemd.
+            // The runtime's profile denies signals to processes without a profile, such as systemd.
             appArmorProfile: { type: 'Unconfined' },
           },
           volumeMounts: [
@@ -283,7 +282,8 @@ export class OomPolicyDropIn extends Construct {
       ],
       volumes: [
         { name: 'script', configMap: { name: scriptName(this.name, script), defaultMode: 0o444 } },
-        // systemd makes it at boot. It must not be made elsewhere: programs take it for a sign of systemd.
+        // systemd creates it at boot. The kubelet must not create it, because programs take it as a sign of
+        // systemd.
         { name: 'systemd', hostPath: { path: '/run/systemd/system', type: 'Directory' } },
       ],
     };

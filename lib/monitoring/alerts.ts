@@ -12,7 +12,7 @@ export interface Alert {
   readonly anchor: string;
 }
 
-/** What the alerts depend on; the defaults and limits are the construct's. */
+/** Options of the alerts. The construct has their defaults and limits. */
 export interface AlertOptions {
   /** The jobs of the agents to watch. */
   readonly jobs: readonly string[];
@@ -26,7 +26,7 @@ export interface AlertOptions {
   readonly staleSync: number;
 }
 
-/** Names and labels are part of what users route and silence by: they are not renamed. */
+/** Users route and silence alerts by names and labels, so do not rename them. */
 export function alerts(options: AlertOptions): Alert[] {
   const job = jobIs(options.jobs);
   const of = (metric: Metric) => `${metric.name}{${job}}`;
@@ -116,7 +116,7 @@ function lines(...parts: string[]): string {
   return parts.join('\n');
 }
 
-/** Prometheus's own notation: the largest unit that leaves no rest. */
+/** A duration for Prometheus, in the largest unit that divides the amount. */
 function seconds(amount: number): string {
   const [unit, size] = unitOf(amount);
   return `${amount / size}${unit.charAt(0)}`;

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { METRICS, Metric } from '../agent/metrics';
 import { jobIs, withoutMode } from './prometheus';
 
-// Grafana's model of a dashboard, as far as ours goes:
+// The parts of Grafana's model of a dashboard that ours uses:
 // https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 
 interface Target {
@@ -15,7 +15,7 @@ interface Panel {
   readonly title: string;
   readonly description: string;
   readonly unit?: string;
-  /** Of the 24 columns; without it, the panels of a row are as wide as each other. */
+  /** Of 24 columns. By default the panels of a row have equal widths. */
   readonly width?: number;
   /** Whether a graph has bars on top of each other, instead of lines. */
   readonly bars?: boolean;
@@ -216,7 +216,7 @@ function row(panels: Panel[], y: number, height: number, firstId: number): objec
         datasource: DATASOURCE,
         expr,
         ...(legend === undefined ? {} : { legendFormat: legend }),
-        // A table and a single number show what is; a graph, what was.
+        // Tables and single numbers show the present, graphs the past.
         ...(type === 'timeseries' ? { range: true } : { instant: true }),
         ...(type === 'table' ? { format: 'table' } : {}),
       })),

@@ -44,9 +44,8 @@ const ONE_DAY = 24 * 60 * 60;
  */
 export interface AlertThresholds {
   /**
-   * How long no agent must have reported from a node before
-   * `OomKillModeAgentDown` fires, and from anywhere before
-   * `OomKillModeAgentAbsent` does: whole seconds, from 1 minute to 1 day.
+   * How long no agent must have reported from a node before `OomKillModeAgentDown` fires, and
+   * from any node before `OomKillModeAgentAbsent` fires: whole seconds, from 1 minute to 1 day.
    *
    * @default Duration.minutes(5)
    */
@@ -61,25 +60,25 @@ export interface AlertThresholds {
   readonly notApplied?: Duration;
 
   /**
-   * How many processes of one container may be killed for memory within
-   * `processKillsWindow` without `OomKillModeProcessKills`: a whole number from
-   * 0. Prometheus extrapolates what it counts, so it is not exact.
+   * How many processes of one container the kernel may kill for memory within
+   * `processKillsWindow` before `OomKillModeProcessKills` fires: a whole number from 0.
+   * Prometheus extrapolates, so the count is not exact.
    *
    * @default 10
    */
   readonly processKills?: number;
 
   /**
-   * The time in which `processKills` are counted: whole seconds, from 5 minutes
-   * to 1 day. It has to hold several scrapes.
+   * The time in which `processKills` are counted: whole seconds, from 5 minutes to 1 day. It
+   * must contain several scrapes.
    *
    * @default Duration.minutes(15)
    */
   readonly processKillsWindow?: Duration;
 
   /**
-   * How long a node must have had a condition before `OomKillModeCannotApply`
-   * fires: whole seconds, from 1 minute to 1 day. The Event comes at once.
+   * How long a node must have had a condition before `OomKillModeCannotApply` fires: whole
+   * seconds, from 1 minute to 1 day. The agent sends the Event at once.
    *
    * @default Duration.minutes(5)
    */
@@ -100,25 +99,25 @@ export interface AlertThresholds {
  */
 export interface OomKillModeMonitoringProps {
   /**
-   * The agent to watch. It must have `metrics: true`. Either this or `agents`.
+   * The agent to watch. It must have `metrics: true`. Set either this or `agents`.
    *
-   * @default none; then `agents` is needed
+   * @default none, and `agents` is required
    */
   readonly agent?: OomKillModeAgent;
 
   /**
-   * The agents to watch, such as those of several node pools of one cluster. Each
-   * must have `metrics: true`. Either this or `agent`.
+   * The agents to watch, such as those of several node pools of one cluster. Each must have
+   * `metrics: true`. Set either this or `agent`.
    *
-   * @default none; then `agent` is needed
+   * @default none, and `agent` is required
    */
   readonly agents?: OomKillModeAgent[];
 
   /**
-   * The name of the PodMonitor and the PrometheusRule, and with `-dashboard`
-   * behind it of the ConfigMap: a DNS-1123 label.
+   * The name of the PodMonitor and the PrometheusRule: a DNS-1123 label. The ConfigMap has the
+   * same name with the suffix `-dashboard`.
    *
-   * @default the first agent's
+   * @default the name of the first agent
    */
   readonly name?: string;
 
@@ -126,7 +125,7 @@ export interface OomKillModeMonitoringProps {
    * The namespace of the objects: a DNS-1123 label. Prometheus, and Grafana's
    * sidecar, must look there.
    *
-   * @default the first agent's
+   * @default the namespace of the first agent
    */
   readonly namespace?: string;
 
@@ -152,8 +151,8 @@ export interface OomKillModeMonitoringProps {
   readonly dashboard?: boolean;
 
   /**
-   * Labels to add to every object, among them those by which Prometheus selects
-   * PodMonitors and PrometheusRules, such as `release: kube-prometheus-stack`.
+   * Labels to add to every object. Prometheus selects PodMonitors and PrometheusRules by
+   * labels, such as `release: kube-prometheus-stack`.
    *
    * @default {}
    * @see https://prometheus-operator.dev/docs/api-reference/api/#monitoring.coreos.com/v1.PrometheusSpec
@@ -179,7 +178,7 @@ export interface OomKillModeMonitoringProps {
    * How often Prometheus scrapes the agents: whole seconds, from 5 seconds to 2
    * minutes.
    *
-   * @default Prometheus's own
+   * @default the interval of Prometheus
    */
   readonly scrapeInterval?: Duration;
 
@@ -193,7 +192,7 @@ export interface OomKillModeMonitoringProps {
   /**
    * Labels to add to every alert, for the routes of the Alertmanager.
    *
-   * @default { severity: "warning" }; a severity of your own takes its place
+   * @default { severity: "warning" }; your severity replaces it
    */
   readonly alertLabels?: { [key: string]: string };
 
@@ -203,14 +202,14 @@ export interface OomKillModeMonitoringProps {
    * Publish this project's docs/troubleshooting.md there. Each alert links to its
    * section, in the annotation `runbook_url`.
    *
-   * @default none: no such annotation
+   * @default no such annotation
    */
   readonly runbookUrl?: string;
 
   /**
-   * The job by which Prometheus scrapes the kubelets. Its `up`, with the label
-   * `node`, shows `OomKillModeAgentDown` the nodes without any pod of the agent. In a
-   * cluster without this job the alert does not find such nodes.
+   * The job with which Prometheus scrapes the kubelets. Its metric `up`, with the label `node`,
+   * shows `OomKillModeAgentDown` the nodes without any pod of the agent. Without this job the
+   * alert does not find such nodes.
    *
    * @default "kubelet", as the Prometheus operator has it
    */
@@ -234,14 +233,13 @@ export interface OomKillModeMonitoringProps {
  * definitions must be in the cluster) and a ConfigMap for the sidecar of
  * Grafana's Helm chart; each can be left out.
  *
- * An `OomKillModeMonitoring` for each agent works, too: a node on which the agent of
- * another one reported within a day is not missed by `OomKillModeAgentDown`.
+ * You can also create one `OomKillModeMonitoring` for each agent. `OomKillModeAgentDown` then ignores nodes
+ * from which the agent of another one has reported within a day.
  *
- * The constructor throws, with the construct path, if an agent has no metrics, if
- * agents are of several clusters, if every object is left out, on invalid names, labels, annotations, durations,
- * numbers, addresses and regular expressions. Synthesis fails if the agent's
- * cluster, an outermost chart, has another `OomKillModeMonitoring` with the same name in the
- * same namespace.
+ * The constructor throws, with the construct path, if an agent has no metrics, if agents belong to several
+ * clusters, if every object is left out, and on invalid names, labels, annotations, durations, numbers,
+ * addresses and regular expressions. Synthesis fails if the agent's cluster (outermost chart) has another
+ * `OomKillModeMonitoring` with the same name in the same namespace.
  *
  * @example
  * import { ApiObjectMetadata, Duration } from 'cdk8s';
@@ -319,7 +317,7 @@ export class OomKillModeMonitoring extends Construct {
       annotations: props.annotations,
     };
 
-    // What is left out is checked all the same: it may be wanted tomorrow.
+    // Options of objects that are left out are checked, because those objects may be wanted later.
     const endpoint = this.endpoint(props.scrapeInterval);
     const group = this.ruleGroup(props);
     const objects = [
@@ -339,7 +337,7 @@ export class OomKillModeMonitoring extends Construct {
     return new PodMonitor(this, 'PodMonitor', {
       metadata,
       spec: {
-        // The job of every target, whatever this object is called.
+        // Every target has the agent's name as its job, whatever the name of this object.
         jobLabel: 'app.kubernetes.io/instance',
         selector: podsOf(this._agents),
         namespaceSelector: {
@@ -414,8 +412,8 @@ export class OomKillModeMonitoring extends Construct {
         scrapeInterval,
         (interval) => `${requireSeconds(this, 'scrapeInterval', interval, 5, 120)}s`,
       ),
-      // The agent's metrics are about other pods: their namespace, pod and container are what it
-      // writes, and not those of the agent.
+      // The agent's metrics describe other pods. Their labels namespace, pod and container must not become
+      // those of the agent.
       honorLabels: true,
       relabelings: [
         {
@@ -424,7 +422,7 @@ export class OomKillModeMonitoring extends Construct {
           targetLabel: 'node',
         },
       ],
-      // What node-exporter says of itself would pass for the exporter of the node.
+      // Drops the metrics of node-exporter about itself. They would look like those of the node's exporter.
       metricRelabelings: [
         {
           action: MetricAction.KEEP,

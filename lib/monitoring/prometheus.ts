@@ -9,7 +9,7 @@ export function quote(text: string): string {
   return JSON.stringify(text);
 }
 
-/** A matcher of PromQL for the series of some jobs. Their names are DNS labels, so no character means anything in RE2. */
+/** A matcher of PromQL for the series of some jobs. Job names are DNS labels, so they need no escapes in RE2. */
 export function jobIs(jobs: readonly string[]): string {
   return `job=${jobs.length > 1 ? '~' : ''}${quote(jobs.join('|'))}`;
 }
@@ -26,7 +26,7 @@ export function withoutMode(matchers: string): string {
   return [`${desired} != ${effective}`, 'or', `${desired} unless ${effective}`].join('\n');
 }
 
-/** A whole number of things, none included. */
+/** A whole number, 0 included. */
 export function requireCount(construct: IConstruct, prop: string, count: number): number {
   if (!Number.isInteger(count) || count < 0 || count > MAX_COUNT) {
     throw usageError(
@@ -50,7 +50,7 @@ export function requireJob(construct: IConstruct, prop: string, job: string): st
   return job;
 }
 
-/** A regular expression of RE2. It has to be one of JavaScript's too, which is what can be checked here. */
+/** A regular expression of RE2, as far as JavaScript can check it. */
 export function requireRegex(construct: IConstruct, prop: string, regex: string): string {
   // RE2 has neither lookaround nor references.
   if (regex === '' || /\(\?<?[=!]|\\[1-9k]/.test(regex) || !compiles(regex)) {

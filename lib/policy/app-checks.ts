@@ -8,7 +8,7 @@ import { areDisjoint } from '../private/nodes';
 import { hasOwn } from '../private/props';
 import { Survey, Surveyed } from './survey';
 
-// What has no namespace in Kubernetes, whatever its chart says.
+// Kinds without a namespace, whatever their chart sets.
 const CLUSTER_SCOPED = new Set([
   'Namespace',
   'ClusterRole',
@@ -21,7 +21,7 @@ const CLUSTER_SCOPED = new Set([
   'ValidatingAdmissionPolicyBinding',
 ]);
 
-/** Renders an object once a synthesis; none if it cannot be rendered, which its own rendering will tell. */
+/** Renders an object, once in a synthesis. Returns undefined if that fails; cdk8s meets the same error later. */
 export type Render = (one: Surveyed) => Json | undefined;
 
 /** All prefixes of an app. */
@@ -33,7 +33,10 @@ export function prefixesOf(survey: Survey): Set<string> {
   ]);
 }
 
-/** If a cluster has agents, what is in it obeys one of them; if only others have, what is in it obeys any. */
+/**
+ * In a cluster with agents, every prefix must be that of one of them. In other clusters, it may be that of
+ * any agent.
+ */
 export function requirePrefixes({ agents, uses }: Survey): void {
   const all = new Set([...agents.keys()].map((agent) => agent.labelPrefix));
   if (all.size === 0) {
@@ -94,7 +97,7 @@ export function requireOwnNodes({ agents }: Survey): void {
   });
 }
 
-/** Of two objects with one name the API server keeps the last. Those of others are their business. */
+/** Of two objects with one name the API server keeps the last. Checks only objects of this library. */
 export function requireUnique({ objects }: Survey, render: Render): void {
   const seen = new Map<IConstruct, Map<string, Surveyed>>();
   for (const one of objects) {
@@ -133,7 +136,7 @@ function identity(manifest: Json) {
 
 const ENFORCE = 'pod-security.kubernetes.io/enforce';
 
-/** What somebody else's Namespace means to the agents in it. */
+/** Checks the Namespaces of agents that other constructs create. */
 export function requireNamespaces({ agents, objects }: Survey, render: Render): void {
   const others =
     agents.size === 0
@@ -150,7 +153,7 @@ export function requireNamespaces({ agents, objects }: Survey, render: Render): 
       if (agent.namespace !== name) {
         continue;
       }
-      // In whatever chart it is, it would lose its labels to ours, or ours to it.
+      // Whatever the charts of the two objects, one would replace the labels of the other.
       if (agent._createsNamespace) {
         throw usageError(
           agent,

@@ -24,7 +24,7 @@ export function dig(value: unknown, steps: readonly string[]): unknown {
   return found;
 }
 
-/** Puts a value into a rendered object, which nobody else has, with everything on the way to it that is missing. */
+/** Sets a value in a rendered object that nobody else holds, and creates missing parents. */
 export function put(parent: unknown, path: readonly string[], value: string, at = 0): unknown {
   const step = path[at];
   if (step === undefined) {
@@ -36,7 +36,7 @@ export function put(parent: unknown, path: readonly string[], value: string, at 
   return child === old ? map : withEntry(map, step, child);
 }
 
-/** A new key goes where cdk8s, which sorts them, would have it. */
+/** Inserts a new key in sorted order, as cdk8s does. */
 function withEntry(map: Json, step: string, value: unknown): Json {
   const keys = hasOwn(map, step) || process.env['CDK8S_DISABLE_SORT'] ? [] : Object.keys(map);
   const place = keys.findIndex((key) => step < key);
@@ -51,7 +51,7 @@ function withEntry(map: Json, step: string, value: unknown): Json {
   return sorted;
 }
 
-/** YAML reads an unquoted `1` or `true` as no string. */
+/** YAML does not read an unquoted `1` or `true` as a string. */
 export function text(value: unknown): string | undefined {
   return value === undefined || typeof value === 'string' ? value : JSON.stringify(value);
 }

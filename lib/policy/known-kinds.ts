@@ -1,6 +1,6 @@
 /**
- * A kind whose pods are known. The pointers are JSON pointers, in which `*` is every element of a list or map, and a
- * step with `?` need not be there: then there are no pods of that part.
+ * A kind whose pods are known. In its JSON pointers `*` is every element of a list or map. A step with `?` is
+ * optional: without it, that part has no pods.
  */
 export interface KnownKind {
   readonly apiGroup: string;
@@ -10,27 +10,27 @@ export interface KnownKind {
   readonly podTemplates?: readonly string[];
 
   /**
-   * What has the `labels` and `annotations` that its controller gives to the pods. What is missing on the way is
-   * added. The controller may add containers of its own.
+   * The objects with the `labels` and `annotations` that the controller gives to the pods.
+   * Missing parents are created. The controller may add containers.
    */
   readonly podMetadata?: readonly string[];
 
-  /** What an object has instead of pods of its own: it refers to those of another object. */
+  /** A field that names the workload that has the pods. An object with this field has none. */
   readonly refersBy?: string;
 
-  /** Why no field of an object can label its pods, if there is none. */
+  /** Why an object without any of these fields cannot label its pods. */
   readonly cannot?: string;
 
-  /** What to write then, for messages. */
+  /** The remedy in that case, for messages. */
   readonly remedy?: string;
 
-  /** Where the project says so. */
+  /** The source of these facts. */
   readonly source: string;
 }
 
 const KUBERNETES = 'https://kubernetes.io/docs/reference/kubernetes-api/';
 
-/** Several kinds of one project that say it in the same way. */
+/** Several kinds of one project with the same fields. */
 function kinds(
   apiGroup: string,
   names: readonly string[],
@@ -45,7 +45,7 @@ function rayCluster(at: string): string[] {
 
 const TEMPLATE = { podTemplates: ['/spec/template'] };
 
-/** All kinds whose pods are known. docs/kinds.md is made of it. */
+/** All kinds whose pods are known. docs/kinds.md is generated from this table. */
 export const KNOWN_KINDS: readonly KnownKind[] = [
   ...kinds('', ['Pod'], { podTemplates: [''], source: `${KUBERNETES}core/pod-v1/` }),
   ...kinds('', ['PodTemplate'], {
@@ -306,14 +306,14 @@ export const KNOWN_KINDS: readonly KnownKind[] = [
   }),
 ];
 
-/** A whole API group, or some kinds of it, whose objects say something about the pods of others. */
+/** An API group, or some of its kinds, whose objects describe pods of other objects. */
 interface Describing {
   readonly apiGroup: RegExp;
   readonly kinds?: readonly string[];
   readonly what: string;
 }
 
-/** What has manifests, patterns or values in it that are not pods of its own. */
+/** Kinds that contain manifests, patterns or values, but not their own pods. */
 const DESCRIBING: readonly Describing[] = [
   {
     apiGroup:
@@ -349,7 +349,7 @@ const DESCRIBING: readonly Describing[] = [
   },
 ];
 
-/** API groups of Kubernetes itself. What of them is not in the table makes no pods. */
+/** API groups of Kubernetes itself. Their kinds that are not in the table create no pods. */
 const OF_KUBERNETES =
   /^(|apps|batch|autoscaling|policy|((admissionregistration|apiextensions|apiregistration|authentication|authorization|certificates|coordination|discovery|events|flowcontrol\.apiserver|internal\.apiserver|networking|node|rbac\.authorization|resource|scheduling|storage|storagemigration)\.k8s\.io))$/;
 
@@ -362,7 +362,7 @@ export function knownKind(group: string, kind: string): KnownKind | undefined {
   return BY_KIND.get(kind)?.find(({ apiGroup }) => apiGroup === group);
 }
 
-/** Why objects of a kind say something about other people's pods, if they do. */
+/** Why objects of a kind only describe pods of other objects, if they do. */
 export function describesOthers(group: string, kind: string): string | undefined {
   return DESCRIBING.find(
     ({ apiGroup, kinds: some }) => apiGroup.test(group) && (some?.includes(kind) ?? true),

@@ -1,9 +1,8 @@
 /**
  * What the kernel kills when a container runs out of memory.
  *
- * The values are the words of the contract with the agent, and those of the
- * `oomKillMode` field that KEP-5507 proposes for containers, so that a later
- * move to the native field is one to one.
+ * The values are those of the pod label, and those of the field `oomKillMode` that KEP-5507 proposes for
+ * containers. So a later move to that field is one to one.
  *
  * @see https://github.com/kubernetes/enhancements/issues/5507
  * @see https://docs.kernel.org/admin-guide/cgroup-v2.html
@@ -19,8 +18,8 @@ export enum OomKillMode {
   /**
    * All processes of the container die together and the kubelet restarts it.
    *
-   * `memory.oom.group` is 1, which Kubernetes does on cgroup v2 since 1.28,
-   * where the kubelet is not configured with `singleProcessOOMKill: true`.
+   * `memory.oom.group` is 1, as Kubernetes sets it on cgroup v2 since 1.28, unless the kubelet
+   * has `singleProcessOOMKill: true`.
    */
   GROUP = 'Group',
 }

@@ -12,8 +12,8 @@ import { attachTo, reportOf } from './synthesis';
 import { isDnsLabel, isDnsSubdomain, requireDnsLabel, requireMember } from '../private/validation';
 
 /**
- * Where objects of one kind say what their pods are. Entries of several calls for one kind add up. An entry that fits
- * no object of the target is an error, and so is one that fits only some elements of a `*`.
+ * The fields of a kind that describe its pods. Entries of several calls for one kind add up. An entry that
+ * fits no object of the target is an error, and so is one that fits only some elements of a `*`.
  */
 export interface WorkloadKind {
   /**
@@ -29,23 +29,24 @@ export interface WorkloadKind {
   /**
    * JSON pointers to pod templates.
    *
-   * Those have `metadata` and `spec.containers`. A step `*` stands for every element of a list or map.
+   * A template has `metadata` and `spec.containers`. A step `*` stands for every element of a
+   * list or map.
    *
    * @default none
    */
   readonly podTemplates?: string[];
 
   /**
-   * JSON pointers to the `labels` and `annotations` that the kind gives to its
-   * pods, without these two words: "/spec/inheritedMetadata". The names of the
-   * containers are not known then; `perContainer` takes those of `injectedContainers`.
+   * JSON pointers to the objects with the `labels` and `annotations` that the kind gives to its
+   * pods, such as "/spec/inheritedMetadata". The policy then does not know the names of the
+   * containers, and `perContainer` takes those of `injectedContainers`.
    *
    * @default none
    */
   readonly podMetadata?: string[];
 
   /**
-   * Whether the policy leaves objects of this kind alone, pods or not.
+   * Whether the policy leaves objects of this kind alone.
    *
    * @default false
    */
@@ -66,37 +67,36 @@ export interface OomKillPolicyProps {
   readonly labelPrefix?: string;
 
   /**
-   * Names of containers that something else adds to the pods after their
-   * workload was written, such as `istio-proxy`: DNS-1123 labels. Every workload
-   * of the policy counts as having them.
+   * Names of containers that something else adds to the pods later, such as `istio-proxy`:
+   * DNS-1123 labels. Every workload of the policy counts as having them.
    *
    * @default []
    */
   readonly injectedContainers?: string[];
 
   /**
-   * The mode of the pods until the names of their containers are known, some
-   * 100 ms after the start of each, if `perContainer` gives them several modes
-   * and neither `single()` nor `group()` is called.
+   * The mode of a container until the agent knows its name, some 100 ms after its start. It is
+   * used if `perContainer` sets several modes and neither `single()` nor `group()` is called.
    *
-   * @default OomKillMode.GROUP: where it is wrong it restarts a container that has
-   * done nothing yet, and Single would leave half a container running for good
+   * @default OomKillMode.GROUP. If that is wrong, it restarts a container that has done nothing
+   * yet. A wrong Single would leave half a container running for good
    */
   readonly untilNamed?: OomKillMode;
 
   /**
-   * Where the pods are of kinds that the table of kinds (docs/kinds.md) does not have.
+   * The fields of kinds that are not in the table of kinds (docs/kinds.md).
    *
-   * An entry for a kind that the table has replaces the table's. Entries of several calls add up, and policies below a
-   * scope know the entries of that scope.
+   * An entry replaces that of the table for the same kind. Entries of several calls add up.
+   * Policies below a scope also use the entries of that scope.
    *
-   * @default the table. An object of another kind that has what looks like the template of a pod in it is an error.
+   * @default the table. An object of another kind is an error if something in it looks like the
+   * template of a pod
    */
   readonly workloadKinds?: WorkloadKind[];
 
   /**
-   * Whether the target may have no workload, or nothing that an entry of `workloadKinds` means, as in a scope that a
-   * feature flag empties.
+   * Whether the target may have no workload, or no object for an entry of `workloadKinds`, for
+   * example because a feature flag empties the scope.
    *
    * @default false
    */
@@ -106,29 +106,27 @@ export interface OomKillPolicyProps {
 /**
  * Opts pods in, and sets what the kernel kills when they run out of memory.
  *
- * The policy is written on the pods' metadata as the label `<prefix>/mode` and,
- * for single containers, the annotation `<prefix>/containers`. That happens when
- * an object is rendered, after JSON patches and `Lazy` values, and reaches
- * workloads that are added to a scope after the call, those in a `List`, and those
- * of other projects that are in the table of kinds (docs/kinds.md). Objects that
- * only name workloads, or describe those of others, such as a rule of Kyverno,
- * are left as they are.
+ * The policy writes the label `<prefix>/mode` and, for single containers, the annotation
+ * `<prefix>/containers` to the metadata of the pods. It does so when an object is rendered, after JSON
+ * patches and `Lazy` values. It also reaches workloads that are added to a scope after the call, workloads in
+ * a `List`, and workloads of other projects that are in the table of kinds (docs/kinds.md). It does not
+ * change objects that only name or describe workloads, such as a rule of Kyverno.
  *
- * Only one policy applies to a workload: the nearest one. The order of the calls does
- * not matter. The pods of an `OomKillModeAgent` are never opted in.
+ * Only the nearest policy applies to a workload. The order of the calls does not matter. The pods of an
+ * `OomKillModeAgent` are never opted in.
  *
- * Synthesis fails with the path of the target when
+ * Synthesis fails with the path of the target if
  *
  * - no mode was chosen,
- * - there is no workload in the target, and `allowEmpty` does not say so,
- * - only some pods of an object in it can be reached, or none of those it makes,
- * - an object of a kind that is not known has what looks like the template of a pod,
- * - no workload reached has a container of a given name,
- * - a workload carries the label or annotation already, with another value, or in
- *   a place where no pod gets it,
+ * - the target has no workload, and `allowEmpty` is not set,
+ * - the policy cannot reach all pods of an object in it,
+ * - an object of an unknown kind has a field that looks like the template of a pod,
+ * - no workload of the policy has a container with a given name,
+ * - a workload already has the label or annotation with another value, or in a place from which no pod gets
+ *   it,
  * - a policy on a workload and one on its API object differ,
- * - its cluster, which is its outermost chart, has agents, and none with this prefix,
- * - the annotation would be longer than the agent reads, 8192 characters.
+ * - its cluster (outermost chart) has agents, but none with this prefix,
+ * - the annotation would have more than 8192 characters, which the agent does not read.
  *
  * @example
  * import { OomKillMode, OomKillPolicy } from 'cdk8s-oom-kill-mode';
@@ -139,14 +137,14 @@ export interface OomKillPolicyProps {
  */
 export class OomKillPolicy {
   /**
-   * The policy of a target: always the same one for the same target and prefix,
-   * so that calls in different places add up, or fail if they contradict each other.
+   * Returns the policy of a target. For the same target and prefix it is always the same
+   * object, so calls in different places add up, or fail if they contradict each other.
    *
-   * @param target A workload, of cdk8s-plus or an `ApiObject` of any kind with pods,
-   * or any scope (Chart, Helm, Include, your own construct), whose workloads are all
-   * reached.
+   * @param target A workload of cdk8s-plus, an `ApiObject` of a kind with pods, or a scope
+   * (Chart, Helm, Include, your own construct) with all its workloads.
    * @param props Options. Lists add up with those of earlier calls.
-   * @throws if the target is no construct, or an option is invalid or contradicts an earlier call.
+   * @throws if the target is not a construct, or an option is invalid or contradicts an earlier
+   * call.
    */
   public static of(target: IConstruct, props?: OomKillPolicyProps): OomKillPolicy {
     requireConstruct(target, 'OomKillPolicy.of');
@@ -167,14 +165,14 @@ export class OomKillPolicy {
   }
 
   /**
-   * The report of all policies of an app, or of a scope in it: `report()` of each, and objects with pods but without a
-   * policy above them. With `OOM_KILL_POLICY_REPORT=1` in its environment a synthesis of the app prints it as a table
-   * on standard error.
+   * Reports what the policies of an app, or of a scope in it, do: the `report()` of each, and
+   * objects with pods but without a policy. With `OOM_KILL_POLICY_REPORT=1` in the environment,
+   * a synthesis of the app prints the report as a table on standard error.
    *
    * @param scope The app, or any construct in it.
    * @returns an entry for each place in a manifest that labels pods, and one for each object that was left alone,
    * though it may have pods; sorted by construct path.
-   * @throws what a synthesis would, and if the scope is no construct.
+   * @throws the errors of a synthesis, and an error if the scope is not a construct.
    */
   public static reportOf(scope: IConstruct): OomKillReportEntry[] {
     return reportOf(requireConstruct(scope, 'OomKillPolicy.reportOf'));
@@ -210,26 +208,26 @@ export class OomKillPolicy {
   }
 
   /**
-   * The mode of single containers, init containers and sidecars included.
+   * Sets the modes of single containers, including init containers and sidecars.
    *
-   * The other containers get what `single()` or `group()` says. With neither, they
-   * are `Group`, the kubelet's own default since Kubernetes 1.28, so that they keep
-   * today's behaviour (except on nodes whose kubelet has `singleProcessOOMKill: true`).
+   * The other containers get the mode of `single()` or `group()`. Without these calls they get
+   * `Group`, the kubelet's default since Kubernetes 1.28 (except with `singleProcessOOMKill:
+   * true`).
    *
-   * The agent knows the name of a container some 100 ms after its start. Until then
-   * the container has the mode of the pod, which is its label: the one of `single()`
-   * or `group()`; else the one that all containers have; else `untilNamed`. So a pod
-   * with one mode for all containers has it from the first instruction on, and has no
-   * annotation. Containers that something adds later get the same mode, unless
-   * `injectedContainers` names them.
+   * The agent knows the name of a container some 100 ms after its start. Until then the
+   * container has the mode of the pod's label. That is the mode of `single()` or `group()`,
+   * otherwise the mode that all containers have, otherwise `untilNamed`. So a pod with one mode
+   * for all containers has it from the first instruction on, and needs no annotation.
+   * Containers that something adds later get the mode of the label, unless `injectedContainers`
+   * names them.
    *
-   * On a scope each workload gets the names that it has. A workload that has
-   * none of them is opted in by `single()` or `group()` only.
+   * On a scope, each workload gets the modes of its own containers. Only `single()` or
+   * `group()` opts in a workload without any of them.
    *
    * @param modes Container names and their modes. Calls add up.
    * @returns this policy.
-   * @throws if there is no name, a name is not a DNS-1123 label, a mode is
-   * unknown, or a name has another mode already.
+   * @throws if there is no name, a name is not a DNS-1123 label, a mode is unknown, or a name
+   * already has another mode.
    */
   public perContainer(modes: { [containerName: string]: OomKillMode }): this {
     const { target, containers, all } = this._choices;
@@ -284,19 +282,19 @@ export class OomKillPolicy {
   }
 
   /**
-   * The objects that this policy reaches, and those that it leaves alone, with the reason. The objects are rendered for it, and
-   * all of the app is checked as in a synthesis.
+   * Reports the objects that this policy reaches, and those that it leaves alone, with the
+   * reason. It renders the objects and checks the whole app, as a synthesis does.
    *
    * @returns an entry for each place in a manifest that labels pods, and one for each object that was left alone,
    * though it may have pods; sorted by construct path, for a snapshot in a test.
-   * @throws what a synthesis would.
+   * @throws the errors of a synthesis.
    */
   public report(): OomKillReportEntry[] {
     return reportOf(this._choices.target, this._choices);
   }
 
   /**
-   * @param by what the user wrote, for messages
+   * @param by the call or option of the user, for messages
    * @internal
    */
   public _choose(all: OomKillMode | 'none', by: string): this {
@@ -348,7 +346,7 @@ const PROPS: PropKinds<OomKillPolicyProps> = {
   allowEmpty: 'boolean',
 };
 
-/** Of one kind one thing can be said. */
+/** Refuses an invalid entry, and one that both skips a kind and describes its pods. */
 function requireWorkloadKind(target: IConstruct, kind: WorkloadKind): WorkloadKind {
   const given = requireProps(
     target,

@@ -1,8 +1,7 @@
 import { OomKillMode } from './oom-kill-mode';
 
 /**
- * What policies mean for some pods of an object: one entry for each place in its manifest that labels pods, and one
- * for an object that was left alone.
+ * An entry of a report: a place in a manifest that labels pods, or an object that the policies left alone.
  */
 export interface OomKillReportEntry {
   /**
@@ -28,7 +27,7 @@ export interface OomKillReportEntry {
   readonly name?: string;
 
   /**
-   * A JSON pointer to what has the labels and annotations of the pods.
+   * A JSON pointer to the object with the labels and annotations of the pods.
    *
    * @default none, if there are no pods to reach
    */

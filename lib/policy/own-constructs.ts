@@ -2,12 +2,12 @@ import type { ApiObject } from 'cdk8s';
 import { IConstruct } from 'constructs';
 import type { PolicyChoices } from './policy-choices';
 
-// By a name that every copy of this library knows: npm may have installed two, of which each has
-// classes of its own, so that `instanceof` sees half of what is there.
+// Global symbols, because npm may install two copies of this library. Each copy has its own classes, so
+// `instanceof` would miss the constructs of the other copy.
 const MARK = Symbol.for('cdk8s-oom-kill-mode.construct');
 const POLICIES = Symbol.for('cdk8s-oom-kill-mode.policies');
 
-/** What makes a construct one of ours. */
+/** The role of a construct of this library. */
 export type Role = 'agent' | 'admission' | 'monitoring' | 'deployment' | 'drop-in';
 
 export function setRole(construct: IConstruct, role: Role): void {
@@ -18,7 +18,10 @@ export function roleOf(construct: IConstruct): Role | undefined {
   return (construct as { [MARK]?: Role })[MARK];
 }
 
-/** Where a user sees one thing: a construct of cdk8s-plus and its object, a deployment of ours and what it is made of. */
+/**
+ * Whether both are one thing for a user: a construct of cdk8s-plus and its object, or a deployment of this
+ * library and its parts.
+ */
 export function isSameThing(scope: IConstruct, object: ApiObject): boolean {
   const { apiObject } = scope as { apiObject?: unknown };
   const child = roleOf(scope) === 'deployment' ? scope.node.defaultChild : undefined;
@@ -27,7 +30,7 @@ export function isSameThing(scope: IConstruct, object: ApiObject): boolean {
   );
 }
 
-/** A policy as a construct carries it. */
+/** A policy, as the root of an app holds it. */
 export interface CarriedPolicy {
   readonly _choices: PolicyChoices;
 }
@@ -36,8 +39,8 @@ export interface CarriedPolicy {
 export type CarriedPolicies = Map<IConstruct, CarriedPolicy[]>;
 
 /**
- * The root has them, and not each target: cdk8s goes through all constructs for every chart, which takes longer if
- * those of one class are not alike.
+ * The root holds all policies. If each target held its own, constructs of one class would differ in shape,
+ * and cdk8s, which walks over all of them for every chart, would take longer.
  */
 export function policiesBelow(root: IConstruct): CarriedPolicies | undefined {
   return (root as { [POLICIES]?: CarriedPolicies })[POLICIES];

@@ -7,7 +7,7 @@ import { usageError } from '../private/usage-error';
 import { PodMarks, PolicyChoices, nameOf } from './policy-choices';
 import { Manifest, PodMetadata } from './pods';
 
-/** Writes what a policy says on some pods of a rendered object. */
+/** Writes the label and the annotation of a policy to some pods of a rendered object. */
 export function writeMarks(
   object: ApiObject,
   json: Json,
@@ -19,7 +19,7 @@ export function writeMarks(
   const found = readMarks(json, pods, prefix);
   const label = modeLabel(prefix);
   const annotation = containersAnnotation(prefix);
-  // What is no mode is told of as such, see `requireReadable`.
+  // `requireReadable` reports a label that is not a mode.
   const isMode = modeOf(found.mode) !== undefined;
   requireNoOther(object, label, isMode ? found.mode : undefined, marks?.mode, policy);
   requireNoOther(object, annotation, found.containers, marks?.containers, policy);
@@ -60,13 +60,13 @@ function requireShort(object: ApiObject, key: string, value: string): void {
   }
 }
 
-/** A label and an annotation as they are written, whoever wrote them. */
+/** A label and an annotation as a manifest has them. */
 interface Written {
   readonly mode?: string;
   readonly containers?: string;
 }
 
-/** What the pods of a manifest say. */
+/** Reads the label and the annotation of some pods. */
 export function readMarks(json: Json, pods: PodMetadata, prefix: string): Written {
   return marksIn(dig(json, pods.path), prefix);
 }
@@ -96,7 +96,7 @@ export function parseContainers(annotation: string | undefined): Map<string, Oom
   return modes;
 }
 
-/** Whatever opts pods in, whoever wrote it, has to be something that the agent reads, on pods. */
+/** Refuses labels and annotations that the agent would ignore, whoever wrote them. */
 export function requireReadable(
   object: ApiObject,
   json: Json,
@@ -143,7 +143,7 @@ export function requireReadable(
   requireOnPods(object, json, manifest, prefix);
 }
 
-/** What is around a pod template, on the object itself or on the Job of a CronJob, reaches no pod. */
+/** Refuses a label outside of the pod template, on the object or on the Job of a CronJob, because no pod gets it. */
 function requireOnPods(object: ApiObject, json: Json, manifest: Manifest, prefix: string): void {
   const { apiVersion, kind, path: start, pods } = manifest;
   const group = apiGroup(apiVersion);

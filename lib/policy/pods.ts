@@ -2,7 +2,7 @@ import { Json, apiGroup, dig, pointerOf, stepsOf, text } from './json';
 import { KnownKind, describesOthers, isOfKubernetes, knownKind } from './known-kinds';
 import { hasOwn, isObject } from '../private/props';
 
-/** What a user says about a kind, see `WorkloadKind`. */
+/** An entry of `workloadKinds`, see `WorkloadKind`. */
 export interface ToldKind {
   readonly apiGroup: string;
   readonly kind: string;
@@ -11,14 +11,14 @@ export interface ToldKind {
   readonly skipped?: boolean;
 }
 
-/** A place in a rendered object that says what labels and annotations some pods get. */
+/** A place in a rendered object with the labels and annotations of some pods. */
 export interface PodMetadata {
   readonly path: readonly string[];
 
-  /** The names of containers that are there to be read, init containers (and so sidecars) included. */
+  /** The names of the containers in the object, including init containers and sidecars. */
   readonly containers: () => string[];
 
-  /** Whether the pods have no other containers, as far as their template says. */
+  /** Whether the template has all containers of the pods. */
   readonly isComplete: boolean;
 }
 
@@ -28,7 +28,7 @@ export interface Problem {
   readonly remedy: string;
 }
 
-/** A manifest, which is a rendered object or an item of a List, and what it says about pods. */
+/** A rendered object or an item of a List, with its pods. */
 export interface Manifest {
   readonly path: readonly string[];
   readonly apiVersion: string;
@@ -36,7 +36,7 @@ export interface Manifest {
   readonly name?: string;
   readonly pods: readonly PodMetadata[];
 
-  /** Why pods of it cannot be reached. */
+  /** Why a policy cannot reach its pods. */
   readonly problem?: Problem;
 
   /** Why it has no pods to reach. */
@@ -44,8 +44,8 @@ export interface Manifest {
 }
 
 /**
- * Finds the pods of a rendered object: where the user says, or else where the table of kinds says. An object is a
- * manifest if it is the root or an item of a List; whatever else has a kind in it only names one.
+ * Finds the pods of a rendered object, by `workloadKinds` or by the table of kinds. Only the root and the
+ * items of a List are manifests. Other objects with a kind only name one.
  */
 export function manifestsOf(rendered: Json, told: readonly ToldKind[]): Manifest[] {
   return manifestsAt(rendered, [], told);
@@ -56,7 +56,7 @@ function manifestsAt(value: Json, path: string[], told: readonly ToldKind[]): Ma
   const kind = text(value['kind']) ?? '';
   const { items } = value;
   if (Array.isArray(items) && kind.endsWith('List')) {
-    // What is in a PodList need not say that it is a Pod.
+    // An item of a PodList need not have a kind.
     const ofOneKind = kind === 'List' ? {} : { apiVersion, kind: kind.slice(0, -'List'.length) };
     return items.flatMap((item: unknown, i) =>
       isObject(item)
@@ -71,7 +71,7 @@ function manifestsAt(value: Json, path: string[], told: readonly ToldKind[]): Ma
   return [{ path, apiVersion, kind, name, pods, problem, untouched }];
 }
 
-/** Why whatever Kubernetes has beside workloads is left alone; it is not worth a line in a report. */
+/** The reason for kinds of Kubernetes that are not workloads. A report leaves them out. */
 export const NO_PODS = 'it creates no pods';
 
 type Found = Pick<Manifest, 'problem' | 'untouched'> & { readonly pods?: PodMetadata[] };
@@ -103,7 +103,7 @@ function podsAsTold(manifest: Json, apiVersion: string, entries: readonly ToldKi
   if (entries.some(({ skipped }) => skipped)) {
     return { untouched: 'workloadKinds skips it' };
   }
-  // A policy may repeat what one above it says.
+  // A policy may repeat the entries of one above it.
   const podTemplates = [...new Set(entries.flatMap((entry) => entry.podTemplates ?? []))];
   const podMetadata = [...new Set(entries.flatMap((entry) => entry.podMetadata ?? []))];
   const found = places(manifest, podTemplates, podMetadata);
@@ -159,7 +159,7 @@ function skipEntry({ apiGroup: group, kind }: Pick<ToldKind, 'apiGroup' | 'kind'
   return `workloadKinds: [{ apiGroup: "${group}", kind: "${kind}", skipped: true }]`;
 }
 
-/** A kind that nobody knows is not guessed at, and what seems to make pods is not passed over. */
+/** Does not guess the pods of an unknown kind, and does not ignore an object that seems to have some. */
 function podsOfUnknown(manifest: Json, apiVersion: string, kind: string): Found {
   const specs = podSpecs(manifest, []);
   const [first] = specs;
@@ -183,7 +183,7 @@ function podsOfUnknown(manifest: Json, apiVersion: string, kind: string): Found 
   };
 }
 
-/** Pointers to some templates, with a `*` for the elements of lists if all of them have one. */
+/** Pointers to the templates, with a `*` for the elements of a list if every element has one. */
 function shortest(manifest: Json, templates: readonly string[][]): string[] {
   const exact = templates.map((path) => pointerOf(path));
   const general = templates.map((path) =>
@@ -195,7 +195,7 @@ function shortest(manifest: Json, templates: readonly string[][]): string[] {
   return [...new Set(isRight ? general : exact)];
 }
 
-/** The paths to whatever has the form of the spec of a pod: containers that have names and images. */
+/** The paths to everything that looks like the spec of a pod: containers with names and images. */
 function podSpecs(value: unknown, path: string[]): string[][] {
   if (Array.isArray(value)) {
     return value.flatMap((item, i) => podSpecs(item, [...path, String(i)]));
@@ -242,7 +242,7 @@ function places(
 }
 
 interface Step {
-  /** Every element of a list or map, if there is none. */
+  /** Undefined for every element of a list or map. */
   readonly key?: string;
   readonly isOptional: boolean;
 }
@@ -271,8 +271,8 @@ function compile(pointer: string): Pointer {
 }
 
 /**
- * All paths that a pointer means, from a value that is at the path on. What is missing, and must be there, is told.
- * Every object of an app comes through here, so nothing is made that only a message needs.
+ * All paths that match a pointer, from the value at `path` on. Adds required parts that do not exist to
+ * `missing`. Every object of an app passes through here, so it computes nothing that only a message needs.
  */
 function expand(
   start: unknown,
@@ -296,7 +296,7 @@ function expand(
         expand(element, pointer, [...upTo(at), one], isAdded, missing),
       );
     }
-    // It may be the number of an element.
+    // The key may be the index of an element.
     const child = dig(value, [key]);
     if (child === undefined && isOptional) {
       return [];

@@ -6,7 +6,7 @@ import { Manifest, NO_PODS, manifestsOf } from './pods';
 import { PolicyChoices, nameOf } from './policy-choices';
 import { Scope, Surveyed } from './survey';
 
-/** Looks at an object before its turn. */
+/** Renders an object before its turn. */
 export interface Look {
   render(one: Surveyed): Json | undefined;
 }
@@ -51,7 +51,7 @@ export function requireWorkload(policy: PolicyChoices, scope: Scope, look: Look)
       );
 }
 
-/** Somebody may have taken for a workload what only describes some. */
+/** Names an object that the user may have mistaken for a workload. */
 function leftAlone(objects: readonly Surveyed[], policy: PolicyChoices, look: Look): string {
   for (const one of objects) {
     for (const { untouched = NO_PODS, apiVersion, kind } of manifestsUnder(policy, one, look)) {
@@ -69,7 +69,7 @@ function hasPods(policy: PolicyChoices, { objects }: Scope, look: Look): boolean
     const known = isTold ? undefined : knownKind(apiGroup(apiVersion), kind);
     return known !== undefined && known.refersBy === undefined;
   };
-  // What has to be rendered for it comes last.
+  // Objects that must be rendered come last.
   return (
     objects.some(isKnown) ||
     objects.some(
@@ -111,7 +111,7 @@ export function requireToldKinds(policy: PolicyChoices, { objects }: Scope, look
   }
 }
 
-/** A name that no workload has is misspelt. No more objects are rendered for it than it takes to find all names. */
+/** Refuses a name that no workload has. Stops rendering objects as soon as all names are found. */
 export function requireContainers(policy: PolicyChoices, { objects }: Scope, look: Look): void {
   if (policy.containers.size === 0) {
     return;

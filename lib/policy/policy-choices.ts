@@ -2,7 +2,7 @@ import { IConstruct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
 import { PodMetadata, ToldKind } from './pods';
 
-/** What a user has told a policy. Nothing of a synthesis is in it. */
+/** The choices of a user for a policy. They do not depend on a synthesis. */
 export interface PolicyChoices {
   readonly target: IConstruct;
   readonly prefix: string;
@@ -10,7 +10,7 @@ export interface PolicyChoices {
   /** The mode of all containers, or `none`. */
   all?: OomKillMode | 'none';
 
-  /** What the user wrote to choose `all`, for messages. */
+  /** The call or option that set `all`, for messages. */
   allBy?: string;
 
   untilNamed?: OomKillMode;
@@ -29,13 +29,13 @@ export interface PodMarks {
 /** The policies of one prefix above an object, the nearest first. */
 export type Policies = readonly [PolicyChoices, ...PolicyChoices[]];
 
-/** What the user calls a policy, for messages. */
+/** The name of a policy, for messages. */
 export function nameOf({ target, allBy }: PolicyChoices): string {
   const what = allBy?.includes(':') ? allBy : 'OomKillPolicy';
   return `${what} of ${target.node.path || 'the app'}`;
 }
 
-/** What pods are to say; none if the policy does not opt them in. */
+/** The label and the annotation for some pods, if the policy opts them in. */
 export function marksFor(policy: PolicyChoices, pods: PodMetadata): PodMarks | undefined {
   const { all, containers } = policy;
   if (all === 'none' || (all !== undefined && containers.size === 0)) {
@@ -48,7 +48,7 @@ export function marksFor(policy: PolicyChoices, pods: PodMetadata): PodMarks | u
   }
   const modeOf = (name: string) => containers.get(name) ?? all ?? OomKillMode.GROUP;
   const [first, ...others] = new Set(names.map(modeOf));
-  // With no other mode there is nothing to wait for the names for.
+  // If all containers have one mode, the agent need not know their names.
   const alike = all === undefined && pods.isComplete && others.length === 0;
   const mode = all ?? (alike ? first : policy.untilNamed) ?? OomKillMode.GROUP;
   const entries = alike
@@ -60,7 +60,10 @@ export function marksFor(policy: PolicyChoices, pods: PodMetadata): PodMarks | u
   };
 }
 
-/** What the policies of one prefix say about kinds: they add up, except that the nearest says what is skipped. */
+/**
+ * The `workloadKinds` of the policies of one prefix. They add up, but the nearest policy decides which kinds
+ * are skipped.
+ */
 export function toldKinds([nearest, ...others]: Policies): ToldKind[] {
   const kinds = [...nearest.kinds];
   for (const { kinds: outer } of others) {

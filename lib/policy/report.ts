@@ -7,7 +7,7 @@ import { PodMarks, PolicyChoices, nameOf, reasonOf } from './policy-choices';
 import { given } from '../private/props';
 import { Surveyed } from './survey';
 
-/** What was decided about some pods of a manifest, or about one without pods. */
+/** The decision about some pods of a manifest, or about a manifest without pods. */
 export interface Decision {
   readonly manifest: Manifest;
   readonly policy?: PolicyChoices;
@@ -16,7 +16,7 @@ export interface Decision {
   readonly untouched?: string;
 }
 
-/** What is to be reported of a manifest that no policy is above: a user may have labelled its pods. */
+/** The decisions for a manifest without a policy above it. The user may have labelled its pods. */
 export function ungoverned(
   one: Surveyed,
   json: Json,
@@ -59,7 +59,7 @@ function entryOf(
   });
 }
 
-/** The entries of an object: all, or those that mean something to one policy above it. */
+/** The entries of an object: all, or those of one policy above it. */
 export function entriesOf(
   one: Surveyed,
   decisions: readonly Decision[],

@@ -5,7 +5,7 @@ import { NodeTerms } from '../private/nodes';
 import { Policies, PolicyChoices, toldKinds } from './policy-choices';
 import { ToldKind } from './pods';
 
-/** What of an agent the others need to know. */
+/** The properties of an agent that the checks need. */
 export interface SurveyedAgent extends IConstruct {
   readonly labelPrefix: string;
   readonly _nodes: NodeTerms;
@@ -21,35 +21,35 @@ interface SurveyedMonitoring extends IConstruct {
 export interface Surveyed {
   readonly object: ApiObject;
 
-  /** The outermost chart: an app for several clusters has a chart for each. Names, namespaces and labels mean something within one. */
+  /** The outermost chart. An app for several clusters has one for each; names must be unique within one. */
   readonly cluster: IConstruct;
 
-  /** The construct of ours that it belongs to. */
+  /** The construct of this library that it belongs to. */
   readonly owner?: IConstruct;
 
   /** The policies above it, by prefix. */
   readonly policies: readonly Governing[];
 
-  /** Whether it belongs to an agent, whose pods nobody opts in. */
+  /** Whether it belongs to an agent, whose pods are never opted in. */
   readonly isOfAgent: boolean;
 }
 
-/** The policies of one prefix above an object, and what they say about kinds. */
+/** The policies of one prefix above an object, and their `workloadKinds`. */
 export interface Governing {
   readonly policies: Policies;
   readonly told: readonly ToldKind[];
 }
 
-/** What is below a policy. */
+/** The objects below a policy. */
 export interface Scope {
   readonly objects: Surveyed[];
 
-  /** The cluster of the target, if it is in one: a policy of the app is above several. */
+  /** The cluster of the target. A policy of the whole app has none. */
   readonly cluster?: IConstruct;
   hasAgent: boolean;
 }
 
-/** Something that an agent is to obey. */
+/** A construct that needs an agent with its prefix. */
 export interface PrefixUse {
   readonly construct: IConstruct;
   readonly prefix: string;
@@ -63,7 +63,7 @@ interface Above {
   readonly agent?: IConstruct;
 }
 
-/** All that is in an app, in one walk over its tree. Nothing is rendered. */
+/** Finds everything in an app in one walk over its tree, and renders nothing. */
 export class Survey {
   public readonly objects: Surveyed[] = [];
   public readonly charts: Chart[] = [];
@@ -122,14 +122,14 @@ export class Survey {
       return { ...inside, agent: construct };
     }
     if (role === 'drop-in') {
-      // Nobody opts in the pods that repair a node.
+      // The pods of a drop-in are never opted in.
       return { ...inside, policies: [] };
     }
     if (role === 'admission') {
       const { labelPrefix: prefix } = construct as SurveyedAgent;
       this.admissionPolicies.push({ construct, prefix, clusters: new Set([cluster]) });
     }
-    // Wherever monitoring is written down, it is where its agents are.
+    // The monitoring belongs to the cluster of its agents, whatever its own chart.
     return role === 'monitoring'
       ? { ...inside, cluster: outermostChart((construct as SurveyedMonitoring)._agents[0]) }
       : inside;

@@ -28,13 +28,13 @@ import { Survey, Surveyed } from './survey';
 
 const ATTACHED = Symbol.for('cdk8s-oom-kill-mode.synthesis');
 
-/** Makes a construct one of ours, and its app one whose objects are looked at. */
+/** Marks a construct as one of this library, and makes every synthesis check its app. */
 export function joinApp(construct: IConstruct, role: Role): void {
   setRole(construct, role);
   attachTo(construct.node.root);
 }
 
-/** Has every synthesis of an app begin with a look at all of it. */
+/** Makes every synthesis of an app start with a survey of the app. */
 export function attachTo(root: IConstruct): void {
   if (ATTACHED in root) {
     return;
@@ -59,9 +59,9 @@ export function attachTo(root: IConstruct): void {
 }
 
 /**
- * The syntheses of an app, one after the other. `synth()` and `synthYaml()` render an app chart by chart and validate
- * all of it before each: that is one synthesis all the same. A chart that is rendered by itself, as a test does it, is
- * a synthesis of its own.
+ * The syntheses of an app, one after the other. `synth()` and `synthYaml()` render an app chart by chart, and
+ * validate the whole app before each chart; all of this is one synthesis. A chart that a test renders alone
+ * is another one.
  */
 class Syntheses {
   private current?: Synthesis;
@@ -106,8 +106,7 @@ function isReportWanted(): boolean {
 }
 
 /**
- * What policies mean for the objects below a construct, or, if a policy is given, what that policy means. The objects
- * are rendered for it.
+ * The report of the objects below a construct, for all policies or for one. It renders the objects.
  */
 export function reportOf(construct: IConstruct, policy?: PolicyChoices): OomKillReportEntry[] {
   const { path } = construct.node;
@@ -118,10 +117,10 @@ export function reportOf(construct: IConstruct, policy?: PolicyChoices): OomKill
 
 const OWN = Symbol.for('cdk8s-oom-kill-mode.own-rendering');
 
-/** Asks a synthesis for the manifest of an object. It knows which objects had a `toJson` of their own. */
+/** Asks the synthesis for the manifest of an object. The map has the objects that had their own `toJson`. */
 type ToJson = ApiObject['toJson'] & { [OWN]?: Map<ApiObject, ApiObject['toJson']> };
 
-/** How cdk8s, or the user, renders an object, without what policies add. */
+/** Renders an object as cdk8s or the user does, without policies. */
 function plainToJson(object: ApiObject): ApiObject['toJson'] {
   /* eslint-disable @typescript-eslint/unbound-method -- it is called with the object */
   const toJson: ToJson = object.toJson;
@@ -132,9 +131,10 @@ function plainToJson(object: ApiObject): ApiObject['toJson'] {
 }
 
 /**
- * One synthesis: it surveys the tree once, renders each object once, decides, and is thrown away. What a user adds to
- * a workload, JSON patches, `Lazy` values and resolvers included, is in what cdk8s renders, and only there; so an
- * object is asked for its manifest, and hands on what the synthesis makes of it.
+ * One synthesis: it surveys the tree once, renders each object once, decides, and is thrown away. Only the
+ * rendered manifest has everything that a user adds to a workload, such as JSON patches, `Lazy` values and
+ * resolvers. So the synthesis replaces the `toJson` of each object, and adds the policies to the result of
+ * the original one.
  */
 class Synthesis implements Look {
   private readonly survey: Survey;
@@ -209,7 +209,7 @@ class Synthesis implements Look {
     return plainToJson(object).call(object) as Json;
   }
 
-  /** Looks at an object before its turn; none if it cannot be rendered. */
+  /** Renders an object before its turn. Returns undefined if that fails. */
   public render(one: Surveyed): Json | undefined {
     if (!this.rendered.has(one)) {
       this.rendered.set(one, this.tryToRender(one));
@@ -221,14 +221,14 @@ class Synthesis implements Look {
     try {
       return this.renderOne(one);
     } catch {
-      // It is thrown again when the object itself is rendered.
+      // cdk8s meets the same error when it renders the object.
       return undefined;
     }
   }
 
   /**
-   * What has to be known of several objects is checked before the first of them comes out: by then all of the app is
-   * valid. Policies that have nothing to do with what is rendered, as in a test of one chart, wait for their turn.
+   * Runs the checks that need several objects, before the first object is rendered. Checks only
+   * the policies above the object, because a test may render one chart of an app.
    */
   private check({ policies: governing }: Surveyed): void {
     if (!this.isChecked) {
@@ -250,7 +250,7 @@ class Synthesis implements Look {
     }
   }
 
-  /** The manifest of an object with what the nearest policies of all prefixes add. */
+  /** The manifest of an object with the label and annotation of the nearest policy of each prefix. */
   private decide(one: Surveyed, rendered: Json): Json {
     const { object, isOfAgent } = one;
     const governing = isOfAgent ? [] : one.policies;
@@ -280,7 +280,7 @@ class Synthesis implements Look {
   }
 }
 
-/** What one policy, the nearest, makes of one manifest. */
+/** Applies the nearest policy to one manifest. */
 function decideOne(
   object: ApiObject,
   rendered: Json,

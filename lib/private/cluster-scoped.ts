@@ -2,8 +2,8 @@ import { ApiObject, JsonPatch } from 'cdk8s';
 import { Construct } from 'constructs';
 
 /**
- * Takes off a cluster-scoped object the namespace that its chart puts on every
- * object: `kubectl apply -n` and GitOps tools stumble over it.
+ * Removes the namespace that a chart sets on every object from a cluster-scoped object, because it disturbs
+ * `kubectl apply -n` and GitOps tools.
  */
 export function removeNamespace(resource: Construct): void {
   ApiObject.of(resource).addJsonPatch(JsonPatch.remove('/metadata/namespace'));

@@ -2,7 +2,7 @@ import { IConstruct } from 'constructs';
 import { usageError } from './usage-error';
 import { isDnsSubdomain } from './validation';
 
-/** The prefix that the agent and the policies share unless told otherwise. */
+/** The default prefix of the agent and the policies. */
 export const DEFAULT_LABEL_PREFIX = 'cdk8s-oom-kill-mode';
 
 /** The pod label that opts a pod in; its value is the mode of every container. */
@@ -17,14 +17,14 @@ export function containersAnnotation(prefix: string): string {
 
 const KEYS = new Map<string, { readonly mode: string; readonly containers: string }>();
 
-/** They are looked for in every object of an app, which is faster if they are always the same strings. */
+/** Every object of an app is searched for these keys, which is faster if they are always the same strings. */
 function keysOf(prefix: string) {
   const keys = KEYS.get(prefix) ?? { mode: `${prefix}/mode`, containers: `${prefix}/containers` };
   KEYS.set(prefix, keys);
   return keys;
 }
 
-/** A longer annotation is malformed as a whole; the agent's api.awk has the same number. */
+/** The agent ignores a longer annotation. Its api.awk has the same number. */
 export const LONGEST_CONTAINERS_ANNOTATION = 8192;
 
 export function requireLabelPrefix(construct: IConstruct, prefix: string): string {

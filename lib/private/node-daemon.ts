@@ -17,16 +17,16 @@ import {
 } from './validation';
 import { REAL_NODES } from './virtual-nodes';
 
-// What the DaemonSets of this library have in common: a shell script from a ConfigMap, as root without any
-// capability, on every Linux node.
+// Shared by the DaemonSets of this library: a shell script from a ConfigMap, as root without any capability,
+// on every Linux node.
 
-/** The namespace that is ours by its name. */
+/** The default namespace of this library. */
 export const OWN_NAMESPACE = 'oom-kill-mode';
 
 /** Where the script is in the container. */
 export const SCRIPT_DIR = '/opt/oom-kill-mode';
 
-/** Without categories, which every policy has. */
+/** A level without categories, which exists in every SELinux policy. */
 export const SELINUX_LEVEL = 's0';
 
 /** The options that the constructs share, with the same defaults. */
@@ -107,15 +107,15 @@ export function priorityClass(construct: IConstruct, name: string): string | und
   return name === '' ? undefined : requireDnsSubdomain(construct, 'priorityClassName', name);
 }
 
-/** A script, and the hash of what is in it. */
+/** A script, and the hash of its content. */
 export interface Script {
   readonly files: Record<string, string>;
   readonly hash: string;
 }
 
 /**
- * The files of a script, in a stable order, by name. They are in the directory of the construct that asks for them. In
- * a bundle that is the directory of the bundle, and the files are in a directory beside it, as docs/library.md says.
+ * The files of a script by name, in a stable order. They are in the directory of the construct. In a bundle
+ * that is the directory of the bundle, and the files are in a directory in it (docs/library.md).
  */
 export function readScript(construct: IConstruct, own: string, name: 'agent' | 'drop-in'): Script {
   const bundled = join(own, name);
@@ -134,7 +134,7 @@ export function readScript(construct: IConstruct, own: string, name: 'agent' | '
   return { files, hash: createHash('sha256').update(JSON.stringify(files)).digest('hex') };
 }
 
-/** The name of the ConfigMap of a script, which is another one for another script. */
+/** The name of the ConfigMap of a script. It changes with the script. */
 export function scriptName(name: string, { hash }: Script): string {
   return `${name}-${hash.slice(0, 10)}`;
 }

@@ -1,6 +1,6 @@
 import { k8s } from 'cdk8s-plus-28';
 
-/** The nodes of an agent: all that meet every demand of one of these terms. */
+/** The nodes of an agent: those that meet every requirement of at least one of these terms. */
 export type NodeTerms = readonly (readonly k8s.NodeSelectorRequirement[])[];
 
 /** The terms of a node selector together with a required node affinity. */
@@ -15,7 +15,7 @@ export function nodeTerms(
   }));
   const terms =
     affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms;
-  // Whoever is not checked by a compiler may have written anything.
+  // Callers without a compiler may pass any value.
   return list(terms, [{}]).map((term) => [...always, ...list(term.matchExpressions, [])]);
 }
 
@@ -23,7 +23,7 @@ function list<T>(value: T[] | undefined, otherwise: T[]): T[] {
   return Array.isArray(value) ? value : otherwise;
 }
 
-/** Whether no node can be one of both, as far as the demands tell. */
+/** Whether the requirements show that no node matches both. */
 export function areDisjoint(a: NodeTerms, b: NodeTerms): boolean {
   return a.every((one) => b.every((other) => one.some((x) => other.some((y) => exclude(x, y)))));
 }

@@ -1,7 +1,7 @@
 import { IConstruct } from 'constructs';
 import { usageError } from './usage-error';
 
-/** What a value is to be, for callers that no compiler has checked, and what to write. */
+/** The type of an option, the value to write, and the check, for callers without a compiler. */
 const KINDS = {
   string: ['a string', '"text"', (value: unknown) => typeof value === 'string'],
   boolean: [
@@ -18,7 +18,7 @@ const KINDS = {
     (value: unknown) => isObject(value) && isStrings(Object.values(value)),
   ],
   object: ['an object', '{ … }', isObject],
-  // By what they can do: there may be several copies of cdk8s, and there are several of cdk8s-plus.
+  // Checked by their members, because there may be several copies of cdk8s and versions of cdk8s-plus.
   cpu: ['a Cpu', 'a quantity such as Cpu.millis(100)', isCpu],
   size: [
     'a Size',
@@ -43,8 +43,8 @@ export type PropKinds<T> = {
 };
 
 /**
- * Refuses options of the wrong type, null included, and options that do not exist, and tells which are missing.
- * What is undefined is as good as not there, and is left out of the result, so that it overrides nothing.
+ * Refuses options of the wrong type (null included), unknown options and missing ones. Drops undefined
+ * values, so that they override nothing.
  */
 export function requireProps<T extends object>(
   construct: IConstruct,
@@ -72,7 +72,7 @@ export function requireProps<T extends object>(
   return given(props);
 }
 
-/** A misspelt option would do nothing, in silence; JavaScript does not check them. */
+/** JavaScript would silently ignore a misspelt option. */
 function requireNoOthers(
   construct: IConstruct,
   props: object,
@@ -90,13 +90,13 @@ function requireNoOthers(
   }
 }
 
-/** Without what is undefined. */
+/** Without undefined values. */
 export function given<T extends object>(props: T): T {
   const entries = Object.entries(props).filter(([, value]) => value !== undefined);
   return Object.fromEntries(entries) as T;
 }
 
-/** A value, for a message; a construct refers to itself in a circle. */
+/** A value, for a message. A construct refers to itself. */
 export function show(value: unknown): string {
   const name = isObject(value)
     ? (value.constructor as { name?: string } | undefined)?.name
@@ -123,12 +123,12 @@ function can(value: unknown, method: string): boolean {
   return isObject(value) && typeof value[method] === 'function';
 }
 
-/** A Size has an amount, too, which is a number. */
+/** The amount of a Size is a number. */
 function isCpu(value: unknown): boolean {
   return isObject(value) && typeof value['amount'] === 'string';
 }
 
-/** `toString` and the like are in every object, and nobody wrote them there. */
+/** Ignores inherited keys such as `toString`. */
 export function hasOwn(value: object, key: string): boolean {
   return Object.prototype.hasOwnProperty.call(value, key);
 }

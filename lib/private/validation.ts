@@ -11,8 +11,8 @@ const DNS_LABEL = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/;
 const DNS_SUBDOMAIN = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 const QUALIFIED_NAME = /^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$/;
 
-// https://github.com/distribution/reference/blob/main/regexp.go, with the digest algorithm that
-// every registry speaks.
+// https://github.com/distribution/reference/blob/main/regexp.go, with the digest algorithm that every
+// registry supports.
 export const IMAGE =
   /^(?<name>[a-zA-Z0-9.-]+(:[0-9]+(?=\/))?(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*)(:(?<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?<digest>sha256:[0-9a-f]{64}))?$/;
 
@@ -48,7 +48,7 @@ export function requireDnsSubdomain(construct: IConstruct, prop: string, value: 
   return value;
 }
 
-/** An image reference that means the same image tomorrow: a tag that is not `latest`, or a digest. */
+/** An image reference with a digest, or with a tag that is not `latest`. */
 export function requirePinnedImage(construct: IConstruct, prop: string, image: string): string {
   const { tag, digest } = IMAGE.exec(image)?.groups ?? {};
   if (digest === undefined && (tag === undefined || tag === 'latest')) {
@@ -61,7 +61,7 @@ export function requirePinnedImage(construct: IConstruct, prop: string, image: s
   return image;
 }
 
-/** Milli-CPUs, the finest that Kubernetes schedules. */
+/** Milli-CPUs, the smallest unit of Kubernetes. */
 export function requireCpu(construct: IConstruct, prop: string, cpu: kplus.Cpu): number {
   const [, amount, milli] = /^(\d+(?:\.\d+)?)(m?)$/.exec(cpu.amount) ?? [];
   const millis = milli === 'm' ? Number(amount) : Math.round(Number(amount) * 1e6) / 1e3;
@@ -104,7 +104,7 @@ export function requireAtMost(
   }
 }
 
-/** More than what was measured to be too late, see `AgentResources`. */
+/** Refuses amounts that were measured to be too small, see `AgentResources`. */
 export function requireCpuFloor(
   construct: IConstruct,
   prop: string,
@@ -120,7 +120,7 @@ export function requireCpuFloor(
   }
 }
 
-/** A request that its limit allows; a default request is not lowered in silence. */
+/** Refuses a request above its limit. A default request is not lowered silently. */
 export function requireRequest(
   construct: IConstruct,
   resource: 'cpu' | 'memory',
@@ -151,7 +151,7 @@ export function requireReplicas(construct: IConstruct, replicas: number): number
   return replicas;
 }
 
-/** A number of nodes from 1, or whole percents from 1 to 100: 0 would be no rollout at all. */
+/** A number of nodes from 1, or whole percents from 1 to 100. With 0 no rollout would start. */
 export function requirePercentOrAbsolute(
   construct: IConstruct,
   prop: string,
@@ -192,7 +192,7 @@ export function requireSeconds(
   return seconds;
 }
 
-/** A value of an enum, for callers that no compiler has checked. */
+/** A value of an enum, for callers without a compiler. */
 export function requireMember(
   construct: IConstruct,
   prop: string,
@@ -210,7 +210,7 @@ export function requireMember(
   }
 }
 
-/** Labels that the API server accepts and that leave ours alone. */
+/** Labels that the API server accepts and that do not override ours. */
 export function requireLabels(
   construct: IConstruct,
   labels: Record<string, string>,
@@ -237,7 +237,7 @@ function requireLabelValues(
   }
 }
 
-/** Annotations that the API server accepts and that leave ours alone. */
+/** Annotations that the API server accepts and that do not override ours. */
 export function requireAnnotations(
   construct: IConstruct,
   annotations: Record<string, string>,
@@ -246,7 +246,7 @@ export function requireAnnotations(
   requireKeys(construct, 'annotations', annotations, ours);
 }
 
-/** A node selector that the API server accepts and that leaves ours alone. */
+/** A node selector that the API server accepts and that does not override ours. */
 export function requireNodeSelector(
   construct: IConstruct,
   selector: Record<string, string>,
@@ -319,7 +319,7 @@ export function requireTolerations(
   return tolerations;
 }
 
-/** An affinity of which nothing is lost: the types of cdk8s-plus-28 pass over whatever they do not know. */
+/** An affinity without unknown fields. The types of cdk8s-plus-28 would drop them silently. */
 export function requireAffinity(
   construct: IConstruct,
   affinity: k8s.Affinity | undefined,
@@ -343,7 +343,7 @@ function rendered(affinity: k8s.Affinity | undefined): unknown {
   }
 }
 
-/** The path of the first value that is not in what was made of it. */
+/** The path of the first value that is missing in the rendered object. */
 function firstLost(value: unknown, made: unknown, path: string): string | undefined {
   if (value === undefined || value === made) {
     return undefined;

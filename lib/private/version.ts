@@ -1,2 +1,2 @@
-/** The version of this package, as package.json has it: a label of the objects that it makes, and not of their pods. */
+/** The version in package.json. The objects of this library have it as a label, but their pods do not. */
 export const VERSION_LABEL = { 'app.kubernetes.io/version': '0.1.0' };

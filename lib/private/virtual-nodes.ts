@@ -1,21 +1,22 @@
 import { k8s } from 'cdk8s-plus-28';
 
 /**
- * What tells virtual nodes, of which none has cgroups that a pod could write, from others: labels that
- * their projects document, or set in the code that makes the node. All read in 2026, none run.
+ * Labels of virtual nodes, which have no cgroups that a pod could write. Their projects document these
+ * labels, or set them in their code. We read all of this in 2026, and ran none of it.
  */
 export const NO_VIRTUAL_NODES: k8s.NodeSelectorRequirement[] = [
   {
     key: 'type',
     operator: 'NotIn',
     values: [
-      // virtual-kubelet, and what is built on it: the add-on of AKS, Alibaba's ACK, Huawei's CCE, Kip, Admiralty.
+      // virtual-kubelet and projects built on it: the add-on of AKS, Alibaba's ACK, Huawei's CCE, Kip,
+      // Admiralty.
       // https://github.com/virtual-kubelet/virtual-kubelet/blob/master/node/nodeutil/controller.go
       // https://learn.microsoft.com/en-us/azure/aks/virtual-nodes-cli
       // https://openkruise.io/docs/user-manuals/workloadspread
       // https://github.com/admiraltyio/admiralty/issues/114
       'virtual-kubelet',
-      // KWOK, whose nodes are fakes that say of every pod that it runs.
+      // KWOK, whose fake nodes report every pod as running.
       // https://kwok.sigs.k8s.io/docs/user/kwok-manage-nodes-and-pods/
       'kwok',
     ],
@@ -31,12 +32,12 @@ export const NO_VIRTUAL_NODES: k8s.NodeSelectorRequirement[] = [
   { key: 'virtual-node.interlink/type', operator: 'DoesNotExist' },
   // Tencent's super nodes. https://www.tencentcloud.com/document/product/457/40027
   { key: 'node.kubernetes.io/instance-type', operator: 'NotIn', values: ['eklet'] },
-  // Oracle's virtual nodes, as OpenCost tells them.
+  // Oracle's virtual nodes, as OpenCost recognizes them.
   // https://github.com/opencost/opencost/blob/develop/pkg/cloud/oracle/provider.go
   { key: 'node-role.kubernetes.io/virtual-node', operator: 'DoesNotExist' },
 ];
 
-/** An affinity for any node that is one. */
+/** An affinity for every node that is not virtual. */
 export const REAL_NODES: k8s.Affinity = {
   nodeAffinity: {
     requiredDuringSchedulingIgnoredDuringExecution: {

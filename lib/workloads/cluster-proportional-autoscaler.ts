@@ -8,7 +8,7 @@ import { StableDeployment } from './stable-deployment';
 /** The Kubernetes project's own image. */
 export const AUTOSCALER_IMAGE = 'registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.10.3';
 
-/** What the names of the autoscaler's objects end with. */
+/** The suffix of the names of the autoscaler's objects. */
 export const AUTOSCALER_SUFFIX = '-autoscaler';
 
 const HEALTH_PORT = 8080;
@@ -23,12 +23,12 @@ export interface ClusterProportionalAutoscalerProps {
 }
 
 /**
- * The cluster-proportional-autoscaler, told to give a Deployment as many replicas as there are nodes,
- * cordoned ones included: a pod that tolerates every taint runs there, too.
+ * The cluster-proportional-autoscaler, which gives a Deployment as many replicas as there are nodes. It
+ * counts cordoned nodes, because a pod that tolerates every taint runs there.
  *
- * Its permissions are what its source asks for: it watches the nodes, reads the one ConfigMap every ten
- * seconds, and gets and updates the scale of the one Deployment in apps/v1. It creates a ConfigMap only
- * if given `--default-params`, and asks another API for the scale only if apps/v1 forbids it.
+ * Its permissions are those that its source needs. It watches the nodes, reads the one ConfigMap every ten
+ * seconds, and gets and updates the scale of the one Deployment in apps/v1. It creates a ConfigMap only with
+ * `--default-params`, and asks another API for the scale only if apps/v1 forbids it.
  * https://github.com/kubernetes-sigs/cluster-proportional-autoscaler/blob/master/pkg/autoscaler/k8sclient/k8sclient.go
  */
 export class ClusterProportionalAutoscaler extends Construct {
@@ -47,7 +47,7 @@ export class ClusterProportionalAutoscaler extends Construct {
       automountToken: false,
     });
     this.allowScaling(metadata, props.target, params, account);
-    // Neither name has a dot in it, so the two together are as unique as the pair.
+    // Neither name contains a dot, so the joined name is unique.
     this.allowWatchingNodes({ name: `${props.namespace}.${name}`, labels }, account);
     new StableDeployment(this, 'Deployment', {
       metadata,
@@ -74,7 +74,7 @@ export class ClusterProportionalAutoscaler extends Construct {
   ): void {
     const role = new kplus.Role(this, 'Role', { metadata });
     role.allow(['get'], params);
-    // The L2 Deployment as a resource is all of it; the scale of one has no L2.
+    // cdk8s-plus has no resource for the scale of one Deployment.
     const scale = { apiGroup: 'apps', resourceType: 'deployments/scale', resourceName: target };
     role.allow(['get', 'update'], scale);
     const binding = new kplus.RoleBinding(this, 'RoleBinding', { metadata, role });
@@ -106,17 +106,17 @@ function container(props: ClusterProportionalAutoscalerProps): kplus.ContainerPr
       `--namespace=${props.namespace}`,
       `--target=deployment/${props.target}`,
       `--configmap=${props.target}${AUTOSCALER_SUFFIX}`,
-      // It would write files otherwise, and its root file system is read-only.
+      // Otherwise it writes log files, but its root file system is read-only.
       '--logtostderr=true',
     ],
-    // Whether the last look at the nodes, and the last change of the scale, went well.
+    // Ready if the last check of the nodes and the last change of the scale succeeded.
     readiness: kplus.Probe.fromHttpGet('/last-poll', {
       port: HEALTH_PORT,
       periodSeconds: Duration.seconds(10),
       timeoutSeconds: Duration.seconds(5),
       failureThreshold: 3,
     }),
-    // It does not listen before it has seen the nodes.
+    // It listens only after it has seen the nodes.
     liveness: kplus.Probe.fromHttpGet('/healthz', {
       port: HEALTH_PORT,
       initialDelaySeconds: Duration.seconds(30),

@@ -10,9 +10,9 @@ import { given, requireProps } from '../private/props';
  */
 export interface HerderChartProps extends ChartProps {
   /**
-   * How many herders, each on its own node: a positive integer.
+   * The number of herders, each on its own node: a positive integer.
    *
-   * @default the herder's own `replicas`, or 3
+   * @default `herder.replicas`, or 3
    */
   readonly replicas?: number;
 
@@ -32,10 +32,10 @@ export interface HerderChartProps extends ChartProps {
 }
 
 /**
- * The agent, and a herder that it keeps running, in one chart.
+ * A chart with the agent and a herder.
  *
- * The constructor throws, with the construct path, on everything that the two refuse, and on
- * two numbers of replicas.
+ * The constructor throws, with the construct path, on everything that the two refuse, and if `replicas` and
+ * `herder.replicas` differ.
  *
  * @example
  * import { HerderChart } from 'cdk8s-oom-kill-mode';
@@ -53,7 +53,7 @@ export class HerderChart extends Chart {
   public readonly herder: Herder;
 
   public constructor(scope: Construct, id: string, options: HerderChartProps = {}) {
-    // Before anything can be checked, there has to be a construct.
+    // The checks need a construct.
     super(scope, id, { ...options });
     const props = requireProps(this, options, {
       namespace: 'string',

@@ -13,7 +13,7 @@ import { requireAtMost, requireCpu, requireMember, requireSize } from '../privat
  */
 export interface HerderProps {
   /**
-   * How many pods, each on its own node: a positive integer.
+   * The number of pods, each on its own node: a positive integer.
    *
    * @default 3
    */
@@ -50,14 +50,14 @@ export interface HerderProps {
   readonly imagePullSecrets?: string[];
 
   /**
-   * CPU, request and limit alike: at most 250m.
+   * CPU, as request and limit: at most 250m.
    *
    * @default Cpu.millis(250)
    */
   readonly cpu?: kplus.Cpu;
 
   /**
-   * Memory, request and limit alike: at most 256 MiB.
+   * Memory, as request and limit: at most 256 MiB.
    *
    * @default Size.mebibytes(256)
    */
@@ -66,12 +66,12 @@ export interface HerderProps {
   /**
    * What the kernel kills when the herder runs out of memory.
    *
-   * @default OomKillMode.SINGLE: the herder outlives its children
+   * @default OomKillMode.SINGLE, because the herder outlives its children
    */
   readonly oomKillMode?: OomKillMode;
 
   /**
-   * The prefix of the agent for the pods.
+   * The label prefix of the agent.
    *
    * @default "cdk8s-oom-kill-mode"
    */
@@ -79,12 +79,11 @@ export interface HerderProps {
 }
 
 /**
- * The reference workload: a program whose children eat all the memory that they
- * are given. It never restarts where its kill mode is honoured, and restarts
- * every few seconds where it is not.
+ * A workload for demonstrations and tests. Its children take all the memory that they get. It never restarts
+ * if the mode `Single` is applied, and otherwise restarts every few seconds.
  *
- * The constructor throws, with the construct path, on quantities over the caps
- * and on everything that `OnePerNodeDeployment` refuses.
+ * The constructor throws, with the construct path, on quantities over the maximum and on everything that
+ * `OnePerNodeDeployment` refuses.
  *
  * @example
  * import { Herder, OomKillMode } from 'cdk8s-oom-kill-mode';

@@ -52,10 +52,10 @@ export interface OnePerNodeDeploymentProps {
   readonly image: string;
 
   /**
-   * How many pods, and so how many nodes at least: a positive integer. A pod
-   * without a free node stays pending. Either this or `followNodes`.
+   * The number of pods: a positive integer. Each pod needs its own node, and a pod without a
+   * free node stays pending. Set either this or `followNodes`.
    *
-   * @default with `followNodes`, as many as there are nodes; without, an error
+   * @default the number of nodes with `followNodes`; otherwise an error
    */
   readonly replicas?: number;
 
@@ -64,15 +64,15 @@ export interface OnePerNodeDeploymentProps {
    * included. The cluster-proportional-autoscaler, in a second Deployment, changes
    * the number within some ten seconds.
    *
-   * `replicas` is then left out of the manifest, so that neither `kubectl apply`
-   * nor a GitOps tool sets it back; a new Deployment begins with one pod.
+   * The manifest then has no `replicas`, so neither `kubectl apply` nor a GitOps tool resets
+   * it. A new Deployment starts with one pod.
    *
-   * On a node without room for it, a pod stays pending. Where an autoscaler of
-   * nodes answers each pending pod with a new node, that is one more pod, and so
-   * on up to its limit: keep room for the pods on every node, or set that limit.
+   * On a node without room, a pod stays pending. An autoscaler of nodes may then add a node,
+   * which needs one more pod, and so on up to its limit. Keep room for the pods on every node,
+   * or set that limit.
    *
-   * It needs a namespace of the Deployment, or of its chart, a name of at most
-   * 52 characters, and `tolerateAllTaints`.
+   * It needs a namespace of this construct or of its chart, a name of at most 52 characters,
+   * and `tolerateAllTaints`.
    *
    * @default false
    * @see https://github.com/kubernetes-sigs/cluster-proportional-autoscaler
@@ -83,39 +83,40 @@ export interface OnePerNodeDeploymentProps {
    * The image of the cluster-proportional-autoscaler, as a pinned reference.
    * Only with `followNodes`.
    *
-   * @default "registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.10.3": the Kubernetes project's own
+   * @default "registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.10.3", the image of the
+   * Kubernetes project
    */
   readonly autoscalerImage?: string;
 
   /**
-   * CPU of the container, request and limit alike, in whole milli-CPUs.
+   * CPU of the container in whole milli-CPUs, as request and limit.
    */
   readonly cpu: kplus.Cpu;
 
   /**
-   * Memory of the container, request and limit alike, in whole mebibytes.
+   * Memory of the container in whole mebibytes, as request and limit.
    */
   readonly memory: Size;
 
   /**
    * What the kernel kills when the container runs out of memory.
    *
-   * @default the pods are not opted in
+   * @default no mode label
    */
   readonly oomKillMode?: OomKillMode;
 
   /**
-   * The prefix of the agent for the pods. Only with `oomKillMode`.
+   * The label prefix of the agent. Only with `oomKillMode`.
    *
    * @default "cdk8s-oom-kill-mode"
    */
   readonly labelPrefix?: string;
 
   /**
-   * Whether the pods wait, in an init container, until the agent of their node
-   * has made them `Single`: at most two minutes, and only as long as they carry
-   * the label. Without it, pods that are created together with the agent can run
-   * out of memory before it is there. Only with `OomKillMode.SINGLE`.
+   * Whether the pods wait, in an init container, until the agent of their node has made them
+   * `Single`: at most two minutes, and only while they have the label. Otherwise pods that are
+   * created together with the agent can run out of memory before the agent is ready. Only with
+   * `OomKillMode.SINGLE`.
    *
    * @default false
    */
@@ -132,19 +133,19 @@ export interface OnePerNodeDeploymentProps {
   /**
    * The program to run.
    *
-   * @default the image's entrypoint
+   * @default the entrypoint of the image
    */
   readonly command?: string[];
 
   /**
    * Arguments of the program.
    *
-   * @default the image's
+   * @default the arguments of the image
    */
   readonly args?: string[];
 
   /**
-   * Environment variables with values that are known here.
+   * Environment variables with fixed values.
    *
    * @default {}
    */
@@ -159,16 +160,15 @@ export interface OnePerNodeDeploymentProps {
   readonly envVariables?: { [name: string]: kplus.EnvValue };
 
   /**
-   * Names of secrets with registry credentials, in the namespace of the Deployment.
-   * The pods of the autoscaler use them, too.
+   * Names of secrets with registry credentials, in the namespace of the Deployment. The pods of
+   * the autoscaler also use them.
    *
    * @default none
    */
   readonly imagePullSecrets?: string[];
 
   /**
-   * Labels to add to the Deployment and its pods, and to all that belongs to the
-   * autoscaler.
+   * Labels to add to the Deployment and its pods, and to all objects of the autoscaler.
    *
    * @default {}
    */
@@ -182,11 +182,11 @@ export interface OnePerNodeDeploymentProps {
   readonly tolerateAllTaints?: boolean;
 
   /**
-   * Security settings of the container, over the defaults: what is not given keeps its
-   * default, also within `capabilities`.
+   * Security settings of the container. Settings that you leave out keep their defaults, also
+   * within `capabilities`.
    *
-   * @default the image's own user, a read-only root file system, no capability,
-   * no privilege escalation
+   * @default the user of the image, a read-only root file system, no capability, no privilege
+   * escalation
    */
   readonly securityContext?: kplus.ContainerSecurityContextProps;
 }
@@ -194,21 +194,19 @@ export interface OnePerNodeDeploymentProps {
 /**
  * A Deployment with at most one pod on each node.
  *
- * - Required anti-affinity on the hostname, by a selector that survives a
- *   change of the construct path, also keeps old and new pods apart. Nothing on
- *   the pods changes with that path.
+ * - A required anti-affinity on the hostname also keeps old and new pods apart. Its selector and the pods do
+ *   not depend on the construct path.
  * - Limits equal requests, so the pods are Guaranteed.
  * - The rolling update removes a pod before it creates a new one. With a pod on
  *   every node, a surge pod would have no node and the update would never end.
  * - With `followNodes`, as many pods as nodes, also when the cluster grows.
  *
- * `deployment` is the cdk8s-plus Deployment, to add volumes and the like.
+ * To add volumes, for example, use `deployment`, which is the Deployment of cdk8s-plus.
  *
- * The constructor throws, with the construct path, on invalid names, image,
- * replicas, quantities, environment variables and labels, on a mode among the
- * labels, on `labelPrefix` without `oomKillMode`, on
- * `waitForAgent` without `OomKillMode.SINGLE`, on both or neither of `replicas`
- * and `followNodes`, and on `followNodes` without what it needs.
+ * The constructor throws, with the construct path, on invalid names, image, replicas, quantities, environment
+ * variables and labels, on a mode among the labels, on `labelPrefix` without `oomKillMode`, on `waitForAgent`
+ * without `OomKillMode.SINGLE`, on both or neither of `replicas` and `followNodes`, and on `followNodes` if a
+ * requirement of it is not met.
  *
  * @example
  * import { Size } from 'cdk8s';
@@ -222,7 +220,7 @@ export interface OnePerNodeDeploymentProps {
  *   replicas: 3,
  *   cpu: Cpu.millis(500),
  *   memory: Size.mebibytes(512),
- *   oomKillMode: OomKillMode.SINGLE, // a job that eats too much dies, the runner lives on
+ *   oomKillMode: OomKillMode.SINGLE, // a job that needs too much memory dies, not the runner
  * });
  */
 export class OnePerNodeDeployment extends Construct {
@@ -271,7 +269,7 @@ export class OnePerNodeDeployment extends Construct {
 
     const labels = { ...props.labels, ...selector };
     const securityContext = {
-      // What an image runs as is its author's choice; demanding a uid would break half of them.
+      // The author of an image chooses its user. A required uid would break many images.
       ensureNonRoot: false,
       readOnlyRootFilesystem: true,
       allowPrivilegeEscalation: false,
@@ -306,7 +304,7 @@ export class OnePerNodeDeployment extends Construct {
       ],
       initContainers: this.initContainers(props),
     });
-    // The L2 container writes every memory in mebibytes, such as 2048Mi, which the API server turns into 2Gi.
+    // cdk8s-plus writes every memory in mebibytes, such as 2048Mi, which the API server turns into 2Gi.
     ApiObject.of(this.deployment).addJsonPatch(
       ...['limits', 'requests'].map((kind) =>
         JsonPatch.replace(`/spec/template/spec/containers/0/resources/${kind}/memory`, memory),
@@ -431,7 +429,7 @@ export class OnePerNodeDeployment extends Construct {
           'it in only one of the two',
         );
       }
-      // By what it can do: there are several versions of cdk8s-plus.
+      // Checked by its members, because there are several versions of cdk8s-plus.
       if (!isObject(value) || !('value' in value || 'valueFrom' in value)) {
         throw usageError(
           this,
@@ -483,7 +481,7 @@ export class OnePerNodeDeployment extends Construct {
     );
   }
 
-  /** The label would do it, too, but not as `oomKillMode` does. */
+  /** Refuses the mode label, because `oomKillMode` also checks the other options. */
   private requireNoMode(props: OnePerNodeDeploymentProps): void {
     const label = modeLabel(props.labelPrefix ?? DEFAULT_LABEL_PREFIX);
     if (label in (props.labels ?? {})) {
@@ -505,7 +503,7 @@ function envValues(env: Record<string, string>): Record<string, kplus.EnvValue> 
   );
 }
 
-/** The API server drops an empty value, which is the same as none; that is what this renders to. */
+/** Renders to no value, because the API server drops an empty one. */
 const NOTHING = Lazy.any({ produce: () => undefined }) as string;
 
 /** As the API server writes it: 2, not 2000m. */

@@ -10,8 +10,8 @@ export interface StableDeploymentProps extends kplus.DeploymentProps {
 }
 
 /**
- * A Deployment of cdk8s-plus without the hash of its construct path: the selector is immutable, and a
- * label of the pods that changes rolls them, when all that has changed is the id of a construct.
+ * A Deployment of cdk8s-plus without the hash of its construct path. With the hash, another construct id
+ * would restart the pods, and change the selector, which is immutable.
  */
 export class StableDeployment extends kplus.Deployment {
   private readonly pods: ApiObjectMetadataDefinition;
@@ -23,7 +23,7 @@ export class StableDeployment extends kplus.Deployment {
     this.selector = selector;
     this.pods = new ApiObjectMetadataDefinition({ labels, apiObject: this.apiObject });
     this.select(kplus.LabelSelector.of({ labels: selector }));
-    // The L2 pod knows neither; on the pod, seccomp covers containers that are added later, too.
+    // cdk8s-plus has no options for these. On the pod, seccomp also covers containers that are added later.
     ApiObject.of(this).addJsonPatch(
       JsonPatch.add('/spec/template/spec/enableServiceLinks', false),
       JsonPatch.add('/spec/template/spec/securityContext/seccompProfile', {
@@ -31,7 +31,7 @@ export class StableDeployment extends kplus.Deployment {
       }),
     );
     if (imagePullSecrets.length > 0) {
-      // The L2 Deployment takes one secret.
+      // cdk8s-plus takes only one secret.
       ApiObject.of(this).addJsonPatch(
         JsonPatch.add(
           '/spec/template/spec/imagePullSecrets',
@@ -46,7 +46,7 @@ export class StableDeployment extends kplus.Deployment {
     return this.pods;
   }
 
-  /** How Services and NetworkPolicies of cdk8s-plus find the pods, which is by that hash otherwise. */
+  /** Makes Services and NetworkPolicies of cdk8s-plus select the pods without that hash. */
   public override toPodSelectorConfig(): kplus.PodSelectorConfig {
     return {
       labelSelector: kplus.LabelSelector.of({ labels: { ...this.selector } }),

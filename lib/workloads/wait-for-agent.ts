@@ -31,7 +31,7 @@ export function waitForAgent(image: string, labelPrefix: string): kplus.Containe
         key: modeLabel(labelPrefix),
       }),
     },
-    // Equal, or the pod would not be Guaranteed.
+    // Requests and limits are equal, or the pod would not be Guaranteed.
     resources: { cpu: { request: cpu, limit: cpu }, memory: { request: memory, limit: memory } },
     securityContext: {
       user: 65534,

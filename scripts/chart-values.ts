@@ -3,14 +3,14 @@ import { NODE_EXPORTER_IMAGE } from '../lib/agent/metrics-sidecar';
 import { IMAGE } from '../lib/private/validation';
 import { REAL_NODES } from '../lib/private/virtual-nodes';
 
-// The values of the Helm chart: what values.yaml and values.schema.json are made of. The test of the chart holds the
-// defaults against the library's.
+// The values of the Helm chart. values.yaml and values.schema.json are made of them. The test of the chart compares the
+// defaults with those of the library.
 
 /** A value of the chart, or a group of them. */
 export interface Value {
   readonly about: string;
   readonly initial?: unknown;
-  /** What a JSON Schema says beside the type, which is that of `initial`. */
+  /** The JSON Schema of the value, without the type, which is that of `initial`. */
   readonly schema?: object;
   readonly group?: Record<string, Value>;
 }
@@ -23,7 +23,7 @@ const RESOURCES = {
   properties: { requests: QUANTITIES, limits: QUANTITIES },
 };
 
-/** Labels that the agent's pods have already. Twice in one manifest, a label has no meaning. */
+/** Labels that the agent's pods already have. A manifest must not have a label twice. */
 const POD_LABELS = ['name', 'instance', 'component'].map((n) => `app.kubernetes.io/${n}`);
 
 function value(about: string, initial: unknown, schema: object = {}): Value {
@@ -62,12 +62,12 @@ function image(about: string, reference: string, more: Record<string, Value> = {
 
 export const VALUES: Record<string, Value> = {
   fullnameOverride: value(
-    'The name of every object. It is part of the selector of the DaemonSet, which cannot change. A second release in the same cluster needs another name, because the ClusterRole has it, too.',
+    'The name of every object. It is part of the selector of the DaemonSet, which cannot change. A second release in the same cluster needs another name, because the ClusterRole also has it.',
     'oom-kill-mode-agent',
     { pattern: '^[a-z]([-a-z0-9]*[a-z0-9])?$', maxLength: 53 },
   ),
   createNamespace: value(
-    'Whether the manifests have the namespace of the release, with the Pod Security level "privileged". For tools that render the chart and apply the result, such as Argo CD. `helm install` cannot use it, because the namespace must exist before.',
+    'Whether to create the namespace of the release, with the Pod Security level "privileged". For tools that render the chart and apply the result, such as Argo CD. `helm install` cannot use it, because the namespace must exist before.',
     false,
   ),
   labelPrefix: value(
@@ -93,7 +93,7 @@ export const VALUES: Record<string, Value> = {
     ['100m', '250m'],
   ),
   priorityClassName: value(
-    'The priority class of the pods, or "". With a system class, and outside of kube-system, there is also a ResourceQuota, because GKE asks for one.',
+    'The priority class of the pods, or "". With a system class, and outside of kube-system, the chart also creates a ResourceQuota, because GKE needs one.',
     'system-node-critical',
     { pattern: `^(${DNS_SUBDOMAIN})?$` },
   ),
@@ -106,7 +106,7 @@ export const VALUES: Record<string, Value> = {
     STRINGS,
   ),
   affinity: value(
-    'The affinity of the pods. By default, every node but virtual ones, which have no cgroups. Helm merges yours with it; `nodeAffinity: null` takes it out.',
+    'The affinity of the pods. By default, every node but virtual ones, which have no cgroups. Helm merges yours with it; `nodeAffinity: null` removes it.',
     REAL_NODES,
   ),
   updateStrategy: value(
@@ -136,8 +136,8 @@ export const VALUES: Record<string, Value> = {
       {},
       STRINGS,
     ),
-    podMonitor: group('The PodMonitor. It needs metrics.enabled, too.', {
-      enabled: enabled('Whether there is one.'),
+    podMonitor: group('The PodMonitor. It also needs metrics.enabled.', {
+      enabled: enabled('Whether to create it.'),
       interval: value(
         'How often Prometheus scrapes, such as 30s. "" leaves it to Prometheus.',
         '',
@@ -146,15 +146,15 @@ export const VALUES: Record<string, Value> = {
         },
       ),
     }),
-    prometheusRule: group('The PrometheusRule with the alerts. It needs metrics.enabled, too.', {
-      enabled: enabled('Whether there is one.'),
+    prometheusRule: group('The PrometheusRule with the alerts. It also needs metrics.enabled.', {
+      enabled: enabled('Whether to create it.'),
       labels: value('Labels of each alert.', { severity: 'warning' }, STRINGS),
       runbookUrl: value(
-        'Where docs/troubleshooting.md is published. Each alert then links to its section.',
+        'The address where you publish docs/troubleshooting.md. Each alert then links to its section.',
         '',
         { pattern: '^(https?://[^\\s#{}"]+)?$' },
       ),
-      kubeletJob: value('The job by which Prometheus scrapes the kubelets.', 'kubelet', {
+      kubeletJob: value('The job with which Prometheus scrapes the kubelets.', 'kubelet', {
         pattern: '^[A-Za-z0-9_./:-]+$',
       }),
       ignoredNodes: value(
@@ -163,8 +163,8 @@ export const VALUES: Record<string, Value> = {
         { pattern: '^[^\\n]*$' },
       ),
     }),
-    dashboard: group('The ConfigMap with the dashboard. It needs metrics.enabled, too.', {
-      enabled: enabled('Whether there is one.'),
+    dashboard: group('The ConfigMap with the dashboard. It also needs metrics.enabled.', {
+      enabled: enabled('Whether to create it.'),
       labels: value(
         "Labels by which Grafana's sidecar finds it.",
         { grafana_dashboard: '1' },

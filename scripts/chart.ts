@@ -7,17 +7,17 @@ import { OomKillModeAgent, OomKillModeMonitoring } from '../lib';
 import { VERSION_LABEL } from '../lib/private/version';
 import { VALUES, Value } from './chart-values';
 
-// npm run chart: writes those files of chart/, the Helm chart, that depend on the library.
+// npm run chart: writes the files of the Helm chart that depend on the library.
 //
-// It synthesizes the agent with all its parts and puts an expression of Helm wherever a value decides. YAML has no such
-// expressions, so a marker stands for each until the manifest is text.
+// It synthesizes the agent with all its parts, and replaces whatever a value can change by an expression of Helm. YAML
+// has no such expressions, so a marker stands for each until the manifest is text.
 
 const CHART = resolve(__dirname, '../chart');
 const DO_NOT_EDIT = 'npm run chart writes this file from lib/ and scripts/chart-values.ts.';
 
 type Json = Record<string, unknown>;
 
-/** What stands for each marker, by the indentation of its line. */
+/** The expression for each marker, which may depend on the indentation of its line. */
 const expressions: ((indent: number) => string)[] = [];
 
 function marker(expression: (indent: number) => string, what = 'value'): string {
@@ -28,7 +28,7 @@ function inline(expression: string): string {
   return marker(() => expression);
 }
 
-/** What has a line to itself, and is neither an entry nor an item. */
+/** A line that is neither an entry nor an item. */
 function action(expression: string): string {
   return marker(() => expression, 'action');
 }
@@ -64,7 +64,7 @@ function itemIf(condition: string, list: unknown[], is: (item: Json) => boolean)
 
 const FULLNAME = 'helm-fullname';
 
-/** What the library is told, and what Helm finds in its place. */
+/** Options that the library gets, and the expressions that replace them. */
 const NAMES: Record<string, string> = {
   [FULLNAME]: '{{ .Values.fullnameOverride }}',
   // In the identifier of the dashboard.
@@ -79,7 +79,7 @@ const NAMES: Record<string, string> = {
 
 function withNames(value: unknown): unknown {
   if (typeof value === 'string') {
-    // Prometheus and Grafana have braces of their own.
+    // Prometheus and Grafana also use braces.
     const escaped = value.replaceAll('{{', () => inline('{{ "{{" }}'));
     const named = Object.entries(NAMES).reduce(
       (text, [name, expression]) => text.replaceAll(name, () => inline(expression)),
@@ -256,7 +256,7 @@ function initial(values: Record<string, Value>): Json {
   );
 }
 
-/** Puts above each value what it is. */
+/** Puts a comment above each value. */
 function comment(map: YAMLMap, values: Record<string, Value>): void {
   for (const { key, value } of map.items as { key: Scalar<string>; value: unknown }[]) {
     const { about, group } = values[key.value] ?? { about: '' };
@@ -319,7 +319,7 @@ write(
       $schema: 'http://json-schema.org/draft-07/schema#',
       type: 'object',
       additionalProperties: false,
-      // A chart that depends on this one has these.
+      // A chart that depends on this one passes these.
       properties: { ...schemas(VALUES), global: { type: 'object' } },
     },
     undefined,

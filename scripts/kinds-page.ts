@@ -1,4 +1,4 @@
-// npm run docs:kinds: makes the table of docs/kinds.md from the table of kinds that the policies go by.
+// npm run docs:kinds: writes the table of docs/kinds.md from the table of kinds that the policies use.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,7 +17,9 @@ function where({ podTemplates = [], podMetadata = [], cannot }: KnownKind): stri
   );
   return [
     ...places,
-    ...(cannot === undefined ? [] : [`${places.length > 0 ? 'else ' : ''}nowhere: ${cannot}`]),
+    ...(cannot === undefined
+      ? []
+      : [`${places.length > 0 ? 'otherwise ' : ''}nowhere, because ${cannot}`]),
   ].join('<br>');
 }
 

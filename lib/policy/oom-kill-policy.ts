@@ -5,7 +5,7 @@ import { DEFAULT_LABEL_PREFIX, requireLabelPrefix } from '../private/labels';
 import { knownKind } from './known-kinds';
 import { addPolicy, policyOf } from './own-constructs';
 import { usageMessage, usageError } from '../private/usage-error';
-import { ToldKind } from './pods';
+import { UserKind } from './pods';
 import { PolicyChoices } from './policy-choices';
 import { PropKinds, isObject, requireProps, show } from '../private/props';
 import { attachTo, reportOf } from './synthesis';
@@ -393,7 +393,7 @@ function requireWorkloadKind(target: IConstruct, kind: WorkloadKind): WorkloadKi
   return given;
 }
 
-function requireNoOther(target: IConstruct, kinds: readonly ToldKind[], entry: WorkloadKind): void {
+function requireNoOther(target: IConstruct, kinds: readonly UserKind[], entry: WorkloadKind): void {
   const other = kinds.find(
     ({ apiGroup, kind, skipped = false }) =>
       apiGroup === entry.apiGroup && kind === entry.kind && skipped !== (entry.skipped ?? false),

@@ -3,7 +3,7 @@ import { KnownKind, describesOthers, isOfKubernetes, knownKind } from './known-k
 import { hasOwn, isObject } from '../private/props';
 
 /** An entry of `workloadKinds`, see `WorkloadKind`. */
-export interface ToldKind {
+export interface UserKind {
   readonly apiGroup: string;
   readonly kind: string;
   readonly podTemplates?: readonly string[];
@@ -47,11 +47,11 @@ export interface Manifest {
  * Finds the pods of a rendered object, by `workloadKinds` or by the table of kinds. Only the root and the
  * items of a List are manifests. Other objects with a kind only name one.
  */
-export function manifestsOf(rendered: Json, told: readonly ToldKind[]): Manifest[] {
-  return manifestsAt(rendered, [], told);
+export function manifestsOf(rendered: Json, userKinds: readonly UserKind[]): Manifest[] {
+  return manifestsAt(rendered, [], userKinds);
 }
 
-function manifestsAt(value: Json, path: string[], told: readonly ToldKind[]): Manifest[] {
+function manifestsAt(value: Json, path: string[], userKinds: readonly UserKind[]): Manifest[] {
   const apiVersion = text(value['apiVersion']) ?? '';
   const kind = text(value['kind']) ?? '';
   const { items } = value;
@@ -60,12 +60,12 @@ function manifestsAt(value: Json, path: string[], told: readonly ToldKind[]): Ma
     const ofOneKind = kind === 'List' ? {} : { apiVersion, kind: kind.slice(0, -'List'.length) };
     return items.flatMap((item: unknown, i) =>
       isObject(item)
-        ? manifestsAt({ ...ofOneKind, ...item }, [...path, 'items', String(i)], told)
+        ? manifestsAt({ ...ofOneKind, ...item }, [...path, 'items', String(i)], userKinds)
         : [],
     );
   }
   const name = text(dig(value, ['metadata', 'name']));
-  const { pods: found = [], problem, untouched } = podsOf(value, { apiVersion, kind }, told);
+  const { pods: found = [], problem, untouched } = podsOf(value, { apiVersion, kind }, userKinds);
   const pods =
     path.length === 0 ? found : found.map((one) => ({ ...one, path: [...path, ...one.path] }));
   return [{ path, apiVersion, kind, name, pods, problem, untouched }];
@@ -79,13 +79,13 @@ type Found = Pick<Manifest, 'problem' | 'untouched'> & { readonly pods?: PodMeta
 function podsOf(
   manifest: Json,
   { apiVersion, kind }: Pick<Manifest, 'apiVersion' | 'kind'>,
-  told: readonly ToldKind[],
+  userKinds: readonly UserKind[],
 ): Found {
   const group = apiGroup(apiVersion);
-  if (told.length > 0) {
-    const entries = told.filter((one) => one.kind === kind && one.apiGroup === group);
+  if (userKinds.length > 0) {
+    const entries = userKinds.filter((one) => one.kind === kind && one.apiGroup === group);
     if (entries.length > 0) {
-      return podsAsTold(manifest, apiVersion, entries);
+      return podsOfUserKind(manifest, apiVersion, entries);
     }
   }
   const known = knownKind(group, kind);
@@ -99,7 +99,7 @@ function podsOf(
   return isOfKubernetes(group) ? { untouched: NO_PODS } : podsOfUnknown(manifest, apiVersion, kind);
 }
 
-function podsAsTold(manifest: Json, apiVersion: string, entries: readonly ToldKind[]): Found {
+function podsOfUserKind(manifest: Json, apiVersion: string, entries: readonly UserKind[]): Found {
   if (entries.some(({ skipped }) => skipped)) {
     return { untouched: 'workloadKinds skips it' };
   }
@@ -155,7 +155,7 @@ function podsOfKnown(manifest: Json, apiVersion: string, known: KnownKind): Foun
       };
 }
 
-function skipEntry({ apiGroup: group, kind }: Pick<ToldKind, 'apiGroup' | 'kind'>): string {
+function skipEntry({ apiGroup: group, kind }: Pick<UserKind, 'apiGroup' | 'kind'>): string {
   return `workloadKinds: [{ apiGroup: "${group}", kind: "${kind}", skipped: true }]`;
 }
 

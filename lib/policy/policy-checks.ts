@@ -65,8 +65,8 @@ function leftAlone(objects: readonly Surveyed[], policy: PolicyChoices, look: Lo
 
 function hasPods(policy: PolicyChoices, { objects }: Scope, look: Look): boolean {
   const isKnown = ({ object: { apiVersion, kind } }: Surveyed) => {
-    const isTold = policy.kinds.some((one) => one.kind === kind);
-    const known = isTold ? undefined : knownKind(apiGroup(apiVersion), kind);
+    const isUserKind = policy.kinds.some((one) => one.kind === kind);
+    const known = isUserKind ? undefined : knownKind(apiGroup(apiVersion), kind);
     return known !== undefined && known.refersBy === undefined;
   };
   // Objects that must be rendered come last.
@@ -82,10 +82,10 @@ function hasPods(policy: PolicyChoices, { objects }: Scope, look: Look): boolean
 
 function manifestsUnder({ prefix }: PolicyChoices, one: Surveyed, look: Look): Manifest[] {
   const governing = one.policies.find(({ policies: [nearest] }) => nearest.prefix === prefix);
-  return manifestsOf(look.render(one) ?? {}, governing?.told ?? []);
+  return manifestsOf(look.render(one) ?? {}, governing?.userKinds ?? []);
 }
 
-export function requireToldKinds(policy: PolicyChoices, { objects }: Scope, look: Look): void {
+export function requireUserKinds(policy: PolicyChoices, { objects }: Scope, look: Look): void {
   for (const { apiGroup: group, kind } of policy.allowEmpty ? [] : policy.kinds) {
     const isThere = objects.some(
       ({ object }) => object.kind === kind && apiGroup(object.apiVersion) === group,

@@ -1,6 +1,6 @@
 import { IConstruct } from 'constructs';
 import { OomKillMode } from './oom-kill-mode';
-import { PodMetadata, ToldKind } from './pods';
+import { PodMetadata, UserKind } from './pods';
 
 /** The choices of a user for a policy. They do not depend on a synthesis. */
 export interface PolicyChoices {
@@ -17,7 +17,7 @@ export interface PolicyChoices {
   allowEmpty?: boolean;
   readonly containers: Map<string, OomKillMode>;
   readonly injected: Set<string>;
-  readonly kinds: ToldKind[];
+  readonly kinds: UserKind[];
 }
 
 /** The label and the annotation of some pods. */
@@ -64,7 +64,7 @@ export function marksFor(policy: PolicyChoices, pods: PodMetadata): PodMarks | u
  * The `workloadKinds` of the policies of one prefix. They add up, but the nearest policy decides which kinds
  * are skipped.
  */
-export function toldKinds([nearest, ...others]: Policies): ToldKind[] {
+export function userKindsOf([nearest, ...others]: Policies): UserKind[] {
   const kinds = [...nearest.kinds];
   for (const { kinds: outer } of others) {
     const nearer = [...kinds];

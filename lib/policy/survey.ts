@@ -2,8 +2,8 @@ import { ApiObject, Chart } from 'cdk8s';
 import { IConstruct } from 'constructs';
 import { CarriedPolicies, roleOf, policiesBelow } from './own-constructs';
 import { NodeTerms } from '../private/nodes';
-import { Policies, PolicyChoices, toldKinds } from './policy-choices';
-import { ToldKind } from './pods';
+import { Policies, PolicyChoices, userKindsOf } from './policy-choices';
+import { UserKind } from './pods';
 
 /** The properties of an agent that the checks need. */
 export interface SurveyedAgent extends IConstruct {
@@ -37,7 +37,7 @@ export interface Surveyed {
 /** The policies of one prefix above an object, and their `workloadKinds`. */
 export interface Governing {
   readonly policies: Policies;
-  readonly told: readonly ToldKind[];
+  readonly userKinds: readonly UserKind[];
 }
 
 /** The objects below a policy. */
@@ -149,7 +149,7 @@ export class Survey {
       ...own.map((policy): Governing => {
         const outer = above.policies.find(({ policies: [one] }) => one.prefix === policy.prefix);
         const policies: Policies = [policy, ...(outer?.policies ?? [])];
-        return { policies, told: toldKinds(policies) };
+        return { policies, userKinds: userKindsOf(policies) };
       }),
     ];
   }

@@ -13,12 +13,12 @@ import { Json, pointerOf } from './json';
 import { Role, isSameThing, setRole } from './own-constructs';
 import { usageError } from '../private/usage-error';
 import { requireReadable, writeMarks } from './pod-marks';
-import { Manifest, NO_PODS, ToldKind, manifestsOf } from './pods';
+import { Manifest, NO_PODS, UserKind, manifestsOf } from './pods';
 import {
   Look,
   requireChoice,
   requireContainers,
-  requireToldKinds,
+  requireUserKinds,
   requireWorkload,
 } from './policy-checks';
 import { Policies, PodMarks, PolicyChoices, marksFor, nameOf, reasonOf } from './policy-choices';
@@ -242,7 +242,7 @@ class Synthesis implements Look {
         const scope = this.survey.scopes.get(policy);
         if (scope && !this.checked.has(policy)) {
           requireWorkload(policy, scope, this);
-          requireToldKinds(policy, scope, this);
+          requireUserKinds(policy, scope, this);
           requireContainers(policy, scope, this);
           this.checked.add(policy);
         }
@@ -257,16 +257,18 @@ class Synthesis implements Look {
     const decisions: Decision[] | undefined = this.isReported ? [] : undefined;
     let json = rendered;
     let ofTable: Manifest[] | undefined;
-    const manifests = (told: readonly ToldKind[]) =>
-      told.length > 0 ? manifestsOf(rendered, told) : (ofTable ??= manifestsOf(rendered, told));
-    for (const { policies, told } of governing) {
-      for (const manifest of manifests(told)) {
+    const manifests = (userKinds: readonly UserKind[]) =>
+      userKinds.length > 0
+        ? manifestsOf(rendered, userKinds)
+        : (ofTable ??= manifestsOf(rendered, userKinds));
+    for (const { policies, userKinds } of governing) {
+      for (const manifest of manifests(userKinds)) {
         json = decideOne(object, json, manifest, policies, decisions);
       }
     }
     for (const prefix of this.prefixes) {
       const own = governing.find(({ policies: [nearest] }) => nearest.prefix === prefix);
-      for (const manifest of manifests(own?.told ?? [])) {
+      for (const manifest of manifests(own?.userKinds ?? [])) {
         requireReadable(object, json, manifest, prefix, own?.policies[0].injected);
         if (decisions && governing.length === 0) {
           decisions.push(...ungoverned(one, json, manifest, prefix));

@@ -1,9 +1,15 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { Yaml } from 'cdk8s';
+import { parseAllDocuments } from 'yaml';
 import { install } from '../test/support/binaries';
 
-// Writes the dist/ of every example, as `npx cdk8s synth` in its directory does.
+// Writes the dist/ of every example, as `npx cdk8s synth` in its directory does, and the patch that makes the agent
+// of examples/agent-only that of examples/metrics.
+
+type Fields = Readonly<Record<string, unknown>>;
 
 const EXAMPLES = resolve(__dirname, '../examples');
 const PATH = `${install('helm')}${delimiter}${process.env['PATH'] ?? ''}`;
@@ -14,4 +20,42 @@ for (const example of readdirSync(EXAMPLES)) {
     env: { ...process.env, PATH },
     stdio: 'inherit',
   });
+}
+const patches = agentOf('metrics').flatMap((object) => {
+  const { apiVersion, kind, metadata } = object;
+  const { name, namespace } = metadata as Fields;
+  const alone = agentOf('agent-only').find(
+    (one) => one['kind'] === kind && isDeepStrictEqual(one['metadata'], metadata),
+  );
+  const added = additions(alone, object) as Fields | undefined;
+  return added ? [{ apiVersion, kind, metadata: { name, namespace }, ...added }] : [];
+});
+writeFileSync(join(EXAMPLES, 'metrics/agent.patch.yaml'), Yaml.stringify(...patches));
+
+function agentOf(example: string): Fields[] {
+  const file = join(EXAMPLES, example, 'dist/oom-kill-mode-agent.k8s.yaml');
+  return parseAllDocuments(readFileSync(file, 'utf8')).map((one) => one.toJS() as Fields);
+}
+
+/** What a strategic merge patch adds to `from`. Undefined if they are equal. Items of lists have names. */
+function additions(from: unknown, to: unknown): unknown {
+  if (isDeepStrictEqual(from, to)) {
+    return undefined;
+  }
+  if (Array.isArray(from) && Array.isArray(to)) {
+    return (to as Fields[]).flatMap((item) => {
+      const { name } = item;
+      const same = (from as Fields[]).find((one) => one['name'] === name);
+      const added = additions(same, item) as Fields | undefined;
+      return added ? [{ name, ...added }] : [];
+    });
+  }
+  if (from instanceof Object && to instanceof Object) {
+    const fields = Object.entries(to).map(([key, value]) => [
+      key,
+      additions((from as Fields)[key], value),
+    ]);
+    return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
+  }
+  return to;
 }

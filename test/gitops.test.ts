@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Chart, Testing, Yaml } from 'cdk8s';
@@ -11,7 +11,17 @@ import {
   followingChart,
   monitoringChart,
 } from './support/all-props';
-import { Manifest, ROOT, byName, kustomize, parse, read, synthText } from './support/manifests';
+import {
+  Manifest,
+  ROOT,
+  byName,
+  find,
+  kustomize,
+  parse,
+  read,
+  runApp,
+  synthText,
+} from './support/manifests';
 import { install } from './support/binaries';
 
 // What tools do to the manifests on their way to the cluster.
@@ -100,6 +110,16 @@ describe('Helm', () => {
 });
 
 describe('kustomize', () => {
+  /** With the lists whose items have names in the order of the names. A patch may change that order. */
+  function listsByName(manifest: Manifest): Manifest {
+    const text = JSON.stringify(manifest, (_, value: unknown) =>
+      Array.isArray(value) && (value as Partial<Manifest['metadata']>[])[0]?.name !== undefined
+        ? (value as Manifest['metadata'][]).sort((a, b) => a.name.localeCompare(b.name))
+        : value,
+    );
+    return JSON.parse(text) as Manifest;
+  }
+
   const [first = '', ...others] = [
     ...read('docs', 'gitops.md').matchAll(/^```yaml\n# (kustomization\.yaml.*?)^```$/gms),
   ].map(([, text]) => `# ${text ?? ''}`);
@@ -120,28 +140,34 @@ describe('kustomize', () => {
   });
 
   test.each(['agent-only', 'metrics'])(
-    'builds the manifests of examples/%s, also from a repository elsewhere',
+    'builds what the app of examples/%s synthesizes, also from a repository elsewhere',
     (example) => {
+      const synthesized = Object.values(runApp(join('examples', example)).files).flatMap(parse);
       const repository = join(directory, 'repository.git');
-      execFileSync('git', ['clone', '--quiet', '--bare', ROOT, repository]);
-      const commit = execFileSync('git', ['rev-parse', 'HEAD'], { cwd: ROOT, encoding: 'utf8' });
-      const committed = execFileSync(
-        'git',
-        ['show', `HEAD:examples/${example}/dist/oom-kill-mode-agent.k8s.yaml`],
-        { cwd: ROOT, encoding: 'utf8' },
-      );
-      for (const [source, expected] of [
-        [
-          join(ROOT, 'examples', example),
-          read('examples', example, 'dist', 'oom-kill-mode-agent.k8s.yaml'),
-        ],
-        [`file://${repository}//examples/${example}?ref=${commit.trim()}`, committed],
-      ] as const) {
-        expect(byName(kustomize(source))).toEqual(byName(parse(expected)));
+      for (const name of ['.gitignore', 'examples/agent-only', 'examples/metrics']) {
+        cpSync(join(ROOT, name), join(repository, name), { recursive: true });
+      }
+      const git = (...args: string[]) => execFileSync('git', args, { cwd: repository });
+      git('init', '--quiet', '--initial-branch=main');
+      git('add', '.');
+      git('-c', 'user.name=test', '-c', 'user.email=', 'commit', '--quiet', '--message=test');
+      for (const source of [
+        join(ROOT, 'examples', example),
+        `file://${repository}//examples/${example}?ref=main`,
+      ]) {
+        expect(byName(kustomize(source).map(listsByName))).toEqual(
+          byName(synthesized.map(listsByName)),
+        );
       }
     },
     60_000,
   );
+
+  test('leaves the container of the agent the first one, which kubectl logs shows', () => {
+    const agent = find(kustomize(join(ROOT, 'examples/metrics')), 'DaemonSet');
+    const { containers } = agent.spec.template.spec;
+    expect(containers.map(({ name }) => name)).toEqual(['agent', 'metrics']);
+  });
 
   test('renames the namespace if told one, as the page warns', () => {
     const namespace = build(AGENT).find(({ kind }) => kind === 'Namespace');

@@ -1,40 +1,27 @@
 import { spawn } from 'node:child_process';
-import type * as k8s from 'k8s-1.28';
 
-/** The models of the client library, as they are in JSON. */
+/** A model of the client library, as it is in JSON. */
 export type Json<T> = T extends Date
   ? string
   : T extends object
     ? { readonly [K in keyof T]: Json<T[K]> }
     : T;
 
-export type Node = Json<k8s.V1Node>;
-export type Event = Json<k8s.CoreV1Event>;
-export type DaemonSetSpec = Json<k8s.V1DaemonSetSpec>;
-
 /** An object as `kubectl -o json` prints it and `kubectl apply` reads it. */
 export interface KubernetesObject {
   readonly apiVersion: string;
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly namespace?: string };
+  /** Those of a ClusterRole. Ours name one resource each. */
+  readonly rules?: readonly Record<'apiGroups' | 'resources' | 'verbs', readonly string[]>[];
 }
 
-/** What a command left behind. */
-export interface Output {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/**
- * The user's own kubectl: their cluster, their credentials, their proxy. Every command is short, because
- * the API server has 30 seconds to answer. So none has to be killed.
- */
+/** The user's own kubectl: their cluster, their credentials, their proxy. */
 export class Kubectl {
   public constructor(private readonly context?: string) {}
 
-  /** Runs a command, whatever its exit status. */
-  public async run(args: readonly string[], stdin = ''): Promise<Output> {
+  /** What a command prints. It has to succeed. The API server has 30 seconds for each request. */
+  public async text(args: readonly string[], stdin = ''): Promise<string> {
     const context = this.context === undefined ? [] : ['--context', this.context];
     // In another process group: Ctrl-C in the terminal must not end the kubectl that we clean up with.
     const child = spawn('kubectl', [...args, ...context, '--request-timeout=30s'], {
@@ -45,23 +32,16 @@ export class Kubectl {
     child.stderr.setEncoding('utf8').on('data', (data: string) => (stderr += data));
     // A kubectl that ends before it has read everything says why.
     child.stdin.on('error', () => undefined).end(stdin);
-    return new Promise((resolve, reject) => {
-      child.on('error', (error: NodeJS.ErrnoException) => {
-        reject(error.code === 'ENOENT' ? new Error('kubectl is not on PATH; install it') : error);
+    const status = await new Promise((resolve, reject) => {
+      child.on('error', () => {
+        reject(new Error('kubectl is not on PATH; install it'));
       });
-      child.on('close', (code) => {
-        resolve({ status: code ?? 1, stdout, stderr });
-      });
+      child.on('close', resolve);
     });
-  }
-
-  /** Runs a command that has to succeed, and returns what it prints. */
-  public async text(args: readonly string[], stdin?: string): Promise<string> {
-    const output = await this.run(args, stdin);
-    if (output.status !== 0) {
-      throw failure(args, output);
+    if (status !== 0) {
+      throw new Error(`kubectl ${args.join(' ')}: ${stderr.trim()}`);
     }
-    return output.stdout;
+    return stdout;
   }
 
   /** What a `kubectl get` finds: the items of its list, one object, or nothing. */
@@ -70,11 +50,42 @@ export class Kubectl {
     const found = JSON.parse(text.trim() || '{"items":[]}') as { items?: T[] };
     return found.items ?? [found as T];
   }
+
+  /** The rights that the user does not have, as commands that ask for them again. */
+  public async missing(rights: readonly Right[]): Promise<string[]> {
+    const reviews = rights.map((resourceAttributes) => ({
+      apiVersion: 'authorization.k8s.io/v1',
+      kind: 'SelfSubjectAccessReview',
+      spec: { resourceAttributes },
+    }));
+    const print = ['-o', 'jsonpath={.status.allowed}{"\\n"}'];
+    const answers = (await this.text(['create', '-f', '-', ...print], list(reviews))).split('\n');
+    return rights.filter((_, index) => answers[index] !== 'true').map(canI);
+  }
 }
 
-/** A command that failed, in the words of kubectl. */
-export function failure(args: readonly string[], { status, stderr }: Output): Error {
-  return new Error(`kubectl ${args.join(' ')}: ${stderr.trim() || `exit status ${status}`}`);
+function canI({ verb = '', group, resource, subresource, namespace }: Right): string {
+  const what = [resource, group].filter(Boolean).join('.');
+  const part = subresource === undefined ? '' : ` --subresource=${subresource}`;
+  const where = namespace === undefined ? '--all-namespaces' : `--namespace ${namespace}`;
+  return `kubectl auth can-i ${verb} ${what}${part} ${where}`;
+}
+
+/** A question to the API server. Without a namespace: in all of them. */
+export type Right = Partial<
+  Record<'verb' | 'group' | 'resource' | 'subresource' | 'namespace', string>
+>;
+
+/** What it takes to do something with objects. Who makes a ClusterRole must have all that it has. */
+export function rightsTo(verbs: string[], objects: readonly KubernetesObject[]): Right[] {
+  return objects.flatMap(({ apiVersion, kind, metadata: { namespace }, rules = [] }) => {
+    const group = apiVersion.replace(/\/?v1$/, '');
+    const resource = `${kind.toLowerCase()}s`.replace(/ys$/, 'ies');
+    const granted = rules.flatMap((rule) =>
+      rule.verbs.map((verb) => ({ verb, group: rule.apiGroups[0], resource: rule.resources[0] })),
+    );
+    return [...verbs.map((verb) => ({ verb, group, resource, namespace })), ...granted];
+  });
 }
 
 /**
@@ -83,17 +94,4 @@ export function failure(args: readonly string[], { status, stderr }: Output): Er
  */
 export function list(items: readonly object[]): string {
   return JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
-}
-
-/** Does something for each of many, four at a time. */
-export async function each<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
-  const results: R[] = [];
-  const queue = [...items.entries()];
-  const worker = async () => {
-    for (let next = queue.shift(); next; next = queue.shift()) {
-      results[next[0]] = await work(next[1]);
-    }
-  };
-  await Promise.all([worker(), worker(), worker(), worker()]);
-  return results;
 }

@@ -3,8 +3,8 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
-import { junit, progressOn, render } from './report';
-import { Options, Run, cleanUp, execute, messageOf } from './run';
+import { junit } from './report';
+import { Run, messageOf } from './run';
 
 const USAGE = `npm run e2e -- [options]
 
@@ -14,15 +14,11 @@ const USAGE = `npm run e2e -- [options]
   --image IMAGE         of the agent, instead of dist/'s
   --herder-image IMAGE  of herder and its twin
   --keep                leave everything there
-  --json                print the result as JSON
   --junit FILE          write the checks there, as JUnit XML
 `;
 
 /** Signals, and the exit status of a program that they ended. */
 const SIGNALS: Readonly<Record<string, number>> = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 };
-
-/** npm hands on a signal that the terminal has sent to all of us: that is one Ctrl-C, not two. */
-const SAME_MILLISECONDS = 2000;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -33,53 +29,37 @@ async function main(): Promise<number> {
       image: { type: 'string' },
       'herder-image': { type: 'string' },
       keep: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
       junit: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   });
-  const options: Options = {
-    ...values,
-    duration: seconds('duration', values.duration),
-    timeout: seconds('timeout', values.timeout),
-    herderImage: values['herder-image'],
-  };
+  const duration = seconds('duration', values.duration);
+  const timeout = seconds('timeout', values.timeout);
   if (values.help) {
     process.stdout.write(USAGE);
     return 0;
   }
+  // Only the first one counts: npm hands on what the terminal has sent to all of us already.
   const stop = new AbortController();
-  const impatience = new AbortController();
-  let interrupted = -Infinity;
-  let cleaning = false;
   for (const signal of Object.keys(SIGNALS)) {
     process.on(signal, () => {
-      if (!cleaning && !stop.signal.aborted) {
-        stop.abort(signal);
-        interrupted = Date.now();
-      } else if (Date.now() - interrupted > SAME_MILLISECONDS) {
-        impatience.abort(signal);
-      }
+      stop.abort(signal);
     });
   }
-  const run = new Run(options, progressOn(process.stderr), stop.signal);
-  await execute(run);
-  cleaning = true;
-  await cleanUp(run, impatience.signal);
-  run.progress.show('');
-  const report = run.report();
-  const json = `${JSON.stringify(report, undefined, 2)}\n`;
-  process.stdout.write(values.json ? json : `\n${render(report)}`);
+  const run = new Run({ ...values, duration, timeout }, stop.signal);
+  await run.execute();
+  await run.cleanUp();
+  process.stdout.write(`\n${run.report()}`);
   if (values.junit !== undefined) {
-    writeFileSync(values.junit, junit(report));
+    writeFileSync(values.junit, junit(run.checks));
   }
-  return report.passed ? 0 : (SIGNALS[report.interrupted ?? ''] ?? 1);
+  const status = run.checks.every(({ passed }) => passed) ? 0 : 1;
+  return SIGNALS[String(stop.signal.reason)] ?? status;
 }
 
 function seconds(option: string, value: string): number {
   if (!/^[1-9][0-9]{0,5}$/.test(value)) {
-    const advice = `write --${option} 60 instead`;
-    throw new Error(`--${option} is not a number of seconds: ${value}; ${advice}`);
+    throw new Error(`--${option} is not a number of seconds: ${value}; write --${option} 60`);
   }
   return Number(value);
 }

@@ -5,18 +5,16 @@ import * as kplus from 'cdk8s-plus-28';
 import { parseAllDocuments } from 'yaml';
 
 import { Herder, OnePerNodeDeployment, OomKillMode, OomKillModeAgent } from '../lib';
-import { Agent } from './agent';
+import { Agent } from './cluster';
 import { KubernetesObject } from './kubectl';
 
 const DIST = join(__dirname, '..', 'dist');
 
 /** The first thing that the probe does is to look. Then it runs on, for `kubectl logs` to find it. */
 const PROBE = `
-value=none
-{ read -r value </sys/fs/cgroup/memory.oom.group; } 2>/dev/null
+read -r value </sys/fs/cgroup/memory.oom.group
 echo "memory.oom.group=$value"
-trap 'exit 0' TERM
-while :; do sleep 1; done
+exec sleep 86400
 `.trim();
 
 /** The throw-away namespace, and in it a herder, its twin without the label, and a probe on each node. */
@@ -24,18 +22,12 @@ export function workloads(
   namespace: string,
   /** Values of the nodes' label `kubernetes.io/hostname`. */
   hostnames: string[],
-  { labelPrefix, image: agentImage }: Pick<Agent, 'labelPrefix' | 'image'>,
+  { labelPrefix, image: agentImage }: Agent,
   herderImage?: string,
 ): KubernetesObject[] {
   const app = new App();
   // A cluster whose default is "restricted" would refuse herder, which runs as its image says.
-  const level = (mode: string) => ({ [`pod-security.kubernetes.io/${mode}`]: 'baseline' });
-  const labels = {
-    'app.kubernetes.io/managed-by': 'cdk8s-oom-kill-mode-e2e',
-    ...level('enforce'),
-    ...level('audit'),
-    ...level('warn'),
-  };
+  const labels = { 'pod-security.kubernetes.io/enforce': 'baseline' };
   const metadata = { name: namespace, labels };
   new kplus.Namespace(new Chart(app, 'namespace'), 'Namespace', { metadata });
   const chart = new Chart(app, 'workloads', { namespace });
@@ -78,9 +70,8 @@ export function agentManifests(image?: string): KubernetesObject[] {
     return parse(app.synthYaml());
   }
   return readdirSync(DIST)
-    .filter((name) => name.endsWith('.yaml'))
     .flatMap((name) => parse(readFileSync(join(DIST, name), 'utf8')))
-    .filter(({ kind, metadata }) => !(kind === 'Deployment' && metadata.name === 'herder'));
+    .filter(({ metadata }) => metadata.name !== 'herder');
 }
 
 function parse(text: string): KubernetesObject[] {

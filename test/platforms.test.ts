@@ -1,6 +1,6 @@
 import { Size } from 'cdk8s';
 import * as kplus from 'cdk8s-plus-28';
-import { usableNodes } from '../e2e/checks';
+import { usableNodes } from '../e2e/cluster';
 import {
   OnePerNodeDeployment,
   OnePerNodeDeploymentProps,

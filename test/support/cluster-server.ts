@@ -29,6 +29,8 @@ export interface PodRecording {
   /** Fields of the pod's status, and of its first container's. */
   readonly status?: object;
   readonly container?: object;
+  /** Fields of the pod's spec that somebody has put into it. */
+  readonly spec?: object;
   /** In which `$NAMESPACE` is the one that was created last. */
   readonly log?: string;
   /** An Event about each pod. */
@@ -323,7 +325,7 @@ export class ClusterServer {
     if (spec?.template === undefined) {
       return [];
     }
-    const { status, container, event, denied } = this.recording.pods[owner] ?? {};
+    const { status, container, spec: injected, event, denied } = this.recording.pods[owner] ?? {};
     if (denied !== undefined) {
       const about =
         kind === 'DaemonSet'
@@ -342,7 +344,7 @@ export class ClusterServer {
         apiVersion: 'v1',
         kind: 'Pod',
         metadata,
-        spec: { ...podSpec, nodeName } as Stored['spec'],
+        spec: { ...podSpec, nodeName, ...injected } as Stored['spec'],
         status: {
           phase: 'Running',
           conditions: [{ type: 'Ready', status: 'True' }],

@@ -121,7 +121,7 @@ export function toCome(seen: Observation): Check[] {
       alive.map(({ node, twin }) =>
         same.includes(node)
           ? `on ${node} containers without the label have 0, too: nothing to tell apart`
-          : `on ${node} it ${twin}`,
+          : `on ${node}: ${twin}`,
       ),
       `on ${rows.length} of ${rows.length} nodes`,
     ),

@@ -3,6 +3,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 
+import { readPod } from '../../e2e/cluster';
+import { judge } from '../../e2e/judgement';
 import { KUBECTLS, install } from '../support/binaries';
 import {
   ClusterServer,
@@ -304,18 +306,22 @@ describe('a run on a bad cluster', () => {
       pods({
         herder: { container: held, event: full },
         twin: { container: held, event },
-        probe: { denied: 'Error creating: pods "probe-5d4f-x" is forbidden: violates PodSecurity' },
+        probe: { denied: 'Error creating: pods "probe-5d4f-x" is forbidden: <why>' },
       }),
     );
-    const { status, stderr, failed } = await run(server, ['--timeout', '2']);
+    const file = join(home, 'escaped.xml');
+    const { status, stderr, failed } = await run(server, ['--timeout', '2', '--junit', file]);
     const name = 'herder, twin and probe have started';
     const reasons = [
       'herder: not on worker-1, worker-2 (2 Insufficient cpu.)',
       'twin: not on worker-1, worker-2 (Pulling image "x:1")',
-      'probe: not on worker-1, worker-2 (Error creating: pods "probe-5d4f-x" is forbidden: violates PodSecurity)',
+      'probe: not on worker-1, worker-2 (Error creating: pods "probe-5d4f-x" is forbidden: <why>)',
     ];
     expect(stderr).toContain(`${name}: 0 of 6 pods; ${reasons.join('; ')}\n`);
-    expect(failed).toEqual({ [name]: `0 of 6 pods after 2 s; ${reasons.join('; ')}` });
+    expect(failed[name]).toBe(`0 of 6 pods after 2 s; ${reasons.join('; ')}`);
+    expect(readFileSync(file, 'utf8')).toContain(
+      '&#34;probe-5d4f-x&#34; is forbidden: &#60;why&#62;',
+    );
     expect({ status, present: server.present }).toEqual({ status: 1, present: [] });
   });
 
@@ -325,9 +331,9 @@ describe('a run on a bad cluster', () => {
       forbidden: '/api/v1/namespaces/oom-kill-mode/events',
     });
     const { status, failed } = await run(server, ['--timeout', '1']);
-    expect(failed).toEqual({
-      'the agent is ready on each node': `0 of 2 pods after 1 s; ${AGENT}: not on worker-1, worker-2`,
-    });
+    expect(failed['the agent is ready on each node']).toBe(
+      `0 of 2 pods after 1 s; ${AGENT}: not on worker-1, worker-2`,
+    );
     expect({ status, present: server.present }).toEqual({ status: 1, present: [] });
   });
 
@@ -346,6 +352,27 @@ describe('a run on a bad cluster', () => {
     const { failed: refused } = await run(server, []);
     expect(refused['the run itself']).toMatch(/^kubectl get --raw \/version: .*refused/);
   });
+});
+
+test('The judgement finds herders that are missing, too many or replaced, and pods that show nothing', () => {
+  const herder = (uid: string, nodeName: string) => ({
+    ...readPod({ metadata: { name: `herder-${uid}`, uid }, spec: { nodeName, containers: [] } }),
+    ready: true,
+  });
+  const before = [herder('1', 'a'), herder('4', 'b')];
+  const pods = [herder('1', 'a'), herder('2', 'a')];
+  const checks = judge({
+    ...{ nodes: ['a', 'b'], seconds: 60, before, pods },
+    ...{ probes: new Map([['b', 'memory.oom.group=']]), events: [], said: [] },
+  });
+  const failed = checks.filter(({ passed }) => !passed).map(({ detail }) => detail);
+  expect(failed).toEqual([
+    'a: not seen, b: not seen',
+    'a has 2, b has 0',
+    'herder-4 on b was replaced',
+    "not seen on a, neither in Events nor in the agent's log, not seen on b, neither in Events nor in the agent's log",
+    'on a: not there, on b: not there',
+  ]);
 });
 
 describe('a run that is interrupted', () => {

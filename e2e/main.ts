@@ -3,7 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
-import { junit } from './report';
+import { junit, render } from './report';
 import { Run, messageOf } from './run';
 
 const USAGE = `npm run e2e -- [options]
@@ -14,6 +14,7 @@ const USAGE = `npm run e2e -- [options]
   --image IMAGE         of the agent, instead of dist/'s
   --herder-image IMAGE  of herder and its twin
   --keep                leave everything there
+  --json                print the result as JSON
   --junit FILE          write the checks there, as JUnit XML
 `;
 
@@ -29,6 +30,7 @@ async function main(): Promise<number> {
       image: { type: 'string' },
       'herder-image': { type: 'string' },
       keep: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
       junit: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
@@ -49,12 +51,14 @@ async function main(): Promise<number> {
   const run = new Run({ ...values, duration, timeout }, stop.signal);
   await run.execute();
   await run.cleanUp();
-  process.stdout.write(`\n${run.report()}`);
+  const report = run.report();
+  process.stdout.write(
+    values.json ? `${JSON.stringify(report, undefined, 2)}\n` : `\n${render(report)}`,
+  );
   if (values.junit !== undefined) {
-    writeFileSync(values.junit, junit(run.checks));
+    writeFileSync(values.junit, junit(report.checks));
   }
-  const status = run.checks.every(({ passed }) => passed) ? 0 : 1;
-  return SIGNALS[String(stop.signal.reason)] ?? status;
+  return SIGNALS[String(stop.signal.reason)] ?? (report.passed ? 0 : 1);
 }
 
 function seconds(option: string, value: string): number {

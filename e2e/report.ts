@@ -2,13 +2,17 @@ import { Check, NodeRow } from './judgement';
 
 const HEADINGS = ['NODE', 'FIRST INSTRUCTION', 'HERDER RESTARTS', 'KILLS SURVIVED', 'TWIN'];
 
+/** The result of a run. `--json` prints it. */
+export interface Report {
+  readonly passed: boolean;
+  readonly nodes: readonly NodeRow[];
+  readonly notes: readonly string[];
+  readonly checks: readonly Check[];
+}
+
 /** A table of the nodes, the notes, and a line for each check. */
-export function render(
-  rows: readonly NodeRow[],
-  notes: readonly string[],
-  checks: readonly Check[],
-): string {
-  const cells = rows.map((row) => [
+export function render({ nodes, notes, checks }: Report): string {
+  const cells = nodes.map((row) => [
     row.node,
     row.firstInstruction ?? 'not seen',
     row.herders.map(({ restarts }) => restarts).join(', ') || 'not there',
@@ -17,7 +21,7 @@ export function render(
   ]);
   const failed = checks.filter(({ passed }) => !passed).length;
   return [
-    ...(rows.length > 0 ? [...columns([HEADINGS, ...cells]), ''] : []),
+    ...(nodes.length > 0 ? [...columns([HEADINGS, ...cells]), ''] : []),
     ...notes.map((note) => `note  ${note}`),
     ...(notes.length > 0 ? [''] : []),
     ...columns(checks.map(({ name, passed, detail }) => [passed ? 'ok' : 'FAIL', name, detail])),

@@ -5,7 +5,7 @@ import * as cluster from './cluster';
 import { Check, Observation, check, judge, nodeRows, toCome } from './judgement';
 import { Kubectl, KubernetesObject, Right, list, rightsTo } from './kubectl';
 import { agentManifests, workloads } from './manifests';
-import { render } from './report';
+import { Report } from './report';
 
 export interface Options {
   readonly context?: string;
@@ -80,8 +80,10 @@ export class Run {
     this.checks.push(check('cleaned up', problems, names));
   }
 
-  public report(): string {
-    return render(this.seen ? nodeRows(this.seen) : [], this.notes, this.checks);
+  public report(): Report {
+    const { checks, notes, seen } = this;
+    const passed = checks.every((one) => one.passed);
+    return { passed, nodes: seen ? nodeRows(seen) : [], notes, checks };
   }
 
   private async steps(): Promise<void> {

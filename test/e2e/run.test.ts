@@ -132,12 +132,15 @@ describe('a run on a good cluster', () => {
     expect(server.changes).toContain('POST /apis/apps/v1/namespaces/oom-kill-mode/daemonsets');
   });
 
-  test('patches a part of the agent that is there, and leaves it', async () => {
+  test('patches a part of the agent that is there, leaves it, and says so in JSON', async () => {
     const server = await cluster({}, ['Namespace']);
-    const { status, stdout } = await run(server, ['--duration', '1']);
-    expect(stdout).toMatch(
-      /^note {2}were there already, are patched and stay: Namespace oom-kill-mode$/m,
-    );
+    const { status, stdout } = await run(server, ['--duration', '1', '--json']);
+    expect(JSON.parse(stdout)).toMatchObject({
+      passed: true,
+      nodes: [{ node: 'worker-1', kills: 6 }, { node: 'worker-2' }],
+      notes: ['were there already, are patched and stay: Namespace oom-kill-mode'],
+      checks: CHECKS.map((name) => ({ name, passed: true })),
+    });
     expect(server.changes).toContain('PATCH /api/v1/namespaces/oom-kill-mode');
     expect({ status, present: server.present }).toEqual({
       status: 0,

@@ -175,10 +175,9 @@ choose_pause() {
   if [ -n "$TO_SCAN" ] || [ "$FORGOTTEN" -lt "$LISTS_OF_CONTAINERS" ]; then PAUSE=$NO_PAUSE; fi
 }
 
-# What the loop does besides events, once in each turn.
+# What the loop does besides events, once in each turn after it found the cgroups.
 between_events() {
   resync_next
-  if [ -z "$ROOT" ]; then return 0; fi
   examine "$UNWATCHED$STARTING"
   renew_watcher
   renew_api
@@ -187,19 +186,14 @@ between_events() {
 
 # The queue becomes fd 0 of the loop, and fd 3 for children; fd 6 is for complaints that nobody needs. The container with
 # the metrics mounts the directory metrics/, which must stay the same directory.
-prepare() {
-  mkdir -p "$RUN_DIR/metrics"
-  exec 6>/dev/null
-  rm -f "$RUN_DIR/queue" "$RUN_DIR/answers" "$RUN_DIR/ready" && mkfifo "$RUN_DIR/queue" "$RUN_DIR/answers"
-  echo | tee "$RUN_DIR/ping.0" "$RUN_DIR/complaint" >"$RUN_DIR/ping.1"
-  exec 3<>"$RUN_DIR/queue" <&3
-}
-
 main() {
   local turn=0 rest=''
   # The children of a container end with its first process.
   trap 'exit 0' TERM INT
-  prepare
+  mkdir -p "$RUN_DIR/metrics"
+  rm -f "$RUN_DIR/queue" "$RUN_DIR/answers" "$RUN_DIR/ready" && mkfifo "$RUN_DIR/queue" "$RUN_DIR/answers"
+  echo | tee "$RUN_DIR/ping.0" "$RUN_DIR/complaint" >"$RUN_DIR/ping.1"
+  exec 3<>"$RUN_DIR/queue" 6>/dev/null <&3
   while :; do
     if next_event "$PAUSE"; then
       handle_event
@@ -210,7 +204,7 @@ main() {
     fi
     turn=0
     IFS=. read -r UPTIME rest </proc/uptime
-    between_events
+    if [ -n "$ROOT" ]; then between_events; fi
     if [ "$UPTIME" -ge "$TICK" ]; then tick; fi
     choose_pause
   done

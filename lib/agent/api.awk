@@ -109,55 +109,50 @@ function is_newer(one, other) {
   return length(one) != length(other) ? length(one) > length(other) : one "" > other ""
 }
 
-function note_version(    version) {
-  version = field["resourceVersion"]
+function note_version(version) {
   if (version ~ /^[0-9]+$/ && length(version) < 40 && is_newer(version, seen)) seen = version
 }
 
 function departed(cgroup) {
   if (cgroup == "") return
-  delete said[cgroup]; note_version()
+  delete said[cgroup]; note_version(field["resourceVersion"])
   say((field["deletionTimestamp"] == "" ? "G " : "D ") cgroup " " seen)
 }
 
 function bookmark(    old) {
-  old = is_newer(seen, field["resourceVersion"]); note_version()
+  old = is_newer(seen, field["resourceVersion"]); note_version(field["resourceVersion"])
   if (!old) complete = 1
   say("B " seen " " (old ? "old" : "new"))
 }
 
 # Most events are changes of a pod's status: only what changes our mind is passed on.
-function changed(cgroup,    mode, pod, news, lines, count, i, piece) {
+function changed(cgroup,    mode, pod, news, count, i, override) {
   if (cgroup == "" || !named(field["namespace"], 63) || !named(field["name"], 253)) return
   mode = field[label] in value && !large ? value[field[label]] : "-"
   list = ","; flag = large ? "large" : mode == "-" ? "invalid" : "ok"
-  lines = flag == "ok" ? container_lines(cgroup, field[annotation]) : ""
+  if (flag == "ok") list_overrides(field[annotation])
   pod = mode " " field["namespace"] " " field["name"]
   news = pod " " list " " flag
   if (said[cgroup] == news) { if (!complete) say("L " cgroup); return }
-  said[cgroup] = news; note_version()
+  said[cgroup] = news; note_version(field["resourceVersion"])
   # One write each: writes to a FIFO are in one piece up to 4 KiB.
-  count = split(lines "P " cgroup " " pod " " flag " " seen, piece, "\n")
-  for (i = 1; i <= count; i++) say(piece[i])
+  count = split(list, override, ",")
+  for (i = 2; i < count; i++) say("O " cgroup " " override[i])
+  say("P " cgroup " " pod " " flag " " seen)
 }
 
 function named(word, most) {
   return length(word) > 0 && length(word) <= most && word !~ /[^a-z0-9.-]/
 }
 
-# "worker=Single,proxy=Group": what is well-formed counts, the last entry of a name; the rest sets the flag. In the list
-# they have the order in which the loop puts them together.
-function container_lines(cgroup, overrides,    i, entry, at, container, given, lines) {
-  if (length(overrides) > 8192) { flag = "malformed"; return "" }
+# Adds "worker=Single,proxy=Group" to the list, as "proxy=1,worker=0,". Of several entries for a name, the last one
+# counts. Entries that are not well-formed set the flag.
+function list_overrides(overrides,    i, entry, at, container, mode) {
+  if (length(overrides) > 8192) { flag = "malformed"; return }
   for (i = split(overrides, entry, ","); i > 0; i--) {
     gsub(/^ +| +$/, "", entry[i])
-    at = index(entry[i], "="); container = substr(entry[i], 1, at - 1)
-    if (!named(container, 63) || container ~ /[.]/ || !(substr(entry[i], at + 1) in value)) flag = "malformed"
-    else if (!(container in given)) {
-      given[container] = container "=" value[substr(entry[i], at + 1)]
-      list = list given[container] ","
-      lines = lines "O " cgroup " " given[container] "\n"
-    }
+    at = index(entry[i], "="); container = substr(entry[i], 1, at - 1); mode = substr(entry[i], at + 1)
+    if (!named(container, 63) || container ~ /[.]/ || !(mode in value)) flag = "malformed"
+    else if (!index(list, "," container "=")) list = list container "=" value[mode] ","
   }
-  return lines
 }

@@ -81,11 +81,10 @@ check_api() {
 
 # Ends the processes of a watch, and decides when the next one is due.
 end_api() { # seconds that the server asks for
-  local pause=$NEXT_PAUSE patience=$1
+  local pause=$NEXT_PAUSE patience=$(($1 < MOST_PATIENCE_SECONDS ? $1 : MOST_PATIENCE_SECONDS))
   stop "$CURL" && stop "$PARSER"
   NEXT_PAUSE=$((NEXT_PAUSE * 2 < LONGEST_PAUSE_SECONDS ? NEXT_PAUSE * 2 : LONGEST_PAUSE_SECONDS))
   if [ $((UPTIME - ${ANSWERED:-$UPTIME})) -ge "$SHORT_WATCH_SECONDS" ]; then pause=0 NEXT_PAUSE=1; fi
-  if [ "$patience" -gt "$MOST_PATIENCE_SECONDS" ]; then patience=$MOST_PATIENCE_SECONDS; fi
   DUE=$((UPTIME + (patience > pause ? patience : pause)))
   CURL='' PARSER='' ANSWERED='' LISTED=''
 }
@@ -97,7 +96,7 @@ api_connected() {
 }
 
 watch_ended() { # HTTP status, curl's exit status, seconds that the server asks for, reason, message
-  local answered=$ANSWERED
+  local cut=${ANSWERED:+cut}
   end_api "$3"
   case $1:$2:$INITIAL_EVENTS:$BOOKMARKED in
     # The API server ends a watch that went well.
@@ -105,19 +104,18 @@ watch_ended() { # HTTP status, curl's exit status, seconds that the server asks 
     400:*:yes:* | 422:*:yes:*) INITIAL_EVENTS='' DUE=$UPTIME NEXT_PAUSE=1 ;;
     # curl gave up in the silence of a server that may send no bookmarks.
     200:28:*:) SILENCE=$((SILENCE * 4 < MOST_SILENCE_SECONDS ? SILENCE * 4 : MOST_SILENCE_SECONDS)) ;;
-    *) tell_problem "$answered" "$1" "$2" "$4" "$5" ;;
+    *) tell_problem "$cut" "$1" "$2" "$4" "$5" ;;
   esac
 }
 
 # A watch that was answered and cut is trouble of another kind than one without an answer, because the next one is likely
 # to be answered as well. Each kind is told once, as long as it lasts.
-tell_problem() { # when the watch was answered, or nothing; HTTP status, curl's exit status, reason, message
-  local text='the API server refused the watch; known pods keep their modes' problem="$*"
-  if [ -n "$1" ]; then problem='cut'; fi
+tell_problem() { # "cut" if the watch was answered, or nothing; HTTP status, curl's exit status, reason, message
+  local text='the API server refused the watch; known pods keep their modes' problem="${1:-$*}"
   if [ "$PROBLEM" = "$problem" ]; then return 0; fi
   PROBLEM=$problem
-  case ${1:+open}:$2 in
-    open:000 | *:200) text='the watch of the API server was cut; it is opened again at once' ;;
+  case $1:$2 in
+    cut:000 | *:200) text='the watch of the API server was cut; it is opened again at once' ;;
     *:000) text='the API server does not answer; known pods keep their modes' ;;
   esac
   log warn "$text" status "$2" curl "$3" reason "$4" message "$5"

@@ -10,7 +10,7 @@ LONG_NAME='????????????????????????????????????????????????????????????????*'
 # State: the kubepods directory; the kubelet's cgroup driver; the beginnings of the paths of pods below ROOT, one for
 # each directory that pods may be in; what the kubelet gives a container that did not opt in (the node value); and
 # whether the runtime is crun, which keeps the processes of a container in a child of its cgroup.
-ROOT='' DRIVER='' PARENTS='' NODE_VALUE='' CRUN=''
+ROOT='' DRIVER='' PARENTS='' NODE_VALUE=0 CRUN=''
 
 # Our own pod shows where all the others are and how they are named. This fails where our own container is not in the
 # cgroup of our pod: the kubelet and the runtime have different drivers then, or the kubelet makes no cgroups for pods.
@@ -22,7 +22,9 @@ find_kubepods() {
       # The kernel lists processes by their numbers in the reader's namespace, where this shell has the number $$.
       if grep -qsx "$$" "$directory/cgroup.procs" "$directory/container/cgroup.procs"; then
         describe_node "$own"
-        read_node_value "$directory"
+        if [ -d "$directory/container" ]; then CRUN=yes; fi
+        # Nobody opts our own container in: it has what the kubelet gives.
+        if grep -qsx 1 "$directory/$FILE" "$directory/container/$FILE"; then NODE_VALUE=1; fi
         return 0
       fi
     done
@@ -33,32 +35,20 @@ find_kubepods() {
 # Guaranteed pods are in the kubepods directory itself, the others below their QoS class. Kubernetes 1.38 plans a level
 # "system" for some pods, with the same classes below it. Our own pod may be on any of these levels.
 describe_node() { # the directory of our own pod
-  local class='' slice='' above=.
+  local slice='' above=.
   ROOT=${1%/*}
   case ${ROOT##*/} in burstable | besteffort | *-burstable.slice | *-besteffort.slice) ROOT=${ROOT%/*} ;; esac
   case ${ROOT##*/} in system | *-system.slice) ROOT=${ROOT%/*} ;; esac
-  DRIVER=cgroupfs
   PARENTS="./${NL}burstable/${NL}besteffort/${NL}system/${NL}system/burstable/${NL}system/besteffort/"
-  case $1 in *.slice) ;; *) return 0 ;; esac
-  DRIVER=systemd
-  PARENTS=
+  case $1 in *.slice) DRIVER=systemd PARENTS='' ;; *) DRIVER=cgroupfs && return 0 ;; esac
   # A slice has the names of all those above it in its own name.
   slice=${ROOT##*/}
   for slice in "${slice%.slice}" "${slice%.slice}-system"; do
     PARENTS=$PARENTS$above/$slice-$NL
-    for class in burstable besteffort; do
-      PARENTS=$PARENTS$above/$slice-$class.slice/$slice-$class-$NL
-    done
+    PARENTS=$PARENTS$above/$slice-burstable.slice/$slice-burstable-$NL
+    PARENTS=$PARENTS$above/$slice-besteffort.slice/$slice-besteffort-$NL
     above=./$slice-system.slice
   done
-}
-
-# Nobody opts our own container in: it has what the kubelet gives.
-read_node_value() { # the directory of our own container
-  local file=''
-  if [ -d "$1/container" ]; then CRUN=yes; fi
-  NODE_VALUE=0
-  for file in "$1/$FILE" "$1/container/$FILE"; do if read_value "$file" && [ "$RESULT" = 1 ]; then NODE_VALUE=1; fi; done
 }
 
 # The directory of a pod: POD_DIRECTORY. All paths are relative to ROOT, where this shell is.

@@ -18,7 +18,7 @@ read_record() { # line of RECORDS
 add_record() { RECORDS="$RECORDS$1 $POD $NAMESPACE $NAME $2 $3 0 0 -$NL"; }
 
 # Whether the current pod has a condition.
-condition() { # yes or nothing, condition/whose
+condition() { # nothing if not, condition/whose
   local level=warn kind=pod whose=$NAMESPACE/$NAME
   case $2 in */node) level=error kind=node whose=$NAME ;; esac
   if find_line "$2 $POD " "$RECORDS"; then
@@ -37,11 +37,9 @@ node_condition() { POD=$NODE_NAME NAMESPACE=default NAME=$NODE_NAME && condition
 
 # The conditions of a pod end without a word. Its kills stay, because they end with their containers.
 end_conditions() { # uid, the beginning of those that stay
-  local line='' former=$RECORDS
-  RECORDS=$NL
-  for line in $former; do
-    case $line in kills/* | "${2:-kills}"*) ;; *" $1 "*) continue ;; esac
-    RECORDS=$RECORDS$line$NL
+  local line=''
+  for line in $RECORDS; do
+    case $line in kills/* | "${2:-kills}"*) ;; *" $1 "*) without_line "$line" "$RECORDS" && RECORDS=$RESULT ;; esac
   done
 }
 

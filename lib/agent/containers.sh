@@ -109,13 +109,19 @@ list_pod_directories() {
   done
 }
 
-# Forgets containers and pods that are no longer there.
+# Forgets containers and pods that are no longer there. Contested files are watched again; the condition ends if there was
+# no contest since the last resync.
 end_resync() {
   local line='' ended=$NL
   for line in $CONTAINERS; do [ -e "${line#* }" ] || ended=$ended${line%% *}$NL; done
   if [ "$ended" != "$NL" ]; then GONE=$ended FORGOTTEN=0; fi
   forget_deleted_pods
-  end_contests
+  for line in $FORMER_CONTESTED; do
+    case $CONTESTED in *"$NL$line$NL"*) continue ;; esac
+    if find_container "${line%% *}"; then condition '' "contested/$KEY"; fi
+  done
+  if [ "$CONTESTED" != "$NL" ]; then WATCH_ANEW=yes; fi
+  FORMER_CONTESTED=$CONTESTED CONTESTED=$NL
 }
 
 forget_containers() { # list of keys, the number of a list or "all"
@@ -195,26 +201,13 @@ wrote() { # mode, file, why, former value
 # to start at once.
 count_repair() { # file
   if [ "$REPAIRS_AT" != "$UPTIME" ]; then REPAIRS=$NL REPAIRS_AT=$UPTIME; fi
-  add_one "$KEY" "$REPAIRS" && REPAIRS=$RESULT
-  find_line "$KEY=" "$REPAIRS"
-  if [ "${RESULT#*=}" -le "$MOST_REPAIRS" ]; then return 0; fi
+  case $REPAIRS in *"$NL$KEY=$MOST_REPAIRS$NL"*) ;; *) add_one "$KEY" "$REPAIRS" && REPAIRS=$RESULT && return 0 ;; esac
   CONTESTED="$CONTESTED$KEY $1$NL" WATCH_ANEW=yes TURNS=$TURNS_TO_WAIT
   condition yes "contested/$KEY"
 }
 
 # At each tick, because nobody watches contested files.
 enforce_contested() { local line='' && for line in $CONTESTED; do file_written "${line#* }" resync; done; }
-
-# After each resync, contested files are watched again. The condition ends if there was no contest until the next one.
-end_contests() {
-  local line=''
-  for line in $FORMER_CONTESTED; do
-    case $CONTESTED in *"$NL$line$NL"*) continue ;; esac
-    if find_container "${line%% *}"; then condition '' "contested/$KEY"; fi
-  done
-  if [ "$CONTESTED" != "$NL" ]; then WATCH_ANEW=yes; fi
-  FORMER_CONTESTED=$CONTESTED CONTESTED=$NL
-}
 
 # There is a new pod, a new container, the child that crun makes in one, the kubelet's link to a log, or a new level
 # above pods. A container that may write its cgroups can make others inside its own, as often as it likes: of those, only

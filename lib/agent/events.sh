@@ -29,12 +29,11 @@ send_events() {
 
 # Sends the Event of the current record. Server-side apply creates it or changes it, whichever is needed.
 send_event() { # time
-  local reason=OomKillModeCannotApply kind=Pod field='' event=''
+  local reason=OomKillModeCannotApply kind=Pod field='' event=oom-kill-mode.$POD.${WHAT//_/-}.$WHOSE
   explain "$WHAT" "$WHOSE"
   case $WHAT in kills) reason=OomKilledProcess && explain_kills ;; *) MESSAGE="$MESSAGE Condition: $WHAT" ;; esac
   if [ "$CONTAINER" != - ]; then field=",\"fieldPath\":\"spec.containers{$CONTAINER}\""; fi
   if [ "$WHOSE" = node ]; then kind=Node; fi
-  event=oom-kill-mode.$POD.${WHAT//_/-}.$WHOSE
   call_api "$EVENT_SECONDS" "$EVENT_SECONDS" \
     "namespaces/$NAMESPACE/events/$event?fieldManager=cdk8s-oom-kill-mode&force=true" \
     --request PATCH --header 'Content-Type: application/apply-patch+yaml' --header 'Expect:' \

@@ -32,7 +32,7 @@ metric() { # name, type, help, samples
 }
 
 print_metrics() {
-  local cause=''
+  local name='' value=''
   metric build_info gauge 'Always 1; the label tells which script runs.' "oom_kill_mode_build_info{script_sha256=\"$SCRIPT_SHA256\"} 1$NL"
   metric containers gauge 'Containers of opted-in pods on this node, by the mode they are to have.' \
     "oom_kill_mode_containers{mode=\"Single\"} $IN_SINGLE${NL}oom_kill_mode_containers{mode=\"Group\"} $IN_GROUP$NL"
@@ -42,20 +42,15 @@ print_metrics() {
     'Processes that the kernel killed for memory in a container that kept running.' "$SURVIVED"
   metric writes_total counter \
     'Values written to memory.oom.group: at the start of a container, at an event of the kernel (drift), in the periodic look (drift), or when a pod opted out.' ''
-  for cause in start event resync restore; do
-    find_line "$cause=" "$WRITES" || RESULT='=0'
-    printf 'oom_kill_mode_writes_total{cause="%s"} %s\n' "$cause" "${RESULT#*=}"
+  for name in start event resync restore; do
+    find_line "$name=" "$WRITES" || RESULT='=0'
+    printf 'oom_kill_mode_writes_total{cause="%s"} %s\n' "$name" "${RESULT#*=}"
   done
   metric watch_reconnects_total counter 'Times the watch on the API server was opened again.' \
     "oom_kill_mode_watch_reconnects_total $((CONNECTS > 0 ? CONNECTS - 1 : 0))$NL"
   [ -z "$SYNCED" ] || metric last_sync_timestamp_seconds gauge \
     'When the agent last knew all opted-in pods of the node, in seconds since 1970.' \
     "oom_kill_mode_last_sync_timestamp_seconds $SYNCED$NL"
-  print_conditions
-}
-
-print_conditions() {
-  local name='' value=''
   metric condition gauge '1 while this condition keeps a mode from working on the node; 0 otherwise.' ''
   for name in cgroup_v1 cgroup_not_found no_inotify write_refused contested ancestor_group systemd_oom_policy \
     invalid_mode invalid_override unknown_container name_too_long pod_too_large; do
@@ -68,6 +63,5 @@ print_conditions() {
 write_metrics() {
   if [ "$METRICS" != yes ]; then return 0; fi
   sample_containers
-  print_metrics 2>&6 >"$RUN_DIR/metrics/.new" || return 0
-  mv -f "$RUN_DIR/metrics/.new" "$RUN_DIR/metrics/oom_kill_mode.prom" || :
+  print_metrics 2>&6 >"$RUN_DIR/metrics/.new" && mv -f "$RUN_DIR/metrics/.new" "$RUN_DIR/metrics/oom_kill_mode.prom"
 }

@@ -32,7 +32,7 @@ store_pod() { # uid, mode, namespace, name, overrides, flag, uptime
 
 # A pod that opts in, or says something else than before, or has a label that means nothing.
 pod_told() { # uid, mode, namespace, name, flag, resourceVersion
-  local mode=$2 overrides=",$PENDING" former=''
+  local mode=$2 overrides=",$PENDING" former='' pair='' found=''
   PENDING='' SEEN=$6
   note_listed "$1"
   if find_pod "$1"; then
@@ -44,7 +44,11 @@ pod_told() { # uid, mode, namespace, name, flag, resourceVersion
   fi
   store_pod "$1" "$mode" "$3" "$4" "$overrides" "$5" "$UPTIME"
   if [ "$mode" != - ] && [ "$former" != "$mode $overrides" ]; then opt_in "$former"; fi
-  check_metadata
+  # Whether the label and the annotation are as they should be.
+  for pair in large:pod_too_large invalid:invalid_mode malformed:invalid_override; do
+    case $FLAG in "${pair%:*}") found=yes ;; *) found='' ;; esac
+    condition "$found" "${pair#*:}/pod"
+  done
 }
 
 # The current pod is opted in, or has another mode or other overrides than before. It may have run before it had a label.
@@ -55,15 +59,6 @@ opt_in() { # what it had before, or nothing
   scan_pod start
   check_ancestors
   check_overrides
-}
-
-# Whether the label and the annotation of the current pod are as they should be.
-check_metadata() {
-  local found='' pair=''
-  for pair in large:pod_too_large invalid:invalid_mode malformed:invalid_override; do
-    case $FLAG in "${pair%:*}") found=yes ;; *) found='' ;; esac
-    condition "$found" "${pair#*:}/pod"
-  done
 }
 
 # The pod lost its label, or ended.

@@ -17,8 +17,8 @@ check_policies() {
   if [ -z "$lines" ] && [ "$POLICIES" = "$NL" ]; then return 0; fi
   for line in $CONTAINERS; do
     key=${line%% *} line=${line%/"$FILE"}
-    case $line:$MODES in *.scope:*"$NL$key=0$NL"*) read_policy "${line##*/}" "$lines" ;; *) RESULT=- ;; esac
-    case $RESULT:$SYSTEMD_SPARES in kill: | stop:*) policies=$policies$key=$RESULT$NL ;; *) RESULT=- ;; esac
+    case $line:$MODES in *.scope:*"$NL$key=0$NL"*) read_policy "${line##*/}" "$lines" ;; *) RESULT='' ;; esac
+    case $RESULT:$SYSTEMD_SPARES in kill: | stop:*) policies=$policies$key=$RESULT$NL ;; *) RESULT='' ;; esac
     case $RESULT:$POLICIES in
       *:*"$NL$key=$RESULT$NL"*) ;;
       [ks]*:* | *:*"$NL$key="*) printf 'Y\t%s\t%s\n' "$key" "$RESULT" >&3 ;;
@@ -27,22 +27,21 @@ check_policies() {
   POLICIES=$policies
 }
 
-# What a scope has: RESULT, or "-". The last assignment counts: grep found those of scopes before those of their drop-ins.
+# What a scope has: RESULT, or nothing. The last assignment counts: grep found those of scopes before those of their drop-ins.
 # A drop-in for all scopes of a runtime is elsewhere, and the agent does not see it: a mount of /run/systemd/system would
 # make that directory on a node without systemd, where programs take it for a sign of systemd.
 read_policy() { # scope, lines of grep: "<path>:OOMPolicy=<policy>"
   local line=''
-  RESULT=-
+  RESULT=
   for line in $2; do case $line in "$SYSTEMD_TRANSIENT/$1:"* | "$SYSTEMD_TRANSIENT/$1.d/"*) RESULT=${line##*=} ;; esac done
 }
 
 # In the loop.
-policy_found() { # key, policy or -
-  local found=yes
+policy_found() { # key, policy or nothing
   without_line "$1=" "$POLICIES" && POLICIES=$RESULT
   find_container "$1" || return 0
-  if [ "$2" = - ]; then found=''; else POLICIES=$POLICIES$1=$2$NL; fi
-  condition "$found" "systemd_oom_policy/$1"
+  if [ -n "$2" ]; then POLICIES=$POLICIES$1=$2$NL; fi
+  condition "$2" "systemd_oom_policy/$1"
 }
 
 # The container with this KEY still runs after kills.
@@ -50,5 +49,5 @@ survived_kills() { # how many
   local line=''
   case $POLICIES in *"$NL$KEY=kill$NL"*) [ "$1" -ge "$KILLS_TO_SURVIVE" ] || return 0 ;; *) return 0 ;; esac
   SYSTEMD_SPARES=yes
-  for line in $POLICIES; do case $line in *=kill) policy_found "${line%=*}" - ;; esac done
+  for line in $POLICIES; do case $line in *=kill) policy_found "${line%=*}" '' ;; esac done
 }

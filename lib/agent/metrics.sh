@@ -33,25 +33,25 @@ metric() { # name, type, help, samples
 
 print_metrics() {
   local name='' value=''
-  metric build_info gauge 'Always 1; the label tells which script runs.' "oom_kill_mode_build_info{script_sha256=\"$SCRIPT_SHA256\"} 1$NL"
-  metric containers gauge 'Containers of opted-in pods on this node, by the mode they are to have.' \
+  metric build_info gauge 'Always 1. The label identifies the running script.' "oom_kill_mode_build_info{script_sha256=\"$SCRIPT_SHA256\"} 1$NL"
+  metric containers gauge 'Containers of opted-in pods on this node, by desired mode.' \
     "oom_kill_mode_containers{mode=\"Single\"} $IN_SINGLE${NL}oom_kill_mode_containers{mode=\"Group\"} $IN_GROUP$NL"
-  metric container_group_desired gauge 'Mode the container is to have: 0 for Single, 1 for Group.' "$DESIRED"
-  metric container_group_effective gauge 'What memory.oom.group of the container says: 0 or 1.' "$EFFECTIVE"
+  metric container_group_desired gauge 'Desired mode of the container: 0 for Single, 1 for Group.' "$DESIRED"
+  metric container_group_effective gauge 'Value of memory.oom.group of the container: 0 or 1.' "$EFFECTIVE"
   metric survived_process_kills_total counter \
     'Processes that the kernel killed for memory in a container that kept running.' "$SURVIVED"
   metric writes_total counter \
-    'Values written to memory.oom.group: at the start of a container, at an event of the kernel (drift), in the periodic look (drift), or when a pod opted out.' ''
+    'Writes to memory.oom.group: when a container started, when the kernel reported drift, when the periodic check found drift, or when a pod opted out.' ''
   for name in start event resync restore; do
     find_line "$name=" "$WRITES" || RESULT='=0'
     printf 'oom_kill_mode_writes_total{cause="%s"} %s\n' "$name" "${RESULT#*=}"
   done
-  metric watch_reconnects_total counter 'Times the watch on the API server was opened again.' \
+  metric watch_reconnects_total counter 'Number of times that the agent reopened its watch on the API server.' \
     "oom_kill_mode_watch_reconnects_total $((CONNECTS > 0 ? CONNECTS - 1 : 0))$NL"
   [ -z "$SYNCED" ] || metric last_sync_timestamp_seconds gauge \
-    'When the agent last knew all opted-in pods of the node, in seconds since 1970.' \
+    'Last time at which the agent knew all opted-in pods of the node, in seconds since 1970.' \
     "oom_kill_mode_last_sync_timestamp_seconds $SYNCED$NL"
-  metric condition gauge '1 while this condition keeps a mode from working on the node; 0 otherwise.' ''
+  metric condition gauge '1 while this condition prevents a mode from working on the node, otherwise 0.' ''
   for name in cgroup_v1 cgroup_not_found no_inotify write_refused contested ancestor_group systemd_oom_policy \
     invalid_mode invalid_override unknown_container name_too_long pod_too_large; do
     case $RECORDS in *"$NL$name/"*) value=1 ;; *) value=0 ;; esac

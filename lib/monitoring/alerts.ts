@@ -41,9 +41,9 @@ export function alerts(options: AlertOptions): Alert[] {
       name: 'OomKillModeAgentAbsent',
       expr: options.jobs.map((one) => `absent(up{${jobIs([one])}})`).join('\nor\n'),
       for: seconds(options.downFor),
-      summary: 'Prometheus knows of no agent.',
+      summary: 'Prometheus does not scrape the agent on any node.',
       description:
-        'No pod of the agent is there to be scraped. Either the DaemonSet or the PodMonitor is gone, or Prometheus does not select the PodMonitor.',
+        'Prometheus has no target for the pods of the agent. Either the DaemonSet or the PodMonitor does not exist, or Prometheus does not select the PodMonitor.',
       anchor: 'oomkillmodeagentabsent',
     },
     {
@@ -60,9 +60,9 @@ export function alerts(options: AlertOptions): Alert[] {
         `max by (node) (${of(METRICS.BUILD_INFO)})`,
       ),
       for: seconds(options.downFor),
-      summary: 'No agent reports from node {{ $labels.node }}.',
+      summary: 'Prometheus gets no metrics of the agent from node {{ $labels.node }}.',
       description:
-        'Node {{ $labels.node }} has no pod of the agent, or the pod serves no metrics. Containers that start there may keep the mode that the kubelet gives them.',
+        'Node {{ $labels.node }} has no pod of the agent, or the pod serves no metrics. Containers that start there may keep the default mode of the node.',
       anchor: 'oomkillmodeagentdown',
     },
     {
@@ -70,28 +70,27 @@ export function alerts(options: AlertOptions): Alert[] {
       expr: withoutMode(job),
       for: seconds(options.mismatchFor),
       summary:
-        'Container {{ $labels.container }} of {{ $labels.namespace }}/{{ $labels.pod }} does not have its kill mode.',
+        'Container {{ $labels.container }} of {{ $labels.namespace }}/{{ $labels.pod }} does not have its desired kill mode.',
       description:
-        'Container {{ $labels.container }} of pod {{ $labels.namespace }}/{{ $labels.pod }} on node {{ $labels.node }} is to be {{ if eq $value 1.0 }}Group{{ else }}Single{{ end }}, and its memory.oom.group says otherwise or cannot be read.',
+        'The desired kill mode of container {{ $labels.container }} of pod {{ $labels.namespace }}/{{ $labels.pod }} on node {{ $labels.node }} is {{ if eq $value 1.0 }}Group{{ else }}Single{{ end }}. Its memory.oom.group has the other value, or the agent cannot read it.',
       anchor: 'oomkillmodenotapplied',
     },
     {
       name: 'OomKillModeProcessKills',
       expr: `sum by (node, namespace, pod, container) (increase(${of(METRICS.SURVIVED_KILLS)}[${seconds(options.processKillsWindow)}])) > ${options.processKills}`,
       summary:
-        'Container {{ $labels.container }} of {{ $labels.namespace }}/{{ $labels.pod }} keeps losing processes.',
+        'The kernel keeps killing processes in container {{ $labels.container }} of {{ $labels.namespace }}/{{ $labels.pod }}.',
       description: `The kernel killed about {{ printf "%.0f" $value }} processes for memory within ${words(options.processKillsWindow)} in container {{ $labels.container }} of pod {{ $labels.namespace }}/{{ $labels.pod }} on node {{ $labels.node }}. The container kept running, so its restart count does not show it.`,
       anchor: 'oomkillmodeprocesskills',
     },
     {
       name: 'OomKillModeCannotApply',
       expr: `max by (node, condition) (${of(METRICS.CONDITION)}) == 1`,
-      // Some end without anybody's help: an override waits for an init container, a file is fought over for a moment.
+      // Some conditions end without help: an override waits for an init container, or two programs write a file for a moment.
       for: seconds(options.cannotApplyFor),
-      summary:
-        'Kill modes do not work as asked on node {{ $labels.node }}: {{ $labels.condition }}.',
+      summary: 'A kill mode does not work on node {{ $labels.node }}: {{ $labels.condition }}.',
       description:
-        'The agent on node {{ $labels.node }} found the condition {{ $labels.condition }}. Its log and the Events, of pods or of the node, tell what it concerns.',
+        'The agent on node {{ $labels.node }} found the condition {{ $labels.condition }}. Its log and its Events name the pod or the node that the condition affects.',
       anchor: '{{ $labels.condition }}',
     },
     {
@@ -105,8 +104,8 @@ export function alerts(options: AlertOptions): Alert[] {
       ),
       // Long enough for an agent that has just started and had no answer yet.
       for: '2m',
-      summary: 'The agent on node {{ $labels.node }} has no fresh view of its pods.',
-      description: `The agent on node {{ $labels.node }} has not had the complete truth about its pods from the API server for ${words(options.staleSync)}, or not since it started. Pods that it knows stay as they are; new pods and changed labels are not seen.`,
+      summary: 'The agent on node {{ $labels.node }} gets no current data from the API server.',
+      description: `The agent on node {{ $labels.node }} has received no complete list of its pods from the API server for ${words(options.staleSync)}, or none since it started. Pods that it knows keep their modes. It does not see new pods and changed labels.`,
       anchor: 'oomkillmodestalesync',
     },
   ];

@@ -48,7 +48,7 @@ export function dashboard(jobs: readonly string[]): string {
     {
       type: 'stat',
       title: 'Containers by mode',
-      description: 'Containers of opted-in pods, by the mode they are to have.',
+      description: 'Containers of opted-in pods, by desired mode.',
       targets: [{ expr: `sum by (mode) (${of(METRICS.CONTAINERS)})`, legend: '{{mode}}' }],
     },
     {
@@ -111,7 +111,7 @@ export function dashboard(jobs: readonly string[]): string {
       type: 'timeseries',
       title: 'Writes by cause',
       description:
-        'Values written. Those at the start of a container are ordinary; event and resync are drift: something else had written.',
+        'Writes to memory.oom.group. start is ordinary. event and resync are drift: another program changed the value.',
       bars: true,
       targets: [
         {
@@ -123,7 +123,7 @@ export function dashboard(jobs: readonly string[]): string {
     {
       type: 'timeseries',
       title: 'Age of the view of the API server',
-      description: 'Time since the agent of a node last had the complete truth about its pods.',
+      description: 'Time since the agent of a node last knew all its opted-in pods.',
       unit: 's',
       targets: [{ expr: `time() - max by (node) (${of(METRICS.LAST_SYNC)})`, legend: '{{node}}' }],
     },
@@ -131,7 +131,7 @@ export function dashboard(jobs: readonly string[]): string {
       type: 'timeseries',
       title: 'Watches opened again',
       description:
-        'By node. An agent asks for a new one every 30 to 60 minutes; more are lost connections.',
+        'By node. An agent opens a new watch every 30 to 60 minutes. Further ones follow lost connections.',
       bars: true,
       targets: [
         {
@@ -143,7 +143,7 @@ export function dashboard(jobs: readonly string[]): string {
     {
       type: 'timeseries',
       title: 'Agents by script',
-      description: 'More than one line for longer than a roll-out takes: one did not finish.',
+      description: 'If there is more than one line for a long time, a rollout did not finish.',
       targets: [
         {
           // Twelve of its 64 digits, for the legend.

@@ -765,8 +765,8 @@ describe('with agents of several node pools', () => {
     const alert = (node: string) => ({
       exp_labels: { node, severity: 'warning' },
       exp_annotations: {
-        summary: `No agent reports from node ${node}.`,
-        description: `Node ${node} has no pod of the agent, or the pod serves no metrics. Containers that start there may keep the mode that the kubelet gives them.`,
+        summary: `Prometheus gets no metrics of the agent from node ${node}.`,
+        description: `Node ${node} has no pod of the agent, or the pod serves no metrics. Containers that start there may keep the default mode of the node.`,
       },
     });
     const test = {

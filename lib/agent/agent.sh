@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes memory.oom.group of the containers of opted-in pods on this node say what the labels of the pods say, and touches
-# nothing else.
+# Sets memory.oom.group of the containers of opted-in pods on this node, as the labels of the pods ask. It touches nothing
+# else.
 #
 # One process, this shell, holds all state and does all writing. It reads one queue, a FIFO. Three kinds of children
 # write to the queue: inotifyd tells what changes in the cgroup file system; curl with api.awk tells which pods of this
 # node are opted in; and a child that runs at each tick, every TICK_SECONDS, tells what it counted and sent. Events of
-# the kernel do the work. Every RESYNC_SECONDS, the loop also looks at everything, for what events did not tell; it does
-# so every second where there is no inotify.
+# the kernel do the work. Every RESYNC_SECONDS, the loop also looks at everything, because an event may be missing. Without
+# inotify, it does so every second.
 #
 # Files, in the order in which they are best read:
 #   agent.sh        the queue, the loop, the ticks
@@ -27,7 +27,7 @@
 #                   those with defaults just below
 #   constants       set once, at the top of a file: NL, TAB, FILE, the limits (MOST_…, …_SECONDS)
 #   state           set at the top of the file whose functions change it, each with a comment
-#   results         RESULT, in which a function leaves what it found; and the current pod, container and record:
+#   results         RESULT, where a function leaves its result; and the current pod, container and record:
 #                     find_pod        POD (its UID) MODE NAMESPACE NAME OVERRIDES FLAG HEARD
 #                     find_key        KEY, and describe CONTAINER (the name, or the key if the name is not known)
 #                     find_container  CONTAINER_FILE, and all of the above
@@ -35,14 +35,13 @@
 #                     read_record     WHAT WHOSE COUNT TOLD EARLIEST LAST_PAUSE SINCE, and POD NAMESPACE NAME
 #                     explain         MESSAGE CONTAINER
 #
-# For busybox ash. Two files are for the probes: RUN_DIR/ready is there once the agent is connected and watches;
-# RUN_DIR/alive is made anew at every tick, and the liveness probe removes it.
+# For busybox ash. Two files are for the probes: RUN_DIR/ready exists once the agent is connected and watches. The agent
+# creates RUN_DIR/alive at every tick, and the liveness probe removes it.
 set -eu
 
 # The label and the annotation of pods; error, warn, info or debug; yes or no; which script this is, for the log.
 : "${LABEL_PREFIX:=cdk8s-oom-kill-mode}" "${LOG_LEVEL:=info}" "${EVENTS:=no}" "${METRICS:=no}" "${SCRIPT_SHA256:=unknown}"
-# From one look at everything to the next, from one tick to the next, and from one look at what is not watched yet to the
-# next.
+# Seconds between two resyncs, between two ticks, and between two looks at files that no inotifyd watches yet.
 : "${RESYNC_SECONDS:=60}" "${TICK_SECONDS:=10}" "${EXAMINE_SECONDS:=0.01}"
 # The node's /sys/fs/cgroup, /var/log/containers and /run/systemd/transient.
 : "${CGROUP_ROOT:=/host/cgroup}" "${CONTAINER_LOGS:=/host/containers}" "${SYSTEMD_TRANSIENT:=/host/systemd}"
@@ -52,17 +51,17 @@ set -eu
 NL='
 '
 TAB='	'
-# Lists are lines, and split where they stand without quotes.
+# A list is a string of lines. The shell splits it where it stands without quotes.
 IFS=$NL
 HERE=$(cd "$(dirname "$0")" && pwd)
-# EVENTS_PER_TURN: so many events are handled before the loop does its other work.
-# PIECE_LENGTH: so many characters may a piece of a list have before it is added to a longer one.
-# NO_PAUSE: so many seconds the loop waits for an event when it has more to do; read takes no shorter time.
+# EVENTS_PER_TURN: the loop handles at most so many events before it does its other work.
+# PIECE_LENGTH: a piece of a list has about so many characters before it is added to a longer one.
+# NO_PAUSE: the loop waits so many seconds for an event when it has more to do; read takes no shorter time.
 EVENTS_PER_TURN=8 PIECE_LENGTH=4000 NO_PAUSE=0.001
 
-# State: whole seconds since the boot, a clock that changes of the time of day do not affect; when the next tick is due; how long to wait for the next
-# event; whether the agent was ready once; children that were stopped since the last tick, and before it; the child that
-# reports.
+# State: whole seconds since the boot, a clock that changes of the time of day do not affect; when the next tick is due;
+# how long to wait for the next event; whether the agent was ready once; children that were stopped since the last tick,
+# and before it; the child that reports.
 UPTIME=0 TICK=0 PAUSE=$EXAMINE_SECONDS READY='' STOPPED='' ENDED='' REPORTER=''
 
 for part in lists cgroups containers pods watch api conditions systemd kills events metrics; do . "$HERE/$part.sh"; done
@@ -99,11 +98,11 @@ next_event() { read -r -t "$1" -n 1 KIND && IFS=$TAB read -r FIRST SECOND THIRD 
 #   from inotifyd    c  file                        somebody wrote this file
 #                    n  directory, name             there is something new in this directory
 #                    o                              the kernel had no room for some events
-#                    x  file                        a watch ended, because the file is no longer there: nothing to do
-#   from api.awk     C                              the API server answers; it tells of every pod that there is first
+#                    x  file                        a watch ended, because the file no longer exists: nothing to do
+#   from api.awk     C                              the API server answers; first it tells of every present pod
 #                    O  uid, name=mode              an override of the pod on the next line with P
 #                    P  uid, mode, namespace, name, flag, version   a pod, new or changed; see api.awk
-#                    L  uid                         a pod that there is, and of which the loop knows all
+#                    L  uid                         a present pod, which is as the loop knows it
 #                    G  uid, version                a pod lost its label, or ended
 #                    D  uid, version                a pod was deleted
 #                    B  version, "new" or "old"     a bookmark, and whether it is older than what was told before
@@ -143,7 +142,7 @@ tick() {
   report
 }
 
-# At each tick, in a child: what takes long. The loop hears of the results through its queue.
+# At each tick, a child does the slow work. It writes its results to the queue.
 report() {
   if [ -n "$REPORTER" ] && is_running "$REPORTER"; then return 0; fi
   if [ -n "$REPORTER" ]; then wait "$REPORTER" 2>&6 || :; fi
@@ -157,7 +156,7 @@ become_ready() {
   log info 'ready' node "$NODE_NAME" script "$SCRIPT_SHA256"
 }
 
-# With cgroup v1 there is nothing to do. Where our own container is not where it should be, no other one is either.
+# With cgroup v1 there is nothing to do. If our own container is not in the cgroup of its pod, the others are not either.
 find_node() {
   if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then node_condition yes cgroup_v1 && become_ready && return 0; fi
   if ! find_kubepods; then node_condition yes cgroup_not_found && return 0; fi
@@ -184,8 +183,8 @@ between_events() {
   if [ -z "$READY" ] && [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
-# The queue becomes fd 0 of the loop, and fd 3 for children; fd 6 is for complaints that nobody needs. The container with
-# the metrics mounts the directory metrics/, which must stay the same directory.
+# The queue becomes fd 0 of the loop, and fd 3 for children; fd 6 drops messages that nobody needs. The container with the
+# metrics mounts the directory metrics/, which must stay the same directory.
 main() {
   local turn=0 rest=''
   # The children of a container end with its first process.
@@ -197,8 +196,8 @@ main() {
   while :; do
     if next_event "$PAUSE"; then
       handle_event
-      # There may be more events. Those that come without a pause must not keep the loop from its other work, nor those
-      # that come one by one.
+      # There may be more events. They must not keep the loop from its other work, whether they come at once or one by
+      # one.
       PAUSE=$NO_PAUSE
       turn=$((turn + 1)) && if [ "$turn" -lt "$EVENTS_PER_TURN" ]; then continue; fi
     fi

@@ -7,11 +7,11 @@
 #   ended <HTTP status> <curl's exit status>   added by curl
 # Output: fields separated by tabs, each one of our own words or checked against its alphabet. All versions are the
 # highest resourceVersion so far.
-#   C                               an answer of 200, which tells of every pod that there is first
+#   C                               an answer of 200, which first tells of every present pod
 #   O <uid> <name>=<0|1>            an override of the pod on the next line with P
 #   P <uid> <0|1|-> <namespace> <name> <flag> <version>   a pod that is new, or not what the loop knows: 0 Single, 1 Group,
 #                                   - neither; the flag is ok, invalid, malformed or large, see pods.sh
-#   L <uid>                         a pod that there is, as the loop knows it; only before the first bookmark
+#   L <uid>                         a present pod, as the loop knows it; only before the first bookmark
 #   G <uid> <version>               a pod lost its label, or ended
 #   D <uid> <version>               a pod was deleted
 #   B <version> <new|old>           a bookmark: everything up to its version was told; old if that is lower than the
@@ -125,7 +125,7 @@ function bookmark(    old) {
   say("B " seen " " (old ? "old" : "new"))
 }
 
-# Most events are changes of a pod's status: only what changes our mind is passed on.
+# Most events are changes of a pod's status. Only those that change what the loop knows are passed on.
 function changed(cgroup,    mode, pod, news, count, i, override) {
   if (cgroup == "" || !named(field["namespace"], 63) || !named(field["name"], 253)) return
   mode = field[label] in value && !large ? value[field[label]] : "-"

@@ -2,8 +2,8 @@
 # The API server: one watch of pods after the other.
 
 # Limits, all in seconds:
-#   SILENCE_SECONDS        A watch that is silent for so long has ended without a word. Bookmarks come about once a minute.
-#                          Some servers send none: then a watch of a node on which nothing happens is silent as well, and
+#   SILENCE_SECONDS        A watch that is silent for so long has ended without notice. Bookmarks come about once a minute.
+#                          Some servers send none: then a watch of a node on which nothing happens is silent, too, and
 #                          the limit grows, up to MOST_SILENCE_SECONDS.
 #   SHORT_WATCH_SECONDS    A watch that lasted so long after its answer was no failure, and the next one is opened at once.
 #   LONGEST_PAUSE_SECONDS  After a failure, the pause doubles from one second up to this.
@@ -40,9 +40,9 @@ header = "Authorization: Bearer $token"
 TOKEN
 }
 
-# Asks for the metadata of this node's opted-in pods: those there are, then every change. Ended pods are left out, which
-# may be thousands. Version 0 is answered from the API server's memory, and never "too old". A watch takes half an hour to
-# an hour, as the kubelet's do, and not the same time on all nodes. First goes what the loop knows, for api.awk.
+# Asks for the metadata of this node's opted-in pods: first the present ones, then every change. Ended pods are left out,
+# which may be thousands. Version 0 is answered from the API server's memory, and never "too old". A watch takes half an
+# hour to an hour, as the kubelet's do, and not the same time on all nodes. First goes what the loop knows, for api.awk.
 watch_pods() {
   local seconds=$((1800 + 0x${POD_UID%%-*} % 1800)) query='watch=1&resourceVersion=0&allowWatchBookmarks=true'
   printf 'known %s\n' $PODS
@@ -108,8 +108,8 @@ watch_ended() { # HTTP status, curl's exit status, seconds that the server asks 
   esac
 }
 
-# A watch that was answered and cut is trouble of another kind than one without an answer, because the next one is likely
-# to be answered as well. Each kind is told once, as long as it lasts.
+# A watch that was answered and then cut differs from one without an answer, because the API server is likely to answer
+# the next one, too. The log has one line for each kind, as long as it lasts.
 tell_problem() { # "cut" if the watch was answered, or nothing; HTTP status, curl's exit status, reason, message
   local text='the API server refused the watch; known pods keep their modes' problem="${1:-$*}"
   if [ "$PROBLEM" = "$problem" ]; then return 0; fi
@@ -131,7 +131,7 @@ note_listed() { # uid
 }
 
 # A bookmark says that everything up to a resourceVersion was told. An API server whose memory is behind may send one that
-# is older than what another server told before: who is not told of by then may still come.
+# is older than what another server told before. It may tell of more pods later.
 bookmark_told() { # resourceVersion, new or old
   BOOKMARKED=yes SILENCE=$SILENCE_SECONDS
   if [ "$2" = old ]; then return 0; fi

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# Where the cgroups of pods and containers are on this node, and what their files say. Nothing here calls a function of
+# Where the cgroups of pods and containers are on this node, and how to read their files. Nothing here calls a function of
 # another file.
 
-# The file that says the kill mode: 0 is Single, 1 is Group.
+# The file with the kill mode: 0 is Single, 1 is Group.
 FILE=memory.oom.group
 # Matches the directories of containers, and none of the sixty files beside them.
 LONG_NAME='????????????????????????????????????????????????????????????????*'
@@ -63,8 +63,8 @@ find_pod_directory() { # uid
 # The UID of the pod that a path belongs to, which is the directory of the pod or something in it: POD.
 find_pod_uid() { POD=${1##*pod} POD=${POD%%/*} POD=${POD%.slice} POD=${POD//_/-}; }
 
-# The key of a container, which is the beginning of its id: KEY. Fails for what no runtime named so: for conmon's cgroup,
-# and for those that a container made inside its own. The child that crun makes in a container's cgroup has the key of
+# The key of a container, which is the beginning of its id: KEY. Fails for cgroups that no runtime named so: that of
+# conmon, and those that a container made inside its own. The child that crun makes in a container's cgroup has the key of
 # the container with an "x" behind it.
 find_key() { # a container's file or directory, or that of crun's child
   local id=${1%/"$FILE"} before='' child=''
@@ -76,8 +76,8 @@ find_key() { # a container's file or directory, or that of crun's child
   KEY=${id:0:12}$child
 }
 
-# What a file says: RESULT. Fails if the file is no longer there. It is empty only for a moment, when somebody truncates
-# it before a write.
+# Reads the value of a file: RESULT. Fails if the file no longer exists. The file is empty only for a moment, when
+# somebody truncates it before a write.
 read_value() { # file
   RESULT=
   read -r RESULT 2>&6 <"$1"

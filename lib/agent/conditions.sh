@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# Conditions: reasons why a mode does not work. Each has a heading in docs/troubleshooting.md. A condition is told once, in the log and in
-# one Event, until it has ended.
+# Conditions: reasons why a mode does not work. Each has a heading in docs/troubleshooting.md. The log and one Event report
+# a condition once, until it ends.
 
-# State: what Events tell of, conditions and kills alike, one line each:
+# State: what Events report, conditions and kills alike, one line each:
 #   <what>/<whose> <uid> <namespace> <name> <count> <told> <earliest> <pause> <since>
 # what is a condition or "kills"; whose is the key of a container, the name of one, "pod" or "node"; told is how much of
 # the count an Event has told; earliest is the uptime at which the next Event may be sent, pause the seconds until then
@@ -35,7 +35,7 @@ condition() { # nothing if not, condition/whose
 # Whether the node has a condition. For Events, a node is in the namespace default, and its name is its UID.
 node_condition() { POD=$NODE_NAME NAMESPACE=default NAME=$NODE_NAME && condition "$1" "$2/node"; }
 
-# The conditions of a pod end without a word. Its kills stay, because they end with their containers.
+# Ends the conditions of a pod without a line in the log. Its kills stay, because they end with their containers.
 end_conditions() { # uid, the beginning of those that stay
   local line=''
   for line in $RECORDS; do
@@ -43,7 +43,7 @@ end_conditions() { # uid, the beginning of those that stay
   done
 }
 
-# In sentences: MESSAGE, and CONTAINER, which is "-" if it is about no container.
+# Explains a condition in sentences: MESSAGE. CONTAINER is "-" if the condition is about no container.
 explain() { # condition or "kills", whose
   local label=$LABEL_PREFIX/mode annotation=$LABEL_PREFIX/containers
   CONTAINER=- MESSAGE=

@@ -2,7 +2,7 @@
 # Which container gets which value, and the write.
 
 # MOST_REPAIRS: more repairs of one file within a second make it contested. Faster repairs would help nobody, and each
-# write wakes the loop, which has other containers to care for.
+# write wakes the loop, which has other containers to watch.
 # OVERRIDE_RESYNCS: an override of a name that no container has had for so many resyncs is likely to be misspelt.
 # MOST_NAME_CHARACTERS: the kubelet makes the name of a container's log <pod>_<namespace>_<container>-<id>.log, and cuts
 # what is before ".log" after 251 characters. The key is the first 12 of the id: the three names may have so many
@@ -10,10 +10,10 @@
 # LISTS_OF_CONTAINERS: so many lists have lines about containers; see forget_containers.
 MOST_REPAIRS=50 OVERRIDE_RESYNCS=5 MOST_NAME_CHARACTERS=236 LISTS_OF_CONTAINERS=7
 
-# State: the containers, "<key> <file>"; what they are to have, "<key>=<0 or 1>", a list apart because it is searched at
-# each event; those that were written to, "<key>".
+# State: the containers, "<key> <file>"; their modes, "<key>=<0 or 1>", in another list because each event searches it;
+# those that the agent wrote to, "<key>".
 CONTAINERS=$NL MODES=$NL WRITTEN=$NL
-# State: directories of pods that the present resync still has to look at, and when it began.
+# State: directories of pods that are left for the present resync, and when it began.
 TO_SCAN='' SCANNED=0
 # State: the keys of containers that had ended at the last resync, and in how many of the lists they are forgotten.
 GONE=$NL FORGOTTEN=$LISTS_OF_CONTAINERS
@@ -49,8 +49,8 @@ name_container() {
 
 is_named() { [ "$CONTAINER" != "${KEY%x}" ]; }
 
-# Decides what the container with this KEY is to have: the mode of the current pod, or what the annotation says of it, if
-# its name is known by now.
+# Decides the mode of the container with this KEY: that of the current pod, or the override for its name, if the name is
+# known by now.
 choose_mode() {
   local mode=$MODE
   if [ "$OVERRIDES" != , ]; then name_container; fi
@@ -66,7 +66,7 @@ adopt() { # file
   choose_mode
 }
 
-# Finds the containers of the current pod. With "new", those that are known are left to the events that the kernel sends.
+# Finds the containers of the current pod. With "new", it leaves known ones to the events of the kernel.
 scan_pod() { # why: start, resync or new
   local file=''
   find_pod_directory "$POD" || return 0
@@ -79,8 +79,8 @@ scan_pod() { # why: start, resync or new
 
 resync_soon() { SCANNED=-$RESYNC_SECONDS; }
 
-# Looks at everything again, for what events did not tell, or nobody watches: one pod in each turn of the loop, so that
-# what happens meanwhile does not wait. Then it forgets the containers that ended, one list in each turn.
+# Looks at everything again, because an event may be missing: one pod in each turn of the loop, so that events do not
+# wait. Then it forgets the containers that ended, one list in each turn.
 resync_next() {
   local period=1 directory=''
   if [ "$FORGOTTEN" -lt "$LISTS_OF_CONTAINERS" ]; then FORGOTTEN=$((FORGOTTEN + 1)) && forget_containers "$GONE" "$FORGOTTEN" && return 0; fi
@@ -109,8 +109,8 @@ list_pod_directories() {
   done
 }
 
-# Forgets containers and pods that are no longer there. Contested files are watched again; the condition ends if there was
-# no contest since the last resync.
+# Forgets containers and pods that no longer exist. Contested files are watched again. The condition of a file ends if
+# there was no contest since the last resync.
 end_resync() {
   local line='' ended=$NL
   for line in $CONTAINERS; do [ -e "${line#* }" ] || ended=$ended${line%% *}$NL; done
@@ -134,7 +134,7 @@ forget_containers() { # list of keys, the number of a list or "all"
   case $2 in 7 | all) without_keys "$1" "$RECORDS" && RECORDS=$RESULT ;; esac
 }
 
-# Checks the overrides of the current pod. A name that is too long can never be told from the log's name; then the
+# Checks the overrides of the current pod. The name of the log does not show a name that is too long, so its
 # override cannot work. A name that no container has while another container of the pod runs is misspelt, or that of a
 # container that waits for an init container: the agent sees no more of a pod than its metadata.
 check_overrides() {
@@ -183,8 +183,8 @@ enforce() { # mode, file, why: start, event, resync or restore
   fi
 }
 
-# What there is to do after a write. Before a container has a link, its runtime still prepares it, so that the write
-# belongs to the start, whoever told of it.
+# Follows a write. Before a container has a link, its runtime still prepares it, so the cause of the write is the start,
+# whatever event told of it.
 wrote() { # mode, file, why, former value
   local cause=$3
   describe "$2" || :
@@ -197,8 +197,8 @@ wrote() { # mode, file, why, former value
   if [ "$3" = event ]; then count_repair "$2"; fi
 }
 
-# Counts the repairs of the current container in this second. The next inotifyd does not watch a contested file, and has
-# to start at once.
+# Counts the repairs of the current container in this second. The next inotifyd does not watch a contested file, and
+# must start at once.
 count_repair() { # file
   if [ "$REPAIRS_AT" != "$UPTIME" ]; then REPAIRS=$NL REPAIRS_AT=$UPTIME; fi
   case $REPAIRS in *"$NL$KEY=$MOST_REPAIRS$NL"*) ;; *) add_one "$KEY" "$REPAIRS" && REPAIRS=$RESULT && return 0 ;; esac

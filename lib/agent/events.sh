@@ -1,11 +1,11 @@
 # shellcheck shell=sh
 # Events, which kubectl describe shows.
 
-# Whether it was told or not, the next Event about the same waits: at first so long, then twice as long each time, up to
-# the second number. So long may the API server take for one.
+# After an Event, sent or not, the next one of the same record waits: first so long, then twice as long each time, up to
+# the second number. The third number limits the time of a request.
 FIRST_PAUSE_SECONDS=10 MOST_PAUSE_SECONDS=300 EVENT_SECONDS=30
 
-# State: why the last Event was not taken.
+# State: why the API server refused the last Event.
 EVENT_PROBLEM=''
 
 # In the child that reports: one request after the other, for what was not told yet and may be told now.
@@ -45,7 +45,7 @@ send_event() { # time
 EVENT
 }
 
-# In the loop: how it went.
+# In the loop: the answer to an Event.
 event_sent() { # "<what>/<whose> <uid>", count, since, HTTP status, reason, message
   find_line "$1 " "$RECORDS" || return 0
   read_record "$RESULT"

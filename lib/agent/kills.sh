@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Processes that the kernel killed for memory in containers that kept running.
 
-# A container that ends with a kill is empty after so many seconds, also where systemd ends it, which takes longer.
+# A container that ends with a kill is empty after so many seconds. Where systemd ends it, that takes longer.
 SECONDS_TO_END=1 SECONDS_TO_BE_ENDED=5
 
 # State: what the kernel had counted at the last kill of a container, "<key> <own> <inside> <pod> <limit>": how often the
@@ -9,8 +9,8 @@ SECONDS_TO_END=1 SECONDS_TO_BE_ENDED=5
 # kill was about.
 COUNTERS=$NL
 
-# In the child that reports. One process reads the counters of all containers. A container that is about to end with all
-# its processes has time to do so, because what is told is that it kept running.
+# In the child that reports. One process reads the counters of all containers. Then it waits, so that it reports
+# only containers that kept running: one that ends with all its processes has time to do so.
 count_kills() {
   local item='' counted='' news='' patience=$SECONDS_TO_END
   counted=$(grep -Hs '^oom_kill [1-9]' /dev/null $(
@@ -49,8 +49,8 @@ choose_limit() { # key, directory
   RESULT="$1 $2 $3 $limit"
 }
 
-# Kills from before the agent's first look are not told, nor is a limit of the pod that was reached before this container
-# began.
+# The agent does not report kills from before its first look, nor a limit of the pod that was reached before this
+# container began.
 remember_kills() { # directory of a container of the current pod, with this KEY
   local name='' count='' kills=0 pod=0
   while IFS=' ' read -r name count; do if [ "$name" = oom_kill ]; then kills=$count; fi; done 2>&6 <"$1/memory.events" || :

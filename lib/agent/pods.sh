@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Which pods are opted in. api.awk tells of pods; what it said is here.
+# Which pods are opted in. api.awk tells of pods, and this file keeps what it told.
 
 # State: all pods that the API server told of, "<uid> <mode> <namespace> <name> <overrides> <flag> <uptime>". The mode is
 # 0, 1, or "-" for a pod that is not opted in, because its label says neither or was not read. The overrides are "," or
@@ -30,21 +30,21 @@ store_pod() { # uid, mode, namespace, name, overrides, flag, uptime
   POD=$1 MODE=$2 NAMESPACE=$3 NAME=$4 OVERRIDES=$5 FLAG=$6 HEARD=$7
 }
 
-# A pod that opts in, or says something else than before, or has a label that means nothing.
+# A pod that opts in, changes its label or its annotation, or has an invalid label.
 pod_told() { # uid, mode, namespace, name, flag, resourceVersion
   local mode=$2 overrides=",$PENDING" former='' pair='' found=''
   PENDING='' SEEN=$6
   note_listed "$1"
   if find_pod "$1"; then
     former="$MODE $OVERRIDES"
-    # What was not read does not count.
+    # What api.awk did not read does not count.
     if [ "$5" = large ]; then mode=$MODE overrides=$OVERRIDES; fi
     if [ "$mode" = - ]; then release "$1"; fi
     if [ "$former" != "$mode $overrides" ]; then end_conditions "$1" invalid; fi
   fi
   store_pod "$1" "$mode" "$3" "$4" "$overrides" "$5" "$UPTIME"
   if [ "$mode" != - ] && [ "$former" != "$mode $overrides" ]; then opt_in "$former"; fi
-  # Whether the label and the annotation are as they should be.
+  # The conditions of the label and the annotation.
   for pair in large:pod_too_large invalid:invalid_mode malformed:invalid_override; do
     case $FLAG in "${pair%:*}") found=yes ;; *) found='' ;; esac
     condition "$found" "${pair#*:}/pod"
@@ -80,7 +80,7 @@ pod_deleted() { # uid
   end_conditions "$1"
 }
 
-# At the end of a resync: those that no longer have a cgroup.
+# At the end of a resync, forgets deleted pods that no longer have a cgroup.
 forget_deleted_pods() {
   local line=''
   for line in $PODS; do
@@ -88,13 +88,12 @@ forget_deleted_pods() {
   done
 }
 
-# The containers of the current pod go back to the value of the node. That is for those that the agent wrote to, or that
-# have a link, so that an agent before this one may have. It leaves alone a pause container, which the kubelet leaves at 0
-# and which has no link.
+# Sets the containers of the current pod back to the value of the node: those that the agent wrote to, and those with a
+# link, because an earlier agent may have written to them. A pause container has no link, and the kubelet leaves it at 0.
 release() { # uid
   local line='' released=$NL
   log info 'pod no longer opted in' pod "$NAMESPACE/$NAME"
-  # Where there is no cgroup any more, the next resync does the rest.
+  # If the cgroup no longer exists, the next resync does the rest.
   find_pod_directory "$1" || return 0
   for line in $CONTAINERS; do
     case $line in *" $POD_DIRECTORY/"*) ;; *) continue ;; esac

@@ -27,8 +27,8 @@ check_policies() {
   POLICIES=$policies
 }
 
-# What a scope has: RESULT, or nothing. The last assignment counts: grep found those of scopes before those of their drop-ins.
-# A drop-in for all scopes of a runtime is elsewhere, and the agent does not see it: a mount of /run/systemd/system would
+# The policy of a scope: RESULT, or nothing. The last assignment counts: grep found those of scopes before those of their
+# drop-ins. The agent does not see a drop-in for all scopes of a runtime, which is in /run/systemd/system: a mount would
 # make that directory on a node without systemd, where programs take it for a sign of systemd.
 read_policy() { # scope, lines of grep: "<path>:OOMPolicy=<policy>"
   local line=''

@@ -2,21 +2,21 @@
 # inotifyd, which tells what changes in the cgroup file system.
 #
 # One inotifyd watches everything, because each one takes one of the 128 inotify instances that all processes of root on
-# a node have together. It takes its watches as arguments only. So when there is more to watch, another inotifyd has to
-# be started with the whole list, and there are two of them for a moment: the present one watches on while the next one
-# sets up its watches, and there is no moment in which nobody watches.
+# a node have together. It takes its watches as arguments only. So when there is more to watch, another inotifyd must
+# start with the whole list, and there are two of them for a moment: the present one watches on while the next one sets up
+# its watches, and there is no moment in which nobody watches.
 #
 # How do we know that the next one has all its watches? It sets them up in the order of its arguments, and its last
-# argument is a ping file. At each turn, the loop writes to that file. The write is told only once the next one watches
-# the file, and so everything before it. The present one watches a ping file as well, so there are two files, and the
-# two processes take turns with them: otherwise the present one would answer for the next.
+# argument is a ping file. At each turn, the loop writes to that file. The next one reports the write only once it
+# watches the file, and so everything before it. The present one watches a ping file, too. So there are two files, and
+# the two processes take turns with them: otherwise the present one would answer for the next.
 #
-# What is new is not watched until the next one is up. Until then the loop itself examines it every EXAMINE_SECONDS, so
-# that no process has to start before a container does. It examines it once more when the next one is up, because the
-# last change may have come between the last look and the watch. Then it ends the former one.
+# What is new is not watched until the next one is up. Until then the loop itself examines it every EXAMINE_SECONDS,
+# because a new process would come too late. It examines it once more when the next one is up, because the last change may
+# have come between the last look and the watch. Then it ends the former one.
 
 # In a burst of starts, the next inotifyd waits for more to come, because each costs CPU: so many turns of the loop, but
-# only while what it is to watch is shorter than so many characters. After so many failed starts in a row there is no
+# only while the list of new watches is shorter than so many characters. After so many failed starts in a row there is no
 # inotify, and the loop looks at everything every second.
 TURNS_TO_WAIT=25 UNWATCHED_LENGTH=2000 MOST_FAILURES=10
 
@@ -98,9 +98,9 @@ watcher_is_up() {
   examine "$started"
 }
 
-# The next one ended before it was up. Something that it was to watch may have ended meanwhile. The present one goes on.
-# What the next one complained of, as "inotifyd: add watch (…) failed: …", is in a file: in the queue it would be behind all
-# that others wrote before, and be read too late.
+# The next one ended before it was up. One of its files may no longer exist. The present one goes on. The complaint of the
+# next one, as "inotifyd: add watch (…) failed: …", is in a file: in the queue it would be behind
+# all that others wrote before, and be read too late.
 watcher_failed() {
   stop "$NEXT_WATCHER" && NEXT_WATCHER='' COMPLAINT=
   read -r COMPLAINT 2>&6 <"$RUN_DIR/complaint" || :

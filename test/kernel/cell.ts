@@ -86,6 +86,17 @@ function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
     ).length;
 
   inGuest(
+    'of ten containers at once and one more, at most one does not see Single from the start',
+    async () => {
+      const modes = await cluster.firstModes(Array<Pod>(10).fill(single));
+      modes.push(...(await cluster.firstModes([single])));
+      // The benchmark counts how many of 1,000 are late. An agent that is too slow would be late for most of them.
+      expect(modes).toHaveLength(11);
+      expect(modes.filter((mode) => mode === '0').length).toBeGreaterThanOrEqual(10);
+    },
+  );
+
+  inGuest(
     "of Kubernetes' own OOMKiller pods, two processes survive with Single alone",
     async () => {
       const started: Container[][] = [];
@@ -105,21 +116,11 @@ function cell(runtime: Runtime, driver: Driver, get: () => Cluster): void {
     },
   );
 
-  inGuest(
-    'of ten containers at once and one more, at most one does not see Single from the start',
-    async () => {
-      const modes = await cluster.firstModes(Array<Pod>(10).fill(single));
-      modes.push(...(await cluster.firstModes([single])));
-      // The benchmark counts how many of 1,000 are late. An agent that is too slow would be late for most of them.
-      expect(modes).toHaveLength(11);
-      expect(modes.filter((mode) => mode === '0').length).toBeGreaterThanOrEqual(10);
-    },
-  );
-
   inGuest('a container with Single survives its kills, one with Group dies', async () => {
     const survivor = await cluster.start(single, HOG);
     await cluster.survives(survivor, 3);
-    await cluster.freeze(survivor);
+    await cluster.vm.sh(`kill -KILL ${await cluster.processOne(survivor)}`);
+    await cluster.isKilled(survivor);
     const victim = await cluster.start(group, HOG);
     await cluster.isKilled(victim);
     expect(await cluster.vm.sh(`cat ${victim.log}`)).not.toMatch(/child died/);

@@ -141,8 +141,8 @@ export class Cluster {
     });
   }
 
-  /** Stops the processes of a pod or a container, so that none is killed for memory until it is removed. */
-  async freeze({ cgroup }: Pod | Container): Promise<void> {
+  /** Stops the processes of a pod, so that none of them is killed for memory until it is removed. */
+  async freeze({ cgroup }: Pod): Promise<void> {
     await this.vm.sh(`
       echo 1 >${cgroup}/cgroup.freeze
       until grep 'frozen 1' ${cgroup}/cgroup.events; do sleep 0.1; done`);

@@ -151,6 +151,7 @@ report() {
 }
 
 become_ready() {
+  if [ -n "$READY" ]; then return 0; fi
   READY=yes
   echo 2>&6 >"$RUN_DIR/ready" || :
   log info 'ready' node "$NODE_NAME" script "$SCRIPT_SHA256"
@@ -180,7 +181,7 @@ between_events() {
   examine "$UNWATCHED$STARTING"
   renew_watcher
   renew_api
-  if [ -z "$READY" ] && [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
+  if [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
 # The queue becomes fd 0 of the loop, and fd 3 for children; fd 6 drops messages that nobody needs. The container with the

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The condition systemd_oom_policy. With OOMPolicy=kill or stop, systemd ends a whole scope after the kernel killed one
-# process in it. runc sets it from version 1.6 on. systemd 259 and later obey "kill" only after a kill of the whole group.
+# process in it. A runc after 1.5 sets "kill". systemd 259 and later obey "kill" only after a kill of the whole group.
 
 # An older systemd ends a scope with "kill" at the first or the second kill.
 KILLS_TO_SURVIVE=2

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Keeps systemd from ending a container after the kernel has killed one process in it.
 #
-# systemd 253 to 258 ends a scope with OOMPolicy=kill after any kill in it, and runc sets OOMPolicy=kill from its release
-# after 1.5 on. This script writes a drop-in for the scopes of all containers, with OOMPolicy=continue, which they had
-# before. Then it has systemd reload, and sleeps.
+# systemd 253 to 258 ends a scope with OOMPolicy=kill after any kill in it. A runc after 1.5 sets OOMPolicy=kill. This
+# script writes a drop-in for the scopes of all containers, with OOMPolicy=continue, which they had before. Then it makes
+# systemd reload, and sleeps.
 #
 # It needs the process namespace of the node (hostPID), uid 0 without any capability, and the node's
-# /run/systemd/system, writable. That directory is in memory: a node that starts again has lost the drop-in, and this
-# script, which starts there again as well, writes it again.
+# /run/systemd/system, writable. That directory is in memory, so a node that starts again has lost the drop-in. This
+# script also starts again there, and writes it again.
 #
 # For busybox ash.
 set -eu

@@ -55,7 +55,7 @@ async function ended(): Promise<void> {
 
 const aboutNode = { apiVersion: 'v1', kind: 'Node', name: 'node-1', uid: 'node-1' };
 
-test('cgroup_v1: the agent asks for no pods, writes nothing, and is ready', async () => {
+test('cgroup_v1: the agent asks for no pods, writes nothing, and says once that it is ready', async () => {
   const node = new FakeNode(SYSTEMD, { version: 1 });
   scene.start(ALL, node);
   const container = scene.optIn('Single').run('app');
@@ -67,6 +67,8 @@ test('cgroup_v1: the agent asks for no pods, writes nothing, and is ready', asyn
   });
   expect(container.value).toBe('1');
   expect(scene.api.requests).toEqual([]);
+  await scene.agent.ticks(2);
+  expect(scene.agent.logged('ready')).toHaveLength(1);
 });
 
 test.each([

@@ -43,7 +43,7 @@ examine() { # list of what watch was told of
     case $item in
       'pod '*) if find_pod "${item#* }"; then scan_pod new; fi ;;
       *)
-        file_written "$item" resync
+        file_written "$item" start
         # crun makes its child a little later.
         child=${item%"$FILE"}container/$FILE
         if [ -e "$child" ] && describe "$child"; then adopt "$child"; fi

@@ -247,7 +247,7 @@ describe('a mode', () => {
     await scene.settle();
     await scene.drift('0', container);
     // It was let go at no time.
-    expect(writes(container, 'etcd')).toBe(2);
+    await scene.eventually('two writes', () => writes(container, 'etcd') === 2);
     mirror.optOut();
     await scene.become('1', container);
   });

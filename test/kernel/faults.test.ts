@@ -170,14 +170,14 @@ describe('with few containers, which the agent looks at often', () => {
     await ends('contested', 1);
   });
 
-  // By the formula in docs/choosing.md: process 1 holds 28 MiB of 48 and is some 8 MiB larger than its child. The child is
-  // the victim if the difference of their values, times 48 MiB / 1000, is more than that: if it is 170 or more.
+  // By the formula in docs/choosing.md. Process 1 holds 28 MiB of 48, so its child has at most 20. The child is always the
+  // victim if the difference of their values, times 48 MiB / 1000, is more than 28 MiB, and never if it is less than 8.
   inGuest('a large process 1 survives if its children may raise oom_score_adj enough', async () => {
     for (const [main, child, survives] of [
       [-997, 0, true], // Guaranteed
-      [750, 1000, true], // Burstable, requests a quarter of the node's memory
-      [900, 1000, false], // Burstable, requests a tenth
-      [993, 1000, false], // Burstable, requests less than a hundredth
+      [400, 1000, true], // Burstable, requests 60% of the node's memory
+      [900, 1000, false], // Burstable, requests 10%
+      [993, 1000, false], // Burstable, requests less than 1%
     ] as const) {
       const command = ['hog', '1', '28', String(child)];
       const container = { command, memory: 48, oomScoreAdj: main };

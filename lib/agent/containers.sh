@@ -214,7 +214,10 @@ enforce_contested() { local line='' && for line in $CONTESTED; do file_written "
 # the name that crun gives its child is looked at.
 created() { # directory, name
   local new=''
-  if find_key "$1" && [ "$2" != container ]; then return 0; fi
+  if find_key "$1"; then
+    if [ "$2" = container ]; then examine "$1/$FILE"; fi
+    return 0
+  fi
   case $1:$2 in
     "$CONTAINER_LOGS:"*) link_created "$2" && return 0 ;;
     *:pod* | *:*-pod*) new=yes && find_pod_uid "$2" ;;

@@ -30,6 +30,7 @@ TURNS=0 FAILURES=0 COMPLAINT=''
 
 watch() { # "pod <uid>", or a file
   case $1 in */container/"$FILE") CRUN=yes ;; esac
+  case $NL$UNWATCHED in *"$NL$1$NL"*) return 0 ;; esac
   if has_inotify || [ -n "$NEXT_WATCHER" ]; then UNWATCHED=$UNWATCHED$1$NL; fi
 }
 
@@ -44,9 +45,14 @@ examine() { # list of what watch was told of
       'pod '*) if find_pod "${item#* }"; then scan_pod new; fi ;;
       *)
         file_written "$item" start
-        # crun makes its child a little later.
+        # crun makes its child a little later, and enables the files of the child after that. inotify does not tell of
+        # these files, so the next turn examines the container again.
         child=${item%"$FILE"}container/$FILE
-        if [ -e "$child" ] && describe "$child"; then adopt "$child"; fi
+        if ! [ -e "$child" ]; then
+          if [ -n "$CRUN" ] && [ -d "${child%/*}" ]; then watch "$item"; fi
+        elif describe "$child"; then
+          adopt "$child"
+        fi
         ;;
     esac
   done

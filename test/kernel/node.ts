@@ -104,6 +104,11 @@ export class Node {
   async prepare(): Promise<void> {
     if (this.driver === 'systemd') {
       await this.vm.sh(this.makeSlice(this.layout.root, { weight: WEIGHT_OF_PODS }));
+      const { burstable, besteffort } = this.layout.classes;
+      const classes = [burstable, besteffort].map((path) =>
+        this.makeSlice(unit(dirname(path)), {}),
+      );
+      await this.vm.sh(classes.join('\n'));
       return;
     }
     const paths = [

@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 import {
   ANNOTATION,
@@ -223,6 +224,24 @@ describe('a mode', () => {
     node.write(level, '0');
     await scene.eventually('11 again', () => both() === '11');
     await scene.settle();
+  });
+
+  test("reaches crun's child whose files appear after its directory", async () => {
+    const node = new FakeNode(CRI_O);
+    // No periodic look finds it.
+    await scene.ready({ RESYNC_SECONDS: '600' }, node);
+    const pod = scene.optIn('Single');
+    const id = containerId();
+    const scope = node.createCgroup(`${pod.cgroup}/${node.layout.container(id)}`, '0');
+    await scene.eventually('an inotifyd', () =>
+      scene.agent.running('inotifyd').some((pid) => commandLine(pid).includes(id)),
+    );
+    await scene.settle();
+    const child = join(node.cgroupRoot, scope, 'container');
+    mkdirSync(child);
+    await scene.agent.ticks(5);
+    writeFileSync(join(child, 'memory.oom.group'), '1\n');
+    await scene.eventually('0', () => node.read(`${scope}/container`) === '0');
   });
 
   test('reaches a static pod by the hash in its mirror pod, and nobody by another UID', async () => {

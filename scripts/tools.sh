@@ -289,5 +289,6 @@ die() {
   exit 1
 }
 
+# shellcheck source=/dev/null # The file is checked by itself.
 . "$repo/scripts/systemd-rootfs.sh"
 main "$@"

@@ -133,7 +133,7 @@ tick() {
   local child=''
   TICK=$((UPTIME + TICK_SECONDS))
   echo 2>&6 >"$RUN_DIR/alive" || :
-  if [ -z "$ROOT" ]; then find_node; fi
+  if [ -z "$ROOT$READY" ]; then find_node; fi
   for child in $ENDED; do wait "$child" 2>&6 || :; done
   ENDED=$STOPPED STOPPED=''
   enforce_contested
@@ -151,13 +151,13 @@ report() {
 }
 
 become_ready() {
-  if [ -n "$READY" ]; then return 0; fi
   READY=yes
   echo 2>&6 >"$RUN_DIR/ready" || :
   log info 'ready' node "$NODE_NAME" script "$SCRIPT_SHA256"
 }
 
-# With cgroup v1 there is nothing to do. If our own container is not in the cgroup of its pod, the others are not either.
+# With cgroup v1 there is nothing to do, and the agent is ready at once. If our own container is not in the cgroup of its
+# pod, the others are not either.
 find_node() {
   if ! [ -e "$CGROUP_ROOT/cgroup.controllers" ]; then node_condition yes cgroup_v1 && become_ready && return 0; fi
   if ! find_kubepods; then node_condition yes cgroup_not_found && return 0; fi
@@ -181,7 +181,7 @@ between_events() {
   examine "$UNWATCHED$STARTING"
   renew_watcher
   renew_api
-  if [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
+  if [ -z "$READY" ] && [ "$CONNECTS" -gt 0 ] && { is_watching || ! has_inotify; }; then become_ready; fi
 }
 
 # The queue becomes fd 0 of the loop, and fd 3 for children; fd 6 drops messages that nobody needs. The container with the

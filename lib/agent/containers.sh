@@ -213,20 +213,16 @@ enforce_contested() { local line='' && for line in $CONTESTED; do file_written "
 # above pods. A container that may write its cgroups can make others inside its own, as often as it likes: of those, only
 # the name that crun gives its child is looked at.
 created() { # directory, name
-  local new=''
   if find_key "$1"; then
     if [ "$2" = container ]; then examine "$1/$FILE"; fi
     return 0
   fi
   case $1:$2 in
-    "$CONTAINER_LOGS:"*) link_created "$2" && return 0 ;;
-    *:pod* | *:*-pod*) new=yes && find_pod_uid "$2" ;;
-    *pod*:*) find_pod_uid "$1" ;;
-    *) WATCH_ANEW=yes && resync_soon && return 0 ;;
+    "$CONTAINER_LOGS:"*) link_created "$2" ;;
+    *:pod* | *:*-pod*) find_pod_uid "$2" && if find_pod "$POD"; then watch "pod $POD" && scan_pod new; fi ;;
+    *pod*:*) find_pod_uid "$1" && if find_pod "$POD"; then scan_pod new; fi ;;
+    *) WATCH_ANEW=yes && resync_soon ;;
   esac
-  if ! find_pod "$POD"; then return 0; fi
-  if [ -n "$new" ]; then watch "pod $POD"; fi
-  scan_pod new
 }
 
 # A new link tells a container's name, which matters where its pod has overrides.

@@ -45,14 +45,11 @@ examine() { # list of what watch was told of
       'pod '*) if find_pod "${item#* }"; then scan_pod new; fi ;;
       *)
         file_written "$item" start
-        # crun makes its child a little later, and enables the files of the child after that. inotify does not tell of
-        # these files, so the next turn examines the container again.
-        child=${item%"$FILE"}container/$FILE
-        if ! [ -e "$child" ]; then
-          if [ -n "$CRUN" ] && [ -d "${child%/*}" ]; then watch "$item"; fi
-        elif describe "$child"; then
-          adopt "$child"
-        fi
+        # crun makes its child a little later, and enables the files of the child after that, before the container has a
+        # name. inotify does not tell of these files, so the next turn examines the container again.
+        child=${item%/"$FILE"}/container
+        if ! [ -d "$child" ] || ! describe "$item"; then continue; fi
+        if [ -e "$child/$FILE" ]; then adopt "$child/$FILE"; elif ! is_named; then watch "$item"; fi
         ;;
     esac
   done

@@ -11,7 +11,7 @@ export type Node = Json<V1Node>;
 export type PodObject = Json<V1Pod>;
 
 /** kubelets set memory.oom.group since 1.28. A build without tags is v0.0.0, which passes. */
-export function isTooOld(version = ''): boolean {
+export function isTooOld(version: string): boolean {
   const [, minor = Infinity] = /^v?1\.(\d+)/.exec(version) ?? [];
   return Number(minor) < 28;
 }
@@ -22,7 +22,7 @@ export function usableNodes(nodes: readonly Node[]) {
     const name = node.metadata?.name ?? '';
     const hostname = node.metadata?.labels?.['kubernetes.io/hostname'] ?? name;
     const kubelet = node.status?.nodeInfo?.kubeletVersion ?? '';
-    return { name, hostname, kubelet, problem: whyUnusable(node) };
+    return { name, hostname, kubelet, problem: whyUnusable(node, kubelet) };
   });
   const usable = all.filter(({ problem }) => problem === undefined);
   return {
@@ -31,9 +31,8 @@ export function usableNodes(nodes: readonly Node[]) {
   };
 }
 
-function whyUnusable({ metadata, status }: Node): string | undefined {
+function whyUnusable({ metadata, status }: Node, kubelet: string): string | undefined {
   const labels = metadata?.labels ?? {};
-  const kubelet = status?.nodeInfo?.kubeletVersion;
   const isVirtual = NO_VIRTUAL_NODES.some(({ key, operator, values = [] }) => {
     const value = labels[key];
     return value !== undefined && (operator === 'DoesNotExist' || values.includes(value));
@@ -43,7 +42,7 @@ function whyUnusable({ metadata, status }: Node): string | undefined {
     ['it is virtual and has no agent', isVirtual],
     ['its system is not Linux', labels['kubernetes.io/os'] !== 'linux'],
     ['it is not ready', !isReady({ status })],
-    [`its kubelet is ${kubelet ?? ''}, and only 1.28 or later can do it`, isTooOld(kubelet)],
+    [`its kubelet is ${kubelet}, and only 1.28 or later can do it`, isTooOld(kubelet)],
   ];
   return problems.find(([, is]) => is)?.[0];
 }

@@ -187,16 +187,16 @@ function fillDaemonSet(daemonSet: Json | undefined): void {
   );
   entryIf('.Values.selinuxType', at(agent, 'securityContext'), 'seLinuxOptions');
 
+  const named = (name: string) => (item: Json) => item['name'] === name;
   const env = agent['env'] as Json[];
   for (const [name, value] of Object.entries({
     LABEL_PREFIX: '.Values.labelPrefix',
     LOG_LEVEL: '.Values.logLevel',
   })) {
-    Object.assign(env.find((one) => one['name'] === name) ?? {}, {
+    Object.assign(env.find(named(name)) ?? {}, {
       value: inline(`{{ ${value} | quote }}`),
     });
   }
-  const named = (name: string) => (item: Json) => item['name'] === name;
   itemIf('.Values.events', env, named('EVENTS'));
   itemIf('.Values.metrics.enabled', env, named('METRICS'));
   itemIf('.Values.metrics.enabled', spec['containers'] as Json[], named('metrics'));

@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { Yaml } from 'cdk8s';
-import { parseAllDocuments } from 'yaml';
 import { install } from '../test/support/binaries';
+import { Manifest, parse, read } from '../test/support/manifests';
 
 // Writes the dist/ of every example, as `npx cdk8s synth` in its directory does, and the patch that makes the agent
 // of examples/agent-only that of examples/metrics.
@@ -21,20 +21,20 @@ for (const example of readdirSync(EXAMPLES)) {
     stdio: 'inherit',
   });
 }
+const agentOnly = agentOf('agent-only');
 const patches = agentOf('metrics').flatMap((object) => {
   const { apiVersion, kind, metadata } = object;
-  const { name, namespace } = metadata as Fields;
-  const alone = agentOf('agent-only').find(
-    (one) => one['kind'] === kind && isDeepStrictEqual(one['metadata'], metadata),
+  const { name, namespace } = metadata;
+  const alone = agentOnly.find(
+    (one) => one.kind === kind && isDeepStrictEqual(one.metadata, metadata),
   );
   const added = additions(alone, object) as Fields | undefined;
   return added ? [{ apiVersion, kind, metadata: { name, namespace }, ...added }] : [];
 });
 writeFileSync(join(EXAMPLES, 'metrics/agent.patch.yaml'), Yaml.stringify(...patches));
 
-function agentOf(example: string): Fields[] {
-  const file = join(EXAMPLES, example, 'dist/oom-kill-mode-agent.k8s.yaml');
-  return parseAllDocuments(readFileSync(file, 'utf8')).map((one) => one.toJS() as Fields);
+function agentOf(example: string): Manifest[] {
+  return parse(read('examples', example, 'dist/oom-kill-mode-agent.k8s.yaml'));
 }
 
 /** What a strategic merge patch adds to `from`. Undefined if they are equal. Items of lists have names. */

@@ -32,11 +32,12 @@ const COLUMNS = 24;
 /** The dashboard of some agents, as Grafana imports it. */
 export function dashboard(jobs: readonly string[]): string {
   const own = jobIs(jobs);
+  const inNamespace = `${own}, namespace=~"$namespace"`;
   const of = (metric: Metric) => `${metric.name}{${own}}`;
-  const chosen = (metric: Metric) => `${metric.name}{${own}, namespace=~"$namespace"}`;
+  const chosen = (metric: Metric) => `${metric.name}{${inNamespace}}`;
   // Nothing, rather than 0, if no agent reports.
   const orZero = `or 0 * count(${of(METRICS.BUILD_INFO)})`;
-  const missing = `(${withoutMode(`${own}, namespace=~"$namespace"`)})`;
+  const missing = `(${withoutMode(inNamespace)})`;
 
   const overview: Panel[] = [
     {

@@ -240,8 +240,10 @@ function monitoringTemplates(manifests: Record<string, Json>): string[] {
     rule['labels'] = block(`${values}.prometheusRule.labels`);
     entryIf(`${values}.prometheusRule.runbookUrl`, at(rule, 'annotations'), 'runbook_url');
   }
-  const labels = at(manifests['Dashboard'], 'metadata', 'labels');
-  Object.assign(labels, entries(`${values}.dashboard.labels`));
+  Object.assign(
+    at(manifests['Dashboard'], 'metadata', 'labels'),
+    entries(`${values}.dashboard.labels`),
+  );
   return Object.entries(parts).map(([kind, key]) =>
     template(at(manifests, kind), `and ${values}.enabled ${values}.${key}.enabled`),
   );

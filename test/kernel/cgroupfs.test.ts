@@ -69,7 +69,7 @@ describe('what does not depend on the runtime or the driver:', () => {
     const pod = await cluster.makePod('grouped');
     await cluster.vm.sh(`echo 1 >${pod.cgroup}/memory.oom.group`);
     cluster.opt(pod, 'Single');
-    await cluster.start(pod, { ...SLEEP });
+    await cluster.start(pod, SLEEP);
     await cluster.conditionEvent('grouped', 'ancestor_group');
     await cluster.removePods([pod]);
   });

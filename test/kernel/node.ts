@@ -100,15 +100,15 @@ export class Node {
     return `${this.runtime} --log /run/bundles/${id}/log${driver}`;
   }
 
-  /** Makes the kubepods root and the QoS classes, where systemd does not. */
+  /** Makes the kubepods root and the QoS classes. */
   async prepare(): Promise<void> {
     if (this.driver === 'systemd') {
-      await this.vm.sh(this.makeSlice(this.layout.root, { weight: WEIGHT_OF_PODS }));
       const { burstable, besteffort } = this.layout.classes;
-      const classes = [burstable, besteffort].map((path) =>
-        this.makeSlice(unit(dirname(path)), {}),
-      );
-      await this.vm.sh(classes.join('\n'));
+      const slices = [
+        this.makeSlice(this.layout.root, { weight: WEIGHT_OF_PODS }),
+        ...[burstable, besteffort].map((path) => this.makeSlice(dirname(path), {})),
+      ];
+      await this.vm.sh(slices.join('\n'));
       return;
     }
     const paths = [

@@ -1,6 +1,6 @@
 import { ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, cpSync, existsSync, mkdirSync, openSync, rmSync, symlinkSync } from 'node:fs';
+import { chmodSync, cpSync, mkdirSync, openSync, rmSync, symlinkSync } from 'node:fs';
 import { AddressInfo, createServer, Server, Socket } from 'node:net';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -50,7 +50,7 @@ export class Vm {
    * once the guest takes commands. A release of Debian brings its runtimes, and its systemd as process 1 if that is asked for.
    */
   static async boot(more: string[], cpus: string, debian?: Debian): Promise<Vm> {
-    requireTools();
+    requireTools(debian?.release);
     buildInitramfs(more, debian?.release);
     const server = createServer();
     server.listen(0, '127.0.0.1');
@@ -177,12 +177,14 @@ export class Vm {
   }
 }
 
-function requireTools(): void {
-  const { status, stderr } = spawnSync(join(repo, 'scripts/tools.sh'), ['--check', 'kernel'], {
+function requireTools(release?: string): void {
+  const parts = ['kernel', ...(release === undefined ? [] : [`systemd-${release}`])];
+  const { status, stderr } = spawnSync(join(repo, 'scripts/tools.sh'), ['--check', ...parts], {
     encoding: 'utf8',
   });
   if (status !== 0) {
-    throw new Error(`tools of the kernel test are missing; run scripts/tools.sh kernel\n${stderr}`);
+    const command = `scripts/tools.sh ${parts.join(' ')}`;
+    throw new Error(`tools of the kernel test are missing; run ${command}\n${stderr}`);
   }
 }
 
@@ -230,19 +232,10 @@ function buildInitramfs(more: string[], release?: string): void {
   let archives = 'find . | cpio --quiet -o -H newc -R 0:0';
   if (release !== undefined) {
     copy(join(guest, 'commands.service'), 'debian/etc/systemd/system/commands.service');
-    archives = `cat '${rootfs(release)}'; ${archives}`;
+    archives = `cat '${join(tools, `systemd-${release}.cpio`)}'; ${archives}`;
   }
   execFileSync('sh', ['-euc', archives], {
     cwd: root,
     stdio: ['ignore', openSync(join(work, 'initramfs'), 'w'), 'inherit'],
   });
-}
-
-/** The root file system of a release of Debian. */
-function rootfs(release: string): string {
-  const archive = join(tools, `systemd-${release}.cpio`);
-  if (!existsSync(archive)) {
-    throw new Error(`there is no ${archive}; run scripts/tools.sh systemd-${release}`);
-  }
-  return archive;
 }

@@ -3,7 +3,7 @@ import { strings } from '@bufbuild/cel/ext';
 import { createFileRegistry, fromJson } from '@bufbuild/protobuf';
 import { ReflectMessage } from '@bufbuild/protobuf/reflect';
 import { FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import { Manifest } from './manifests';
+import { Manifest, memoized } from './manifests';
 
 interface Named {
   readonly name: string;
@@ -94,7 +94,7 @@ const registry = createFileRegistry(
 );
 
 const env = celEnv({ funcs: strings, registry });
-const plans = new Map<string, ReturnType<typeof plan>>();
+const planned = memoized((expression) => plan(env, parse(expression)));
 
 /**
  * A ValidatingAdmissionPolicy as the API server applies it: resources, conditions, variables, rules,
@@ -254,9 +254,7 @@ function bind({ operation, object, oldObject, namespace = 'default' }: Review) {
 }
 
 function evaluate(expression: string, bindings: Record<string, CelInput>): CelInput {
-  const planned = plans.get(expression) ?? plan(env, parse(expression));
-  plans.set(expression, planned);
-  const result = planned(bindings);
+  const result = planned(expression)(bindings);
   if (isCelError(result)) {
     throw new Error(`${result.message}: ${expression}`);
   }
